@@ -1,0 +1,305 @@
+"""What the models returned, in the gateway's own words, on the native grid of the source.
+
+A small closed set: :class:`Segmentation`, :class:`Finding`, :class:`Measurement`, :class:`Narrative`,
+:class:`Embedding`. A model never sees DICOM; an encoder never sees a model's wire.
+
+The outcomes of a step stand here too: :class:`Done`, :class:`NothingFound`, :class:`NotSuitable`,
+:class:`Held`. They are values, because a refusal that was expected is not an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Assertion(StrEnum):
+    """How a sentence speaks of a finding; only PRESENT may raise a priority."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNCERTAIN = "uncertain"
+    HISTORICAL = "historical"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Who made a result: shown and written with every one of them.
+
+    Attributes
+    ----------
+    name, version, manufacturer : str
+        As configured for the endpoint.
+    reference : bool
+        True for the built-in reference models: "reference model, not for clinical use".
+    """
+
+    name: str
+    version: str
+    manufacturer: str
+    reference: bool
+
+    @property
+    def label(self) -> str:
+        """The name as it is shown to people."""
+        return f"{self.name} {self.version}" + (" (reference model)" if self.reference else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """One labelled mask on the native grid of its source.
+
+    Attributes
+    ----------
+    label : str
+        Key of ``terms.TERMS`` such as ``"left lung"``.
+    mask : ndarray of bool
+        Projection or photograph: shape (Rows, Columns) of the one source Instance.
+        Volume: shape (slices, Rows, Columns); axis 0 is in the order of ``sources``.
+    sources : tuple of str
+        SOP Instance UIDs, one for each slice of the mask (one in all for a 2-D mask).
+    prompt : str
+        The text that was sent for it.
+    """
+
+    label: str
+    mask: NDArray[np.bool_] = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
+    prompt: str
+
+    @property
+    def volumetric(self) -> bool:
+        """Whether the mask lies on a volume."""
+        return self.mask.ndim == 3
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in stored columns and rows of one Instance.
+
+    Sub-pixel image coordinates: 0, 0 is the top left corner of the top left pixel (PS3.3 C.18.6.1.1).
+    """
+
+    source: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A clinical statement that a model made, with its evidence.
+
+    Attributes
+    ----------
+    label : str
+        Key of ``terms.TERMS``, such as ``"lung opacity"``.
+    assertion : Assertion
+    sources : tuple of str
+        SOP Instance UIDs it speaks of.
+    boxes : tuple of Box
+        Where it is seen; empty when the model did not ground it.
+    side : str
+        ``"left"``, ``"right"``, ``"bilateral"`` or empty; never from ImageLaterality.
+    score : float or None
+        The model's own certainty, 0 to 1, where it gives one.
+    sentence : str
+        What the model wrote; the concept above is read from it by a tested table.
+    """
+
+    label: str
+    assertion: Assertion
+    sources: tuple[str, ...]
+    boxes: tuple[Box, ...] = ()
+    side: str = ""
+    score: float | None = None
+    sentence: str = ""
+
+    @property
+    def grounded(self) -> bool:
+        """Whether the model pointed at it."""
+        return bool(self.boxes)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A number that the gateway measured from masks, or that a model gave.
+
+    Attributes
+    ----------
+    label : str
+        Key of ``terms.TERMS``, such as ``"cardiothoracic ratio"``.
+    value : float
+    unit : str
+        UCUM code, such as ``"1"`` or ``"ml"``.
+    sources : tuple of str
+        SOP Instance UIDs it was measured on.
+    method : str
+        How, in one sentence.
+    segment : str
+        Label of the Segmentation it measures, or empty.
+    """
+
+    label: str
+    value: float
+    unit: str
+    sources: tuple[str, ...]
+    method: str
+    segment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a draft report.
+
+    Attributes
+    ----------
+    text : str
+        As the model wrote it.
+    boxes : tuple of Box
+        Where it points; empty when ungrounded.
+    remark : str
+        What a reader must know of it, such as "compares with a prior that was not supplied".
+    """
+
+    text: str
+    boxes: tuple[Box, ...] = ()
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Narrative:
+    """A draft report in sentences, in the model's order."""
+
+    sentences: tuple[Sentence, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A unit vector that stands for one image; kept in the gateway, never sent as DICOM.
+
+    Attributes
+    ----------
+    vector : ndarray of float32, shape (n,)
+    source : str
+        SOP Instance UID.
+    recipe : str
+        Name and version of the pixel path; vectors of different recipes are never compared.
+    """
+
+    vector: NDArray[np.float32] = field(repr=False)
+    source: str
+    recipe: str
+
+
+Result = Segmentation | Finding | Measurement | Narrative | Embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The step did what it was asked."""
+
+    results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NothingFound:
+    """The model ran and flagged nothing; its absences and draft still count as results.
+
+    Always shown as "No finding flagged by MODEL; not a normal result".
+    """
+
+    results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotSuitable:
+    """The input is not one this step may take; the reason is one a person can act on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A person must look before anything goes on."""
+
+    reason: str
+
+
+Outcome = Done | NothingFound | NotSuitable | Held
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Segmentation, Finding, Measurement, Narrative, Embedding)
+}
+
+
+def dumps(results: Iterable[Result]) -> bytes:
+    """Write results as bytes: the same results give the same bytes, in every process."""
+    return json.dumps([_plain(result) for result in results], sort_keys=True).encode()
+
+
+def loads(data: bytes) -> tuple[Result, ...]:
+    """Read what :func:`dumps` wrote."""
+    return tuple(_result(item) for item in json.loads(data))
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    if isinstance(result, Segmentation):
+        packed = zlib.compress(np.packbits(result.mask).tobytes(), 6)
+        return {
+            "kind": "Segmentation",
+            "label": result.label,
+            "shape": list(result.mask.shape),
+            "mask": base64.b64encode(packed).decode(),
+            "sources": list(result.sources),
+            "prompt": result.prompt,
+        }
+    if isinstance(result, Embedding):
+        return {
+            "kind": "Embedding",
+            "vector": [float(number) for number in result.vector],
+            "source": result.source,
+            "recipe": result.recipe,
+        }
+    return {"kind": type(result).__name__, **asdict(result)}
+
+
+def _result(item: Mapping[str, Any]) -> Result:
+    values = {name: value for name, value in item.items() if name != "kind"}
+    match item["kind"]:
+        case "Segmentation":
+            shape = tuple(values.pop("shape"))
+            count = int(np.prod(shape))
+            bits = np.frombuffer(zlib.decompress(base64.b64decode(values.pop("mask"))), np.uint8)
+            mask = np.unpackbits(bits, count=count).reshape(shape).astype(bool)
+            return Segmentation(
+                values["label"], mask, sources=tuple(values["sources"]), prompt=values["prompt"]
+            )
+        case "Embedding":
+            vector = np.asarray(values["vector"], np.float32)
+            return Embedding(vector, values["source"], values["recipe"])
+        case "Finding":
+            values["assertion"] = Assertion(values["assertion"])
+            values["boxes"] = _boxes(values["boxes"])
+        case "Narrative":
+            values["sentences"] = tuple(
+                Sentence(one["text"], _boxes(one["boxes"]), one["remark"])
+                for one in values["sentences"]
+            )
+    values["sources"] = tuple(values["sources"])
+    result: Result = _KINDS[item["kind"]](**values)
+    return result
+
+
+def _boxes(items: Iterable[Mapping[str, Any]]) -> tuple[Box, ...]:
+    return tuple(Box(**item) for item in items)

@@ -1,0 +1,236 @@
+"""The source: Instances, Series and Studies as they were received, and how to read their headers.
+
+Nothing here decodes pixel data.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from pacs_ai.errors import ReceiveError
+from pacs_ai.uids import digest
+
+HEAD_LIMIT = 1024 * 1024
+"""Bytes of a data set that the listener may look at; identity stands well before them."""
+
+_LAST_HEAD_TAG = Tag(0x0020, 0x000E)
+
+UNREADABLE = 0xC000
+"""C-STORE status *cannot understand* (PS3.4 B.2.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the listener needs to know of an Instance before it may answer success."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    Modality: str
+    ManufacturerModelName: str
+    PatientIDDigest: str
+
+
+def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
+    """Read the head of an encoded data set: bounded, no pixels, nothing past (0020,000E).
+
+    Parameters
+    ----------
+    data : bytes
+        The first bytes of the data set after the File Meta Information, at most :data:`HEAD_LIMIT`.
+    transfer_syntax_uid : str
+        How they are encoded.
+
+    Raises
+    ------
+    ReceiveError
+        With status 0xC000 when the bytes cannot be read or a UID is missing.
+    """
+    syntax = UID(transfer_syntax_uid)
+    data = data[:HEAD_LIMIT]
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data = _inflate_bounded(data)
+    try:
+        header = pydicom.filereader.read_dataset(
+            BytesIO(data),
+            is_implicit_VR=syntax.is_implicit_VR,
+            is_little_endian=syntax.is_little_endian,
+            stop_when=_past_head,
+        )
+        found = {
+            keyword: str(header.get(keyword, "") or "")
+            for keyword in (
+                "SOPClassUID",
+                "SOPInstanceUID",
+                "StudyInstanceUID",
+                "SeriesInstanceUID",
+                "Modality",
+                "ManufacturerModelName",
+            )
+        }
+        patient = [str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))]
+    except Exception as error:  # pydicom raises many types on hostile bytes
+        raise ReceiveError("the head of the data set cannot be read", status=UNREADABLE) from error
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if not UID(found[keyword]).is_valid:
+            raise ReceiveError(f"{keyword} is missing or not a UID", status=UNREADABLE)
+    return Head(**found, PatientIDDigest=digest([*patient]))
+
+
+def _past_head(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag > _LAST_HEAD_TAG
+
+
+def _inflate_bounded(data: bytes) -> bytes:
+    # A deflated data set could grow a thousandfold; only the head is wanted.
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, HEAD_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One stored source SOP Instance: its header, and where its bytes rest.
+
+    Attributes
+    ----------
+    header : Dataset
+        Every element of the Instance but the pixel data. Never changed.
+    path : Path
+        A DICOM file (PS3.10) whose data set is byte for byte what was received.
+    digest : str
+        SHA-256 of the data set's bytes, hexadecimal.
+    transfer_syntax_uid : str
+        The encoding it was received in.
+    """
+
+    header: Dataset = field(repr=False)
+    path: Path = field(repr=False)
+    digest: str
+    transfer_syntax_uid: str
+
+    @property
+    def SOPInstanceUID(self) -> str:  # noqa: N802 - the element's own keyword
+        return str(self.header.SOPInstanceUID)
+
+    @property
+    def SOPClassUID(self) -> str:  # noqa: N802
+        return str(self.header.SOPClassUID)
+
+    @property
+    def SeriesInstanceUID(self) -> str:  # noqa: N802
+        return str(self.header.SeriesInstanceUID)
+
+    @property
+    def Modality(self) -> str:  # noqa: N802
+        return str(self.header.get("Modality", "") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The Instances of one Series Instance UID, in the order they were received."""
+
+    SeriesInstanceUID: str
+    instances: tuple[Instance, ...]
+
+    @property
+    def header(self) -> Dataset:
+        """The first Instance's header, for what is the same in a whole Series."""
+        return self.instances[0].header
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A Study version: the frozen set of source Instances that the steps work on.
+
+    Attributes
+    ----------
+    StudyInstanceUID : str
+    instances : tuple of Instance
+        Source Instances only; what the gateway or other software derived is not among them.
+    received_at : datetime
+        When the last of them arrived, UTC.
+    peer : str
+        Name of the peer (settings) that sent it, or ``"file"``.
+    """
+
+    StudyInstanceUID: str
+    instances: tuple[Instance, ...]
+    received_at: datetime
+    peer: str
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Series in the order their first Instance arrived."""
+        grouped: dict[str, list[Instance]] = {}
+        for instance in self.instances:
+            grouped.setdefault(instance.SeriesInstanceUID, []).append(instance)
+        return tuple(Series(uid, tuple(members)) for uid, members in grouped.items())
+
+    @property
+    def header(self) -> Dataset:
+        """The first Instance's header, for what is the same in a whole Study."""
+        return self.instances[0].header
+
+    def instance(self, sop_instance_uid: str) -> Instance:
+        """Return the Instance of that UID; KeyError when it is not part of this Study version."""
+        for instance in self.instances:
+            if instance.SOPInstanceUID == sop_instance_uid:
+                return instance
+        raise KeyError(sop_instance_uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to run on chosen Instances of a Study version, because one rule said so.
+
+    Attributes
+    ----------
+    rule : str
+        Name of the rule.
+    endpoint : str
+        Name of the endpoint (settings) that answers it.
+    kind : str
+        Row of ``pacs_ai.models.MODELS``: ``insight``, ``parse2d``, ``parse3d``, ``cxrreport``.
+    inputs : mapping of str to tuple of Instance
+        Chosen Instances by role: ``frontal``, ``lateral`` (one Instance each) or ``volume`` (the
+        Instances of one Series; order is *not* promised, geometry decides).
+    parameters : mapping
+        JSON values that reach the model or its reading: ``prompts`` (list of labels of ``terms.py``),
+        ``measure`` (e.g. ``{"ctr": true}``), ``view`` (``"PA"``, ``"AP"`` ... of the frontal image and
+        ``view_from``, the source of that knowledge), ``notes`` (list of str shown with the results).
+    """
+
+    rule: str
+    endpoint: str
+    kind: str
+    inputs: Mapping[str, tuple[Instance, ...]]
+    parameters: Mapping[str, Any]
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """All chosen Instances, by role in order of name."""
+        return tuple(one for role in sorted(self.inputs) for one in self.inputs[role])
+
+
+def read_instance(path: Path, *, digest: str) -> Instance:
+    """Read the header of a stored Instance, without its pixel data.
+
+    Raises
+    ------
+    pydicom.errors.InvalidDicomError
+        When the file is not DICOM (PS3.10).
+    """
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    syntax = str(header.file_meta.TransferSyntaxUID)
+    return Instance(header=header, path=path, digest=digest, transfer_syntax_uid=syntax)
