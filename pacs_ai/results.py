@@ -238,6 +238,37 @@ class Held:
 
 Outcome = Done | NothingFound | NotSuitable | Held
 
+
+@dataclass(frozen=True, slots=True)
+class JobResults:
+    """What one Job came to.
+
+    Attributes
+    ----------
+    key : str
+        The Job's key: a digest of rule, model, settings and selected inputs.
+    rule : str
+        Name of the rule that started it.
+    kind : str
+        Row of ``pacs_ai.models.MODELS``.
+    model : ModelIdentity
+    outcome : Outcome
+        ``Done`` and ``NothingFound`` carry results; the others a reason.
+    sources : tuple of str
+        SOP Instance UIDs that the model was given, by role in order of name.
+    parameters : mapping
+        The Job's parameters, see :class:`pacs_ai.study.Job`.
+    """
+
+    key: str
+    rule: str
+    kind: str
+    model: ModelIdentity
+    outcome: Outcome
+    sources: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Segmentation, Finding, Measurement, Narrative, Embedding)
 }

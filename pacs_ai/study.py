@@ -90,7 +90,7 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
 
 
 def _past_head(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag > _LAST_HEAD_TAG
+    return bool(tag > _LAST_HEAD_TAG)
 
 
 def _inflate_bounded(data: bytes) -> bytes:

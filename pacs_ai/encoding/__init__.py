@@ -7,46 +7,15 @@ same bytes in every process and on every day.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
-from typing import Any
 
 from pydicom.dataset import Dataset
 
-from pacs_ai.results import ModelIdentity, Outcome
+from pacs_ai.results import JobResults
 from pacs_ai.study import Study
-
-
-@dataclass(frozen=True, slots=True)
-class JobResults:
-    """What one Job came to.
-
-    Attributes
-    ----------
-    key : str
-        The Job's key: a digest of rule, model, settings and selected inputs.
-    rule : str
-        Name of the rule that started it.
-    kind : str
-        Row of ``pacs_ai.models.MODELS``.
-    model : ModelIdentity
-    outcome : Outcome
-        ``Done`` and ``NothingFound`` carry results; the others a reason.
-    sources : tuple of str
-        SOP Instance UIDs that the model was given, by role in order of name.
-    parameters : mapping
-        The Job's parameters, see :class:`pacs_ai.study.Job`.
-    """
-
-    key: str
-    rule: str
-    kind: str
-    model: ModelIdentity
-    outcome: Outcome
-    sources: tuple[str, ...]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
