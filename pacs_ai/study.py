@@ -6,7 +6,7 @@ Nothing here decodes pixel data.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.charset import default_encoding
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pacs_ai.errors import ReceiveError
 from pacs_ai.uids import digest
+
+_ENCODED_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_PLAIN_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
+_NO_TEXT = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 HEAD_LIMIT = 1024 * 1024
 """Bytes of a data set that the listener may look at; identity stands well before them."""
@@ -39,7 +46,7 @@ class Head:
     StudyInstanceUID: str
     SeriesInstanceUID: str
     Modality: str
-    ManufacturerModelName: str
+    Manufacturer: str
     PatientIDDigest: str
 
 
@@ -77,7 +84,7 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
                 "StudyInstanceUID",
                 "SeriesInstanceUID",
                 "Modality",
-                "ManufacturerModelName",
+                "Manufacturer",
             )
         }
         patient = [str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))]
@@ -234,3 +241,52 @@ def read_instance(path: Path, *, digest: str) -> Instance:
     header = pydicom.dcmread(path, stop_before_pixels=True)
     syntax = str(header.file_meta.TransferSyntaxUID)
     return Instance(header=header, path=path, digest=digest, transfer_syntax_uid=syntax)
+
+
+def values(header: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return an element's values as text, as they stand, without judging them.
+
+    Real headers carry values that their VR forbids (an age of ``62``, a hash for a birth date). They are
+    read here without a warning and without changing the header, so that a rule can look at them.
+
+    Parameters
+    ----------
+    header : Dataset
+    keyword : str
+        Of the data dictionary (PS3.6).
+
+    Returns
+    -------
+    tuple of str
+        Without surrounding spaces and without empty values; empty when the element is missing or empty,
+        or is a sequence or bulk data.
+    """
+    tag = Tag(keyword)
+    element = header.get_item(tag)
+    if element is None:
+        return ()
+    if isinstance(element, RawDataElement):
+        vr = str(element.VR or dictionary_VR(tag))
+        if vr in _ENCODED_TEXT | _PLAIN_TEXT:
+            return _parts(_decoded(header, element.value or b"", vr))
+        element = header[tag]
+    if not isinstance(element, DataElement) or element.VR in _NO_TEXT or element.value is None:
+        return ()
+    if isinstance(element.value, Sequence) and not isinstance(element.value, str | bytes):
+        return tuple(text for one in element.value for text in _parts(str(one)))
+    return _parts(str(element.value))
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part for one in text.split("\\") if (part := one.strip(" \0\t\r\n")))
+
+
+def _decoded(header: Dataset, raw: bytes, vr: str) -> str:
+    encodings = header.original_character_set or default_encoding
+    if isinstance(encodings, str):
+        encodings = [encodings]
+    if vr in _PLAIN_TEXT or b"\x1b" not in raw:
+        encoding = default_encoding if vr in _PLAIN_TEXT else encodings[0]
+        return raw.decode(encoding, errors="replace")
+    # Code extensions (PS3.5 §6.1.2.5): pydicom knows them; what it cannot read it replaces.
+    return pydicom.charset.decode_bytes(raw, encodings, {ord("\\")})
