@@ -1,8 +1,8 @@
 """Results to SOP Instances: one file and one row in :data:`ENCODERS` for each kind that is written.
 
-Each file has one function ``encode(work) -> tuple[Dataset, ...]``. Patient and Study are copied from the
-source's header only; every date and UID derives from :class:`Stamp`, so that the same work gives the
-same bytes in every process and on every day.
+Each file has one function ``encode(work) -> tuple[Dataset, ...]``. Patient and Study are copied
+from the source's header only; every date and UID derives from :class:`Stamp`, so that the same work
+gives the same bytes in every process and on every day.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Encoding:
     study : Study
         The Study version: headers, and paths to pixel data where an encoder shows the source.
     entries : tuple of JobResults
-        One for the kinds written for each Job; all of the Study version's for a kind written once a Study.
+        One for the kinds written for each Job; all of the Study version's for a kind written once
+        a Study.
     stamp : Stamp
     """
 

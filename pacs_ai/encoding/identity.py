@@ -1,0 +1,246 @@
+"""Whose object it is: patient and Study, copied from the source's header and from nowhere else.
+
+A value that is not valid DICOM is left out (empty where the element is Type 2) and named in
+:attr:`Identity.notes`, which every object carries in Contribution Description. A value is never
+repaired and never guessed.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from pydicom.config import RAISE
+from pydicom.datadict import keyword_dict
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.valuerep import validate_value
+
+from pacs_ai.errors import EncodingError
+from pacs_ai.study import Instance
+
+TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+"""Elements of every object, empty where the source has no valid value (PS3.3 C.7.1, C.7.2)."""
+
+TYPE_3 = (
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "TypeOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientSpeciesDescription",
+    "PatientSpeciesCodeSequence",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+)
+"""Elements that are copied where the source has a valid value."""
+
+
+_BAD_VALUE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+    struct.error,
+)
+"""What pydicom raises on the bytes of a value that is not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Patient and Study as the source says them.
+
+    Attributes
+    ----------
+    elements : Dataset
+        Specific Character Set, Study Instance UID and the elements of :data:`TYPE_2` and
+        :data:`TYPE_3`, values as in the source.
+    notes : tuple of str
+        One sentence for each source element that could not be copied; keywords only, no values.
+    """
+
+    elements: Dataset = field(repr=False)
+    notes: tuple[str, ...]
+
+    def copy_to(self, dataset: Dataset) -> None:
+        """Write patient and Study into an object, over whatever stood there."""
+        for element in self.elements:
+            if element.keyword != "SpecificCharacterSet":
+                dataset[element.tag] = copy.deepcopy(element)
+
+
+def identity_of(header: Dataset) -> Identity:
+    """Read patient and Study from a source header.
+
+    Parameters
+    ----------
+    header : Dataset
+        Header of a source Instance; not changed.
+
+    Raises
+    ------
+    EncodingError
+        When the source has no Study Instance UID: a result would belong to no Study.
+    """
+    elements = Dataset()
+    notes: list[str] = []
+    charset = valid(header, "SpecificCharacterSet")
+    if charset is not None and not charset.is_empty:
+        elements.add(charset)
+    study = valid(header, "StudyInstanceUID")
+    if study is None or study.is_empty:
+        raise EncodingError(
+            "StudyInstanceUID is missing or not valid in the source: send the Study again from a"
+            " system that sets it"
+        )
+    elements.add(study)
+    for keyword in (*TYPE_2, *TYPE_3):
+        element = valid(header, keyword)
+        if element is None and keyword in header:
+            notes.append(f"{keyword} of the source is not valid and was left out.")
+        if element is not None and (keyword in TYPE_2 or not element.is_empty):
+            elements.add(copy.deepcopy(element))
+        elif keyword in TYPE_2:
+            setattr(elements, keyword, None)
+    return Identity(elements, tuple(notes))
+
+
+def valid(header: Dataset, keyword: str) -> DataElement | None:
+    """Return an element of a header, or None where it is missing or its value is not valid.
+
+    Sequences are taken as they are when every element in them is valid (PS3.5 §6.2).
+    """
+    if keyword not in header:
+        return None
+    try:
+        with warnings.catch_warnings():
+            # pydicom warns of a bad value on first access; here a bad value is an answer.
+            warnings.simplefilter("ignore")
+            element = header[keyword_dict[keyword]]
+            _validate(element)
+    except _BAD_VALUE:
+        return None
+    return element
+
+
+def _validate(element: DataElement) -> None:
+    if element.VR == "SQ":
+        for item in element.value:
+            for child in item:
+                _validate(child)
+        return
+    values = element.value if element.VM > 1 else [element.value]
+    for value in values:
+        if value not in (None, ""):
+            # Numbers keep the text they came as, and that text is what was sent.
+            text = getattr(value, "original_string", value) if element.VR in ("DS", "IS") else value
+            validate_value(element.VR, str(text) if element.VR != "US" else value, RAISE)
+
+
+def zone_of(header: Dataset, when: datetime) -> datetime:
+    """Return a moment in the time zone that the source's own dates and times are in.
+
+    Timezone Offset From UTC (0008,0201) speaks for every date and time of an object, the copied
+    ones too (PS3.3 C.12.1.1.8), so an offset that the source states is kept. Where it states none,
+    the site's zone of ``when`` is taken.
+    """
+    element = valid(header, "TimezoneOffsetFromUTC")
+    text = "" if element is None or element.is_empty else str(element.value)
+    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit():
+        return when
+    offset = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return when.astimezone(timezone(-offset if text[0] == "-" else offset))
+
+
+_IMAGE_ELEMENTS = (
+    "StudyInstanceUID",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "PatientOrientation",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+    "InstanceNumber",
+    "ImageType",
+)
+
+
+def light_source(instance: Instance) -> Dataset:
+    """Return what highdicom needs of a source image: geometry and size, no pixels and no patient.
+
+    The patient is written last (:meth:`Identity.copy_to`), because highdicom warns of a name that it
+    finds odd, and its warning holds the name.
+
+    A Frame of Reference without plane position or orientation (a radiograph's) is left out, because
+    an object derived from it cannot say where its planes lie.
+
+    Raises
+    ------
+    EncodingError
+        When an element that names the image or its size is missing or not valid.
+    """
+    source = Dataset()
+    for keyword in TYPE_2:
+        setattr(source, keyword, None)
+    for keyword in _IMAGE_ELEMENTS:
+        element = valid(instance.header, keyword)
+        if element is not None and not element.is_empty:
+            source.add(copy.deepcopy(element))
+    require(source, ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns"))
+    if "ImagePositionPatient" not in source or "ImageOrientationPatient" not in source:
+        source.pop("FrameOfReferenceUID", None)
+    if "FrameOfReferenceUID" not in source:
+        for keyword in ("PositionReferenceIndicator", "ImagePositionPatient"):
+            source.pop(keyword, None)
+        source.pop("ImageOrientationPatient", None)
+    if "Modality" not in source:
+        source.Modality = "OT"
+    return source
+
+
+def require(header: Dataset, keywords: Iterable[str]) -> None:
+    """Refuse a header that lacks an element.
+
+    Raises
+    ------
+    EncodingError
+        Naming the Instance and the first element that is missing, empty or not valid.
+    """
+    for keyword in keywords:
+        element = valid(header, keyword)
+        if element is None or element.is_empty:
+            raise EncodingError(
+                f"{keyword} is missing or not valid in Instance"
+                f" {header.get('SOPInstanceUID', '?')}: send it again from a system that sets it"
+            )

@@ -1,0 +1,206 @@
+"""Segmentation (SEG, BINARY): the masks of one Job on the exact grid of their source.
+
+PS3.3 A.51. One object for all masks on the same sources, one object a Series. With a Frame of
+Reference the planes say where they lie; a radiograph's mask has the source's own matrix instead
+and says so by its derivation (PS3.3 C.8.20).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from pacs_ai.encoding import Encoding, Stamp
+from pacs_ai.encoding.equipment import (
+    CONTENT_CREATOR,
+    MANUFACTURER,
+    MODEL_NAME,
+    NOT_VERIFIED,
+    REFERENCE_NOTE,
+    Place,
+    algorithm_name,
+    code_item,
+    finish,
+    plain,
+    tracking_uid,
+)
+from pacs_ai.encoding.identity import light_source, valid
+from pacs_ai.errors import EncodingError
+from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound, Segmentation
+from pacs_ai.study import Instance
+from pacs_ai.terms import Code, term
+
+KIND = "segmentation"
+
+_LOSSY = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+"""Transfer syntaxes that are always lossy, and the method they mean (PS3.3 C.7.6.1.1.5.1)."""
+
+
+def encode(work: Encoding) -> tuple[Dataset, ...]:
+    """Write the masks of each entry; an empty tuple where there are none.
+
+    Raises
+    ------
+    EncodingError
+        When a mask does not fit its sources, or the sources lack what its geometry needs.
+    """
+    objects: list[Dataset] = []
+    for entry in work.entries:
+        for masks in groups(entry):
+            place = Place(KIND, len(objects) + 1)
+            objects.append(_encode(work, entry, masks, place))
+    return tuple(objects)
+
+
+def groups(entry: JobResults) -> tuple[tuple[Segmentation, ...], ...]:
+    """Return the masks of an entry that are not empty, together where the sources are the same.
+
+    The order gives each object its number and each mask its Segment Number, from 1.
+    """
+    if not isinstance(entry.outcome, Done | NothingFound):
+        return ()
+    found: dict[tuple[str, ...], list[Segmentation]] = {}
+    for result in entry.outcome.results:
+        if isinstance(result, Segmentation) and result.mask.any():
+            found.setdefault(result.sources, []).append(result)
+    return tuple(tuple(masks) for masks in found.values())
+
+
+def segment_tracking(stamp: Stamp, place: Place, number: int, label: str) -> tuple[str, str]:
+    """Return Tracking ID and Tracking UID of a segment: an SR that speaks of it uses the same."""
+    return f"{label} {number}", str(tracking_uid(stamp, "segment", place.number, number, label))
+
+
+def _encode(
+    work: Encoding,
+    entry: JobResults,
+    masks: tuple[Segmentation, ...],
+    place: Place,
+) -> Dataset:
+    instances = [work.study.instance(uid) for uid in masks[0].sources]
+    sources = [light_source(instance) for instance in instances]
+    pixels = _pixels(masks, sources)
+    try:
+        dataset = hd.seg.Segmentation(
+            source_images=sources,
+            pixel_array=pixels,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _description(work.stamp, place, number, mask, entry.model)
+                for number, mask in enumerate(masks, 1)
+            ],
+            series_instance_uid=place.series_uid(work.stamp),
+            series_number=place.series_number(work),
+            sop_instance_uid=place.instance_uid(work.stamp),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL_NAME,
+            software_versions=plain(work.stamp.software_version),
+            device_serial_number=plain(work.stamp.installation),
+            content_creator_name=CONTENT_CREATOR,
+            content_label="AI_SEGMENTATION",
+            content_description=_content_description(entry.model),
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            omit_empty_frames=True,
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EncodingError(
+            f"the geometry of Series {sources[0].SeriesInstanceUID} does not make a Segmentation:"
+            " its Instances must share one orientation, spacing and Frame of Reference"
+        ) from error
+    if "FrameOfReferenceUID" not in dataset:
+        orientation = valid(instances[0].header, "PatientOrientation")
+        dataset.PatientOrientation = None if orientation is None else orientation.value
+    dataset.BurnedInAnnotation = "NO"
+    _mark_lossy(dataset, instances)
+    return finish(dataset, work, place, KIND)
+
+
+def _pixels(masks: tuple[Segmentation, ...], sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+    """Return what highdicom takes: a map of segment numbers, or planes by segment on an overlap.
+
+    Returns
+    -------
+    ndarray of uint8
+        Shape (slices, Rows, Columns) of segment numbers from 1, or, when masks overlap,
+        (slices, Rows, Columns, segments) of 0 and 1.
+    """
+    shape = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
+    planes = [mask.mask[np.newaxis] if mask.mask.ndim == 2 else mask.mask for mask in masks]
+    for mask, plane in zip(masks, planes, strict=True):
+        if plane.shape != shape:
+            raise EncodingError(
+                f"the mask of {mask.label} has shape {plane.shape} and its source {shape}:"
+                " the model's answer was not brought back to the native grid"
+            )
+    numbers = np.zeros(shape, np.uint8)
+    for number, plane in enumerate(planes, 1):
+        if numbers[plane].any():
+            return np.stack(planes, axis=-1).astype(np.uint8)
+        numbers[plane] = number
+    return numbers
+
+
+def _description(
+    stamp: Stamp, place: Place, number: int, mask: Segmentation, model: ModelIdentity
+) -> hd.seg.SegmentDescription:
+    what = term(mask.label)
+    if what.category is None or what.colour is None:
+        raise EncodingError(f"{mask.label} is not a thing that can be segmented: see pacs_ai.terms")
+    tracking_id, uid = segment_tracking(stamp, place, number, mask.label)
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=mask.label[:1].upper() + mask.label[1:],
+        segmented_property_category=concept(what.category),
+        segmented_property_type=concept(what.code),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=algorithm_name(model),
+            family=codes.DCM.ArtificialIntelligence,
+            version=plain(model.version),
+            source=plain(model.manufacturer),
+            parameters={"prompt": plain(mask.prompt, 1024)} if mask.prompt else None,
+        ),
+        tracking_id=tracking_id,
+        tracking_uid=uid,
+        anatomic_regions=[concept(what.region)] if what.region else None,
+        display_color=hd.color.CIELabColor.from_rgb(*what.colour),
+    )
+    if what.laterality:
+        kind = description.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [code_item(what.laterality)]
+    return description
+
+
+def concept(code: Code) -> hd.sr.CodedConcept:
+    """Return a code as highdicom wants it."""
+    return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _content_description(model: ModelIdentity) -> str:
+    return f"{NOT_VERIFIED}; {REFERENCE_NOTE}" if model.reference else NOT_VERIFIED
+
+
+def _mark_lossy(dataset: Dataset, instances: Sequence[Instance]) -> None:
+    """Say that the masks come from lossy pixels, also where the source's header forgot to."""
+    syntaxes = {instance.transfer_syntax_uid for instance in instances}
+    methods = [_LOSSY[syntax] for syntax in sorted(syntaxes) if syntax in _LOSSY]
+    if not methods and dataset.LossyImageCompression != "01":
+        return
+    dataset.LossyImageCompression = "01"
+    if methods and "LossyImageCompressionMethod" not in dataset:
+        dataset.LossyImageCompressionMethod = methods[0]
+    if "LossyImageCompressionRatio" not in dataset:
+        header, size = instances[0].header, instances[0].path.stat().st_size
+        bits = int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated", 8))
+        dataset.LossyImageCompressionRatio = f"{max(1.0, bits / 8 / size):.3f}"
