@@ -1,14 +1,15 @@
-"""The phantom's voxel body: one asymmetric thorax, in millimetres of the patient coordinate system.
+"""The phantom's voxel body: one asymmetric thorax, in mm of the patient coordinate system.
 
-Shapes are painted one after the other on a 1 mm grid, the later over the earlier, much as an anatomist
-would build a model: skin and fat, rib cage, lungs, heart and great vessels, airways, spine. Nothing here
-knows of any image; :mod:`pacs_ai.phantom.radiograph` and :mod:`pacs_ai.phantom.computed_tomography`
-look at this one body.
+Shapes are painted one after the other on a 1 mm grid, the later over the earlier, much as an
+anatomist would build a model: skin and fat, lungs, rib cage, heart and great vessels, airways,
+spine. Nothing here knows of any image; :mod:`pacs_ai.phantom.radiograph` and
+:mod:`pacs_ai.phantom.computed_tomography` look at this one body.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ Floats = NDArray[np.float32]
 Point = tuple[float, float, float]
 
 SHAPE = (450, 250, 400)
-"""Voxels of the body along z (to the head), y (to the back), x (to the patient's left); 1 mm each."""
+"""Voxels of the body along z (to the head), y (to the back), x (to the left); 1 mm each."""
 
 ORIGIN = (-225.0, -125.0, -200.0)
 """Patient coordinates z, y, x (mm, LPS) of the outer corner of the first voxel."""
@@ -41,6 +42,8 @@ class Region(IntEnum):
     HEART = 4
     BONE = 5
     GAS = 6
+    MEDIASTINUM = 7
+    ABDOMEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,10 @@ def _paint(
 def _paint_torso(made: Body) -> None:
     box, z, y, x = _window((-200, -125, -225), (200, 125, 225))
     half_width = _profile(
-        z, (-220, 156), (-60, 160), (0, 163), (60, 170), (105, 183), (135, 184), (165, 140), (188, 72), (225, 62)
-    )  # fmt: skip
+        z,
+        *((-220, 156), (-60, 160), (0, 163), (60, 170), (105, 183)),
+        *((135, 184), (165, 140), (188, 72), (225, 62)),
+    )
     half_depth = _profile(
         z, (-220, 110), (-60, 113), (0, 111), (60, 99), (110, 84), (150, 72), (188, 60), (225, 56)
     )
@@ -130,10 +135,12 @@ def _paint_torso(made: Body) -> None:
 
 
 def _cage(z: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Return the normalised radius of the rib cage and the distance (mm) outside its inner face."""
+    """Return the rib cage's normalised radius and the distance (mm) outside its inner face."""
     half_width = _profile(
-        z, (-160, 133), (-60, 136), (-20, 133), (20, 126), (60, 109), (95, 82), (118, 55), (132, 26), (140, 4)
-    )  # fmt: skip
+        z,
+        *((-160, 133), (-60, 136), (-20, 133), (20, 126), (60, 109)),
+        *((95, 82), (118, 55), (132, 26), (140, 4)),
+    )
     half_depth = _profile(
         z, (-160, 92), (-60, 92), (0, 89), (60, 77), (95, 60), (118, 42), (132, 20), (140, 3)
     )
@@ -157,13 +164,14 @@ def _paint_cavity(made: Body) -> None:
     radius, _ = _cage(z, y, x)
     above = z > _diaphragm(y, x)
     inner = radius < 1
-    _paint(made, box, inner & ~above & (x < 18), 60, Region.SOFT)
-    _paint(made, box, inner & ~above & (x >= 18), 30, Region.SOFT)
-    width = np.interp(y, (-95, -58, -44, -26, 20, 45, 95), (1.3, 1.3, 9, 25, 26, 24, 21)).astype(
+    _paint(made, box, inner & above, -55, Region.MEDIASTINUM)
+    _paint(made, box, inner & ~above & (x < 18), 60, Region.ABDOMEN)
+    _paint(made, box, inner & ~above & (x >= 18), 30, Region.ABDOMEN)
+    side = np.interp(y, (-95, -58, -44, -26, 20, 45, 95), (1.3, 1.3, 9, 25, 26, 24, 21)).astype(
         np.float32
     )
-    front = np.clip((-30 - y) / 58, 0, 1)
-    width = width + _profile(z, (70, 0), (105, 6), (140, 14)) + 1.5 * np.sin(z / 31)
+    front = np.clip((-30 - y) / 58, 0, 1).astype(np.float32)
+    width = side + _profile(z, (70, 0), (105, 6), (140, 14)) + np.float32(1.5) * np.sin(z / 31)
     # Above the heart the lungs nearly touch in front; below, the heart lies on the chest wall.
     width = np.maximum(width + front * _profile(z, (-142, 20), (-30, 17), (15, 0)), np.float32(1.2))
     parenchyma = np.broadcast_to(-868 + 0.45 * y, inner.shape)
@@ -214,10 +222,11 @@ def _paint_heart_and_great_vessels(made: Body) -> None:
         (13, ((10, -20, -12), (14, -8, 36))),
         (10, ((14, -5, 30), (-38, 5, 22))),
         (10, ((14, -5, 38), (42, 12, 34))),
+        (8, ((5, 34, 120), (4, 36, -90))),
     )
     for radius, path in vessels:
-        for start, end in zip(path, path[1:], strict=False):
-            _capsule(made, start, end, radius, 45, Region.SOFT)
+        for start, end in itertools.pairwise(path):
+            _capsule(made, start, end, radius, 45, Region.MEDIASTINUM)
 
 
 def _paint_airways(made: Body) -> None:
@@ -229,7 +238,7 @@ def _paint_airways(made: Body) -> None:
         (6, carina, (36, 20, 25)),
     )
     for radius, start, end in airways:
-        _capsule(made, start, end, radius + 2, 40, Region.SOFT)
+        _capsule(made, start, end, radius + 2, 40, Region.MEDIASTINUM)
     for radius, start, end in airways:
         _capsule(made, start, end, radius, -990, Region.GAS)
 
@@ -349,7 +358,7 @@ def _ellipsoid(made: Body, centre: Point, radii: Point, hounsfield: int, region:
         + ((y - centre[1]) / radii[1]) ** 2
         + ((z - centre[2]) / radii[2]) ** 2
     )
-    inside = (radius < 1) & (made.region[box] == Region.SOFT)
+    inside = (radius < 1) & (made.region[box] == Region.ABDOMEN)
     _paint(made, box, inside, hounsfield, region)
 
 

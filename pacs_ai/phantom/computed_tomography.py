@@ -1,7 +1,7 @@
 """The thorax CT of the phantom: the voxel body sampled on an oblique grid.
 
-The grid is turned by a few degrees about all three axes. The header's own decimal strings are read back
-before sampling, so that the voxels lie where ImagePositionPatient, ImageOrientationPatient and
+The grid is turned by a few degrees about all three axes. The header's own decimal strings are read
+back before sampling, so that the voxels lie where ImagePositionPatient, ImageOrientationPatient and
 PixelSpacing (PS3.3 C.7.6.2) say, to the last digit.
 """
 

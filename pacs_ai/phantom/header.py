@@ -1,7 +1,7 @@
 """What every Instance of the phantom says of patient, Study and equipment.
 
-The patient is plainly a phantom; dates follow the acquisition time that the caller gives, and every UID
-derives from what decides the bytes, so that the same call makes the same Instances.
+The patient is plainly a phantom; dates follow the acquisition time that the caller gives, and every
+UID derives from what decides the bytes, so that the same call makes the same Instances.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BEFORE_BIRTHDAY = timedelta(days=100)
 
 
 def identity(kind: str, *, name: str, when: datetime, **decides: Digestible) -> str:
-    """Digest everything that decides a phantom Study; its UIDs and random numbers derive from it."""
+    """Digest everything that decides a phantom Study; UIDs and random numbers derive from it."""
     return digest(["phantom", kind, name, when.isoformat(), {**decides}])
 
 

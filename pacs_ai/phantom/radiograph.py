@@ -1,9 +1,9 @@
 """Chest radiographs of the phantom: Beer-Lambert projections of the voxel body.
 
 Frontal PA and left lateral, Digital X-Ray Image Storage - For Presentation (PS3.3 A.26), portrait
-14 × 17 inch at 0.25 mm. Parallel beam: the line integral of the attenuation along y (PA) or x (lateral)
-gives the photons that arrive; they are counted with noise, and the picture shows the logarithm, dense
-tissue bright.
+14 × 17 inch at 0.25 mm. Parallel beam: the line integral of the attenuation along y (PA) or x
+(lateral) gives the photons that arrive; they are counted with noise, and the picture shows the
+logarithm, dense tissue bright.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def chest_radiographs(*, name: str, when: datetime, opacity: bool) -> tuple[Data
     Returns
     -------
     tuple of Dataset
-        Frontal (PatientOrientation ``L\\F``), lateral (``P\\F``): File Meta Information and pixel data
-        included, Explicit VR Little Endian, MONOCHROME2, 12 bits stored, 1728 × 1424.
+        Frontal (PatientOrientation ``L\\F``), lateral (``P\\F``): File Meta Information and pixel
+        data included, Explicit VR Little Endian, MONOCHROME2, 12 bits stored, 1728 × 1424.
     """
     identity = header.identity("radiographs", name=name, when=when, opacity=opacity)
     made = []
@@ -96,25 +96,26 @@ def frontal_truth() -> dict[str, NDArray[np.bool_]]:
     Returns
     -------
     dict of ndarray of bool, shape (Rows, Columns)
-        ``"left lung"`` and ``"right lung"``: the lung fields a reader would draw, lung that is overlain
-        by neither heart, mediastinum nor the dome of the diaphragm. ``"heart"``: the shadow of the heart.
+        ``"left lung"`` and ``"right lung"``: the lung fields a reader would draw, lung that is
+        overlain by neither heart, mediastinum nor what lies under the diaphragm. ``"heart"``: the
+        shadow of the heart.
     """
     region = body(opacity=False).region
     heart = (region == Region.HEART).any(axis=1)
-    dense = (region == Region.SOFT) | (region == Region.HEART) | (region == Region.BONE)
-    thickness = dense.sum(axis=1)
+    covered = (region == Region.ABDOMEN).sum(axis=1) > 25
+    covered |= (region == Region.MEDIASTINUM).sum(axis=1) > 60
     fields = {"heart": heart}
     for label, lung in (("left lung", Region.LEFT_LUNG), ("right lung", Region.RIGHT_LUNG)):
         depth = (region == lung).sum(axis=1)
-        fields[label] = (depth > 25) & (depth > 0.72 * thickness) & ~heart
+        fields[label] = (depth > 12) & ~covered & ~heart
     return {label: _on_detector(mask) for label, mask in fields.items()}
 
 
 def opacity_box() -> tuple[float, float, float, float]:
     """Return left, top, right, bottom of the opacity on the frontal radiograph; for tests only.
 
-    Sub-pixel image coordinates of stored columns and rows, 0, 0 at the top left corner of the top left
-    pixel (PS3.3 C.18.6.1.1).
+    Sub-pixel image coordinates of stored columns and rows, 0, 0 at the top left corner of the top
+    left pixel (PS3.3 C.18.6.1.1).
     """
     x, _, z = OPACITY_CENTRE
     half_width, _, half_height = OPACITY_RADII
