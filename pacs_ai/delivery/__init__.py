@@ -1,7 +1,8 @@
 """Ways out: one file and one row in :data:`DESTINATIONS` for each kind of destination.
 
-Each file has one function ``send(batch, destination) -> tuple[Receipt, ...]`` with one Receipt for each
-Instance of the batch, in its order. It sends the stored bytes as they are and never rebuilds them.
+Each file has one function ``send(batch, destination) -> tuple[Receipt, ...]`` with one Receipt for
+each Instance of the batch, in its order. It sends the stored bytes as they are and never rebuilds
+them.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def wanted(kind: str, *, volumetric: bool, profile: Profile, narrative: bool) ->
     volumetric : bool
         Whether it lies on a volume (a segmentation with a Frame of Reference).
     profile : Profile
-        The destination's: ``basic`` gets captures, text and segmentations on volumes; ``all`` everything.
+        The destination's: ``basic`` gets captures, text and segmentations on volumes; ``all``
+        everything.
     narrative : bool
         Whether the site releases draft reports to this destination.
     """

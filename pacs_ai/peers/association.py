@@ -1,0 +1,177 @@
+"""Associations that the gateway asks for: contexts, time-outs, and what a refusal means.
+
+Every Service Class User of the gateway goes through :func:`associate`, so that none waits for ever
+and none writes what passes over the wire to a log.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ssl import SSLContext
+
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
+
+from pacs_ai.errors import TransientError
+from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+# pynetdicom logs what it carries, down to data sets; the gateway writes its own lines.
+_config.LOG_HANDLER_LEVEL = "none"
+_config.LOG_REQUEST_IDENTIFIERS = False
+_config.LOG_RESPONSE_IDENTIFIERS = False
+_config.ENFORCE_UID_CONFORMANCE = True
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+
+_MAXIMUM_PDU = 131072
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait for a peer, in seconds.
+
+    Attributes
+    ----------
+    connection : float
+        For the TCP connection.
+    acse : float
+        For the answer to an association or release request.
+    dimse : float
+        For the answer to a message, on top of the time to send it.
+    network : float
+        For any progress of the connection at all, in either direction.
+    """
+
+    connection: float = 5
+    acse: float = 10
+    dimse: float = 60
+    network: float = 60
+
+
+TIMEOUTS = Timeouts()
+
+
+@contextmanager
+def associate(
+    *,
+    host: str,
+    port: int,
+    called: str,
+    calling: str,
+    contexts: Iterable[tuple[str, str]],
+    timeouts: Timeouts = TIMEOUTS,
+) -> Iterator[Association]:
+    """Hold an association with a peer; it is released at the end, or aborted when that fails.
+
+    Parameters
+    ----------
+    host : str
+        Name or address of the peer.
+    port : int
+    called, calling : str
+        AE titles of the peer and of this gateway.
+    contexts : iterable of (str, str)
+        SOP Class UID and Transfer Syntax UID of each presentation context to propose; one context
+        for each pair, at most 128 (PS3.8 9.3.2.2).
+    timeouts : Timeouts, optional
+
+    Yields
+    ------
+    Association
+        Established; or not established, with every context in ``rejected_contexts``, when the peer
+        answered but takes none of them.
+
+    Raises
+    ------
+    TransientError
+        When there is no association: no such host, no connection, rejected, no answer in time.
+    """
+    entity = _entity(calling, timeouts)
+    connected: list[Event] = []
+    try:
+        association = entity.associate(
+            host,
+            port,
+            contexts=[build_context(sop_class, syntax) for sop_class, syntax in contexts],
+            ae_title=called,
+            max_pdu=_MAXIMUM_PDU,
+            evt_handlers=[(evt.EVT_CONN_OPEN, connected.append)],
+        )
+    except socket.gaierror as error:
+        raise TransientError(f"{host} has no address: check the host name of {called}") from error
+    if not association.is_established and not association.rejected_contexts:
+        raise TransientError(
+            _why_not(association, f"{called} at {host}:{port}", connected=bool(connected))
+        )
+    try:
+        yield association
+    except BaseException:
+        if association.is_established:
+            association.abort()
+        raise
+    association.release()
+
+
+def accepts(association: Association, sop_class_uid: str, transfer_syntax_uid: str) -> bool:
+    """Tell whether the peer took the context of this SOP Class in exactly this transfer syntax."""
+    return any(
+        context.abstract_syntax == sop_class_uid
+        and context.transfer_syntax[0] == transfer_syntax_uid
+        for context in association.accepted_contexts
+    )
+
+
+class _BoundedSocket(AssociationSocket):
+    """A connection that never waits for ever, and that is closed when it did not come about."""
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        connection = self.socket
+        super().connect(primitive)
+        if self.socket is not None:
+            # pynetdicom waits without limit on a peer that stops reading or sends half a PDU.
+            self.socket.settimeout(self.assoc.network_timeout)
+        elif connection is not None:
+            # pynetdicom forgets to close a socket that could not connect.
+            connection.close()
+
+
+class _Entity(AE):
+    """An AE whose connections are bounded; pynetdicom has no other place to say so."""
+
+    def _create_socket(
+        self,
+        assoc: Association,
+        address: AddressInformation,
+        tls_args: tuple[SSLContext, str] | None,
+    ) -> AssociationSocket:
+        bounded = _BoundedSocket(assoc, address=address)
+        bounded.tls_args = tls_args
+        return bounded
+
+
+def _entity(calling: str, timeouts: Timeouts) -> AE:
+    entity = _Entity(calling)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.connection_timeout = timeouts.connection
+    entity.acse_timeout = timeouts.acse
+    entity.dimse_timeout = timeouts.dimse
+    entity.network_timeout = timeouts.network
+    return entity
+
+
+def _why_not(association: Association, peer: str, *, connected: bool) -> str:
+    if not connected:
+        return f"nothing answers for {peer}: check address, port and firewall"
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        return (
+            f"{peer} rejected the association ({answer.reason_str}): "
+            "check both AE titles and that the peer knows this gateway"
+        )
+    return f"{peer} connected but did not answer the association request: is it a DICOM port?"
