@@ -1,0 +1,282 @@
+"""The one maker of HTTP Sessions: https or loopback, no redirects, no proxies, no retries.
+
+Whoever asks another server does it through :func:`session` and, where the whole request must end
+in a given time, :func:`exchange`. What may be tried again is for the ledger to decide, never for
+a library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from pacs_ai.errors import PacsAiError, TransientError
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 60.0
+"""Longest silence between two bytes where the caller sets no deadline."""
+
+_CHUNK = 64 * 1024
+
+
+class AddressError(PacsAiError):
+    """An address that the gateway does not talk to: not https and not loopback."""
+
+
+class AnswerError(PacsAiError):
+    """What came back is not an answer that may be read: too many bytes, or compressed unasked."""
+
+
+class UnreachableError(TransientError):
+    """No whole answer came: refused, cut off, or not in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status code; a redirect is an answer like any other and is not followed.
+    headers : mapping of str to str
+        By name, whatever its case.
+    body : bytes
+        At most as many as the caller allowed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+def session() -> requests.Session:
+    """Return a Session that goes nowhere by itself.
+
+    ``trust_env`` is off (no proxy, no ``.netrc`` from the environment), redirects are not
+    followed, nothing is sent twice, plain http goes to loopback only, and a request without a
+    time-out of its own has 5 s to connect and 60 s between bytes.
+    """
+    made = _Session()
+    made.trust_env = False
+    made.headers["User-Agent"] = "PACS-AI"
+    made.headers["Accept-Encoding"] = "identity"
+    adapter = _Adapter()
+    made.mount("https://", adapter)
+    made.mount("http://", adapter)
+    return made
+
+
+def exchange(
+    using: requests.Session,
+    method: str,
+    url: str,
+    *,
+    deadline: timedelta,
+    body_limit: int,
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+    data: bytes | None = None,
+) -> Response:
+    """Send one request and read its whole answer, or none of it.
+
+    Parameters
+    ----------
+    using : requests.Session
+        Made by :func:`session`.
+    method, url : str
+        What to ask, and where; the URL comes from settings only.
+    deadline : timedelta
+        Time for all of it: connect, send, wait, read. When it is over the connection is shut,
+        however busily the other side drips bytes.
+    body_limit : int
+        Most bytes of body that are read.
+    headers : mapping, optional
+    json, data : optional
+        The body, as JSON or as bytes.
+
+    Raises
+    ------
+    UnreachableError
+        When no whole answer came in time.
+    AnswerError
+        When the body is longer than ``body_limit`` or compressed.
+    AddressError
+        When the URL is neither https nor loopback.
+    """
+    host = urlsplit(url).hostname or ""
+    seconds = deadline.total_seconds()
+    with _Watch(seconds) as watch:
+        try:
+            with using.request(
+                method,
+                url,
+                headers=headers,
+                json=json,
+                data=data,
+                timeout=(min(CONNECT_SECONDS, seconds), seconds),
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                body = _read(answer, body_limit, host)
+                if watch.over:
+                    raise UnreachableError(_too_late(host, seconds))
+                return Response(answer.status_code, answer.headers, body)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            # The cause is named by its type: its text may carry the URL's query.
+            reason = _too_late(host, seconds) if watch.over else _cut(host, error)
+            raise UnreachableError(reason) from None
+
+
+def _too_late(host: str, seconds: float) -> str:
+    return f"{host} gave no whole answer within {seconds:g} s"
+
+
+def _cut(host: str, error: Exception) -> str:
+    return f"no answer from {host} ({type(error).__name__})"
+
+
+def _read(answer: requests.Response, limit: int, host: str) -> bytes:
+    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise AnswerError(f"{host} compressed its answer although it was not asked to")
+    parts: list[bytes] = []
+    size = 0
+    for part in answer.raw.stream(_CHUNK, decode_content=False):
+        size += len(part)
+        if size > limit:
+            raise AnswerError(f"{host} answered more than {limit} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # An address comes from settings, never from an answer.
+        return None
+
+
+class _Watch:
+    """Shuts the sockets of this thread's exchange when its time is over."""
+
+    _current = threading.local()
+
+    def __init__(self, seconds: float) -> None:
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self.over = False
+
+    @classmethod
+    def current(cls) -> _Watch | None:
+        found: _Watch | None = getattr(cls._current, "watch", None)
+        return found
+
+    def __enter__(self) -> _Watch:
+        self._current.watch = self
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._current.watch = None
+        self._timer.cancel()
+        with self._lock:
+            self._sockets.clear()
+
+    def add(self, opened: socket.socket) -> None:
+        with self._lock:
+            self._sockets.append(opened)
+            if self.over:
+                _shut(opened)
+
+    def _end(self) -> None:
+        with self._lock:
+            self.over = True
+            for opened in self._sockets:
+                _shut(opened)
+
+
+def _shut(opened: socket.socket) -> None:
+    # The plain socket's method, also under TLS: the reader must see an end, not a broken object.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)
+
+
+class _WatchedHTTP(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _watched(super()._new_conn())
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3's own stub
+        if self.sock is not None:
+            _watched(self.sock)
+        return super().getresponse()
+
+
+class _WatchedHTTPS(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _watched(super()._new_conn())
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3's own stub
+        if self.sock is not None:
+            _watched(self.sock)
+        return super().getresponse()
+
+
+def _watched(opened: socket.socket) -> socket.socket:
+    watch = _Watch.current()
+    if watch is not None:
+        watch.add(opened)
+    return opened
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _WatchedHTTP
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _WatchedHTTPS
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self) -> None:
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        _check(request.url or "")
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
+        return super().send(request, *args, **kwargs)
+
+
+def _check(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not _loopback(parts.hostname or ""):
+        raise AddressError(f"{parts.hostname} is asked by https only (plain http only to loopback)")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

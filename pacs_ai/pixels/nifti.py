@@ -1,0 +1,126 @@
+"""How a Volume travels: NIfTI-1 bytes, and the label map that comes back.
+
+NIfTI counts column, row, slice and means RAS millimetres where DICOM means LPS. Geometry is always
+that of the Volume: the header that comes back is only asked which axis order its voxels have.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from pacs_ai.errors import PixelError
+from pacs_ai.pixels.volume import Volume
+
+_Nifti1Image: Any = nibabel.Nifti1Image  # annotated in part only
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_OFFSET = 0.1
+"""Share of a voxel by which the grid that comes back may be off (headers hold 32-bit floats)."""
+_HEADER_ROOM = 1024 * 1024
+
+
+def to_nifti(volume: Volume, values: NDArray[np.uint8]) -> bytes:
+    """Return a gzip NIfTI-1 file of values on a Volume's grid; the same values give the same bytes.
+
+    Parameters
+    ----------
+    volume : Volume
+        Gives the affine.
+    values : ndarray of uint8, shape (slices, Rows, Columns)
+    """
+    image = _Nifti1Image(values.transpose(2, 1, 0), _LPS_TO_RAS @ volume.affine)
+    image.set_sform(image.affine, code="scanner")
+    image.set_qform(image.affine, code="scanner")
+    image.header.set_xyzt_units(xyz="mm")
+    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+
+
+def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:
+    """Read a NIfTI-1 file that answers :func:`to_nifti`, on the Volume's own grid.
+
+    A file whose axes are in another order or direction is brought back by its affine; one whose
+    affine says nothing (both codes 0) is taken in the order that was sent.
+
+    Returns
+    -------
+    ndarray, shape (slices, Rows, Columns)
+
+    Raises
+    ------
+    PixelError
+        When the bytes are no NIfTI-1 file, or its grid is not the Volume's.
+    """
+    image = _read(data, volume)
+    values = np.asanyarray(image.dataobj)
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 3 or not np.issubdtype(values.dtype, np.number):
+        raise PixelError("the NIfTI file that came back is not a volume of numbers")
+    if np.iscomplexobj(values) or not np.isfinite(values).all():
+        raise PixelError("the NIfTI file that came back has values that are not finite numbers")
+    sent = volume.array.shape[::-1]
+    stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
+    if stated:
+        values = _on_grid(values, image.affine, _LPS_TO_RAS @ volume.affine, sent)
+    if values.shape != sent:
+        raise _other_grid()
+    return np.ascontiguousarray(values.transpose(2, 1, 0))
+
+
+def _read(data: bytes, volume: Volume) -> Any:
+    # A label map has at most eight bytes a voxel; more than that is not an answer to this Volume.
+    limit = math.prod(volume.array.shape) * 8 + _HEADER_ROOM
+    try:
+        if data[:2] == b"\x1f\x8b":
+            unpacking = zlib.decompressobj(wbits=31)
+            data = unpacking.decompress(data, limit)
+            if not unpacking.eof:
+                raise PixelError("the NIfTI file that came back is cut off or far too large")
+        return _Nifti1Image.from_bytes(data)
+    except (zlib.error, nibabel.filebasedimages.ImageFileError, ValueError, OSError) as error:
+        raise PixelError("what came back is not a NIfTI-1 file") from error
+    except nibabel.spatialimages.HeaderDataError as error:
+        raise PixelError("the NIfTI file that came back has a broken header") from error
+
+
+def _on_grid(
+    values: NDArray[Any],
+    theirs: NDArray[np.float64],
+    ours: NDArray[np.float64],
+    shape: tuple[int, ...],
+) -> NDArray[Any]:
+    """Reorder and flip axes so that the voxels stand as they were sent."""
+    if not np.isfinite(theirs).all() or abs(np.linalg.det(theirs[:3, :3])) < 1e-12:
+        raise _other_grid()
+    across = np.linalg.inv(ours) @ theirs
+    steps = np.rint(across[:3, :3])
+    # Over the whole volume a step may be off by a share of a voxel only.
+    if np.abs(across[:3, :3] - steps).max() * max(values.shape) > _OFFSET:
+        raise _other_grid()
+    if not (np.abs(steps).sum(axis=0) == 1).all() or not (np.abs(steps).sum(axis=1) == 1).all():
+        raise _other_grid()
+    axes = [int(np.argmax(np.abs(steps[axis]))) for axis in range(3)]
+    turned = values.transpose(axes)
+    if turned.shape != shape:
+        raise _other_grid()
+    for axis in range(3):
+        backwards = steps[axis, axes[axis]] < 0
+        start = shape[axis] - 1 if backwards else 0
+        if abs(across[axis, 3] - start) > _OFFSET:
+            raise _other_grid()
+        if backwards:
+            turned = np.flip(turned, axis)
+    return turned
+
+
+def _other_grid() -> PixelError:
+    return PixelError(
+        "the NIfTI file that came back lies on another grid than the one that was sent: "
+        "have the server keep size and affine of its input"
+    )
