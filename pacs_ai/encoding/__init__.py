@@ -99,3 +99,13 @@ ENCODERS: dict[str, Encoder] = {
     "capture": Encoder("pacs_ai.encoding.capture:encode", once_a_study=True),
 }
 """Kinds of SOP Instance by name; the order gives the Series Numbers (9001 and up)."""
+
+
+def each_job() -> dict[str, Encoder]:
+    """Return the encoders that write for each Job."""
+    return {kind: one for kind, one in ENCODERS.items() if not one.once_a_study}
+
+
+def once_a_study() -> dict[str, Encoder]:
+    """Return the encoders that write once for a Study."""
+    return {kind: one for kind, one in ENCODERS.items() if one.once_a_study}

@@ -199,8 +199,8 @@ _IMAGE_ELEMENTS = (
 def light_source(instance: Instance) -> Dataset:
     """Return what highdicom needs of a source image: geometry and size, no pixels and no patient.
 
-    The patient is written last (:meth:`Identity.copy_to`), because highdicom warns of a name that it
-    finds odd, and its warning holds the name.
+    The patient is written last (:meth:`Identity.copy_to`), because highdicom warns of a name that
+    it finds odd, and its warning holds the name.
 
     A Frame of Reference without plane position or orientation (a radiograph's) is left out, because
     an object derived from it cannot say where its planes lie.
