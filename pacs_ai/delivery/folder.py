@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from PIL import Image
 from pydicom import dcmread
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from pacs_ai.delivery import Answer, Outgoing, Receipt
@@ -51,7 +52,10 @@ def file_name(one: Outgoing) -> Path:
     DeliveryError
         When the Study Instance UID is not a UID, or the kind not a plain word.
     """
-    if not UID(one.StudyInstanceUID).is_valid or not one.kind.isidentifier():
+    if (
+        not UID(one.StudyInstanceUID, validation_mode=IGNORE).is_valid
+        or not one.kind.isidentifier()
+    ):
         raise DeliveryError("StudyInstanceUID or kind cannot be part of a path")
     return Path(one.StudyInstanceUID) / f"{one.kind}-{digest(one.SOPInstanceUID)[:12]}.dcm"
 

@@ -127,16 +127,19 @@ def accepts(association: Association, sop_class_uid: str, transfer_syntax_uid: s
 
 
 class _BoundedSocket(AssociationSocket):
-    """A connection that never waits for ever, and that is closed when it did not come about."""
+    """A connection that never waits for ever, and that is closed whatever became of it."""
 
     def connect(self, primitive: T_CONNECT) -> None:
-        connection = self.socket
         super().connect(primitive)
         if self.socket is not None:
             # pynetdicom waits without limit on a peer that stops reading or sends half a PDU.
             self.socket.settimeout(self.assoc.network_timeout)
-        elif connection is not None:
-            # pynetdicom forgets to close a socket that could not connect.
+
+    def _shutdown_socket(self) -> None:
+        # pynetdicom leaves a socket open that is not connected, or no longer.
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
             connection.close()
 
 

@@ -1,0 +1,89 @@
+"""C-ECHO to a real Verification SCP over loopback."""
+
+import socket
+
+import pytest
+from pydicom.uid import CTImageStorage
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
+
+from pacs_ai.peers.association import Timeouts
+from pacs_ai.peers.echo import EchoAnswer, echo
+
+SHORT = Timeouts(connection=1, acse=1, dimse=1, network=1)
+
+
+def ask(port: int) -> EchoAnswer:
+    return echo(host="127.0.0.1", port=port, called="PACS", calling="PACSAI", timeouts=SHORT)
+
+
+def answer(status: int, sop_class: str = Verification, known: str = "PACSAI") -> EchoAnswer:
+    entity = AE("PACS")
+    entity.require_calling_aet = [known]
+    entity.add_supported_context(sop_class)
+    server = entity.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_ECHO, lambda event: status)]
+    )
+    try:
+        return ask(server.server_address[1])
+    finally:
+        server.shutdown()
+
+
+def test_success_is_ok() -> None:
+    found = answer(0x0000)
+    assert found.ok
+    assert found.detail == ""
+    assert 0 < found.seconds < 5
+
+
+def test_another_status_is_not_ok_and_named() -> None:
+    found = answer(0x0122)
+    assert not found.ok
+    assert "0x0122" in found.detail
+
+
+def test_a_peer_without_verification_says_so() -> None:
+    found = answer(0x0000, CTImageStorage)
+    assert not found.ok
+    assert "Verification" in found.detail
+
+
+def test_a_peer_that_does_not_know_us_says_so() -> None:
+    found = answer(0x0000, known="SOMEONE")
+    assert not found.ok
+    assert "Calling AE title not recognised" in found.detail
+
+
+def test_nothing_there_is_not_ok() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found = ask(probe.getsockname()[1])
+    assert not found.ok
+    assert "nothing answers" in found.detail
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_port_that_is_not_dicom_is_not_ok_and_does_not_wait_for_ever(greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(5)
+        found = ask(other.getsockname()[1]) if not greeting else _greeted(other, greeting)
+    assert not found.ok
+    assert found.seconds < 5
+
+
+def _greeted(server: socket.socket, greeting: bytes) -> EchoAnswer:
+    from threading import Thread
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(greeting)
+            connection.recv(1024)
+
+    thread = Thread(target=serve)
+    thread.start()
+    try:
+        return ask(server.getsockname()[1])
+    finally:
+        thread.join()
