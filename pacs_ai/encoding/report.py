@@ -232,9 +232,7 @@ class _Content:
                 group = self._planar(
                     _Region(self.sources[result.sources[0]]), result.label, measurements=[value]
                 )
-                group[0].ContentSequence.append(
-                    text_item(f"Measured by the gateway: {result.method}")
-                )
+                group[0].ContentSequence.append(text_item(f"Method: {result.method}"))
                 made.append(group)
         return made
 
