@@ -1,0 +1,302 @@
+"""The data set of a Workitem: a Unified Procedure Step as it is created (PS3.4 CC.2.5).
+
+Every Type 1 and Type 2 attribute of an N-CREATE is there, a Type 2 attribute empty where nothing is
+known. What the header of the source says of patient and request is copied; a value that breaks its
+own Value Representation is left out rather than repaired. The same arguments give the same data
+set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.valuerep import validate_value
+
+from pacs_ai.errors import WorklistError
+from pacs_ai.worklist import Audience, Decision, Priority
+
+UNIFIED_PROCEDURE_STEP_PUSH = "1.2.840.10008.5.1.4.34.6.1"
+"""SOP Class of every Workitem, whichever service reads it (PS3.4 CC.3)."""
+
+UNVERIFIED = "Unverified AI output; a person must read the Study."
+
+TURNAROUND = timedelta(hours=24)
+"""Expected completion of a Workitem whose rule sets no expiry."""
+
+_SCHEME = "99PACSAI"
+_RANK = {Priority.LOW: 0, Priority.MEDIUM: 1, Priority.HIGH: 2}
+_LABELS = {
+    Audience.READER: "Interpretation, AI results available",
+    Audience.IMAGING_IT: "AI processing to be looked at",
+}
+_CODES = {
+    Audience.READER: ("110005", "DCM", "Interpretation"),
+    Audience.IMAGING_IT: ("PROCESSING-STATE", _SCHEME, "Look at the state of processing"),
+}
+
+_NOTHING_KNOWN = (
+    "TransactionUID",
+    "ScheduledProcessingParametersSequence",
+    "ScheduledStationNameCodeSequence",
+    "ScheduledStationClassCodeSequence",
+    "ScheduledStationGeographicLocationCodeSequence",
+    "ProcedureStepProgressInformationSequence",
+    "UnifiedProcedureStepPerformedProcedureSequence",
+)
+"""Type 2, empty in a Workitem that is only scheduled."""
+
+_FROM_HEADER = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "PatientBirthDate",
+    "PatientSex",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence",
+    "MedicalAlerts",
+    "PregnancyStatus",
+    "SpecialNeeds",
+)
+
+_FROM_STUDY_REQUEST = (
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+)
+
+_FROM_REQUEST_ATTRIBUTES = (
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An Instance that the reader needs, and the AE it can be retrieved from."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    SeriesInstanceUID: str
+    StudyInstanceUID: str
+    retrieve_ae_title: str
+
+
+def build(
+    *,
+    decision: Decision,
+    header: Dataset,
+    inputs: tuple[Reference, ...],
+    uid: str,
+    when: datetime,
+    organization: str,
+) -> Dataset:
+    """Make the data set of a new Workitem, SCHEDULED.
+
+    Parameters
+    ----------
+    decision : Decision
+        What the worklist rule asks for.
+    header : Dataset
+        Of a source Instance; patient and request are copied from it.
+    inputs : tuple of Reference
+        What the reader needs: the source Instances, and the results that were delivered. Without
+        any, the Workitem says INCOMPLETE rather than READY.
+    uid : str
+        SOP Instance UID, derived from the Study and the rule so that it is made once.
+    when : datetime
+        When it was decided, with its time zone.
+    organization : str
+        Name of the site, for Human Performer's Organization (0040,4036).
+
+    Returns
+    -------
+    Dataset
+        Without File Meta Information, in ISO_IR 192.
+
+    Raises
+    ------
+    WorklistError
+        When the header has no StudyInstanceUID, or `when` has no time zone.
+    """
+    if when.tzinfo is None:
+        raise WorklistError("the time of a Workitem has no time zone: give an aware datetime")
+    study = header.get("StudyInstanceUID")
+    if not study:
+        raise WorklistError("StudyInstanceUID is missing: no Workitem can name its Study")
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = UNIFIED_PROCEDURE_STEP_PUSH
+    dataset.SOPInstanceUID = uid
+    dataset.StudyInstanceUID = study
+    _empty(dataset, _NOTHING_KNOWN)
+    _copy(header, dataset, _FROM_HEADER)
+    dataset.ReferencedRequestSequence = _requests(header)
+    _schedule(dataset, decision, when)
+    dataset.ScheduledHumanPerformersSequence = Sequence(
+        _performer(code, organization) for code in decision.performers
+    )
+    dataset.InputInformationSequence = _input_information(inputs)
+    dataset.InputReadinessState = "READY" if inputs else "INCOMPLETE"
+    dataset.ProcedureStepState = "SCHEDULED"
+    return dataset
+
+
+def raise_priority(dataset: Dataset, priority: Priority, *, when: datetime) -> Dataset:
+    """Return a Workitem with at least this priority; the given one is not changed.
+
+    A priority never falls, and a Workitem that a person has taken up (not SCHEDULED) stays as it
+    is.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A Workitem.
+    priority : Priority
+    when : datetime
+        Becomes its Modification DateTime (0040,4010) where it changes; with its time zone.
+    """
+    changed = deepcopy(dataset)
+    current = Priority(dataset.ScheduledProcedureStepPriority)
+    if dataset.ProcedureStepState == "SCHEDULED" and _RANK[priority] > _RANK[current]:
+        changed.ScheduledProcedureStepPriority = priority.value
+        changed.ScheduledProcedureStepModificationDateTime = _date_time(when)
+    return changed
+
+
+def to_json(dataset: Dataset) -> dict[str, Any]:
+    """Return a Workitem in the DICOM JSON Model (PS3.18 F.2)."""
+    return dataset.to_json_dict()
+
+
+def from_json(model: Mapping[str, Any]) -> Dataset:
+    """Read what :func:`to_json` wrote."""
+    return Dataset.from_json(dict(model))
+
+
+def _schedule(dataset: Dataset, decision: Decision, when: datetime) -> None:
+    dataset.WorklistLabel = decision.label
+    dataset.ProcedureStepLabel = _LABELS[decision.audience]
+    dataset.ScheduledWorkitemCodeSequence = Sequence([_code(*_CODES[decision.audience])])
+    priority = decision.priority or Priority.MEDIUM
+    dataset.ScheduledProcedureStepPriority = priority.value
+    comment = f"{decision.reason.rstrip('.')}. {UNVERIFIED}"
+    dataset.CommentsOnTheScheduledProcedureStep = comment
+    dataset.ScheduledProcedureStepModificationDateTime = _date_time(when)
+    dataset.ScheduledProcedureStepStartDateTime = _date_time(when)
+    dataset.ExpectedCompletionDateTime = _date_time(when + (decision.expires or TURNAROUND))
+    if decision.expires is not None:
+        dataset.ScheduledProcedureStepExpirationDateTime = _date_time(when + decision.expires)
+
+
+def _performer(code: str, organization: str) -> Dataset:
+    item = Dataset()
+    item.HumanPerformerCodeSequence = Sequence([_code(code, _SCHEME, code)])
+    item.HumanPerformerName = code
+    item.HumanPerformerOrganization = organization
+    return item
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    # Code Value is an SH of 16 characters (PS3.3 8.1); longer ones have an element of their own.
+    setattr(item, "CodeValue" if len(value) <= 16 else "LongCodeValue", value)
+    item.CodingSchemeDesignator = scheme
+    item.CodeMeaning = meaning[:64]
+    return item
+
+
+def _requests(header: Dataset) -> Sequence:
+    """Return the requests that the header names; none when it names none (Type 2)."""
+    attributes = header.get("RequestAttributesSequence") or []
+    if not header.get("AccessionNumber") and not attributes:
+        return Sequence()
+    return Sequence(_request(header, of_request) for of_request in attributes or [Dataset()])
+
+
+def _request(header: Dataset, of_request: Dataset) -> Dataset:
+    item = Dataset()
+    item.StudyInstanceUID = header.StudyInstanceUID
+    # A Study may answer several requests, each with an accession of its own (PS3.3 C.7.3.1).
+    accession = of_request if of_request.get("AccessionNumber") else header
+    _copy(accession, item, _FROM_STUDY_REQUEST)
+    _copy(of_request, item, _FROM_REQUEST_ATTRIBUTES)
+    _empty(item, ("OrderPlacerIdentifierSequence", "OrderFillerIdentifierSequence"))
+    return item
+
+
+def _input_information(references: Iterable[Reference]) -> Sequence:
+    """Return one item for each Series and AE it is retrieved from (PS3.3 10.22)."""
+    grouped: dict[tuple[str, str, str], list[Reference]] = {}
+    for reference in references:
+        key = (
+            reference.StudyInstanceUID,
+            reference.SeriesInstanceUID,
+            reference.retrieve_ae_title,
+        )
+        grouped.setdefault(key, []).append(reference)
+    return Sequence(_series(*key, members) for key, members in grouped.items())
+
+
+def _series(study: str, series: str, retrieve_from: str, members: list[Reference]) -> Dataset:
+    item = Dataset()
+    item.TypeOfInstances = "DICOM"
+    item.StudyInstanceUID = study
+    item.SeriesInstanceUID = series
+    instances = []
+    for member in members:
+        instance = Dataset()
+        instance.ReferencedSOPClassUID = member.SOPClassUID
+        instance.ReferencedSOPInstanceUID = member.SOPInstanceUID
+        instances.append(instance)
+    item.ReferencedSOPSequence = Sequence(instances)
+    retrieval = Dataset()
+    retrieval.RetrieveAETitle = retrieve_from
+    item.DICOMRetrievalSequence = Sequence([retrieval])
+    return item
+
+
+def _empty(dataset: Dataset, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        setattr(dataset, keyword, Sequence() if dictionary_VR(keyword) == "SQ" else None)
+
+
+def _copy(source: Dataset, target: Dataset, keywords: Iterable[str]) -> None:
+    """Copy elements decoded, whatever their character set was; absent ones become empty."""
+    for keyword in keywords:
+        if dictionary_VR(keyword) == "SQ":
+            setattr(target, keyword, deepcopy(source.get(keyword)) or Sequence())
+        else:
+            setattr(target, keyword, _valid(keyword, source.get(keyword)))
+
+
+def _valid(keyword: str, value: Any) -> Any:
+    """Return a value as it may be written, or None when there is none or it breaks its VR."""
+    if value is None or value == "":
+        return None
+    vr = dictionary_VR(keyword)
+    values = list(value) if isinstance(value, MultiValue) else [value]
+    plain = [str(one) if vr == "PN" else one for one in values]
+    try:
+        for one in plain:
+            validate_value(vr, one, RAISE)
+    except ValueError:
+        return None
+    return plain if isinstance(value, MultiValue) else plain[0]
+
+
+def _date_time(when: datetime) -> str:
+    """Write a DT with its offset from UTC (PS3.5 6.2), to the second."""
+    return when.strftime("%Y%m%d%H%M%S%z")
