@@ -15,8 +15,8 @@ from typing import Any
 
 import pydicom
 from pydicom.charset import default_encoding
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -33,6 +33,43 @@ HEAD_LIMIT = 1024 * 1024
 
 _LAST_HEAD_TAG = Tag(0x0020, 0x000E)
 
+MANUFACTURER = "PACS AI"
+"""Manufacturer (0008,0070) of everything the gateway makes."""
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_DERIVED_CLASSES = tuple(
+    _STORAGE + family
+    for family in (
+        "9.",  # waveforms
+        "11.",  # presentation states
+        "30",  # parametric map
+        "66",  # raw data, registration, segmentation, surfaces
+        "67",  # real world value mapping
+        "68",  # surface scans
+        "78.",  # lens and other ophthalmic measurements
+        "79.",
+        "80.",
+        "88.",  # structured reports and key object selection
+        "90.",
+        "91.",  # annotations
+        "104.",  # encapsulated documents
+        "200.",
+        "201.",
+        "481.2",  # radiotherapy dose, structures, records, plans
+        "481.3",
+        "481.4",
+        "481.5",
+        "481.6",
+        "481.7",
+        "481.8",
+        "481.9",
+    )
+)
+_DERIVED_MODALITIES = frozenset(
+    {"SEG", "SR", "KO", "PR", "DOC", "REG", "RWV", "FID", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD"}
+    | {"ANN", "SMR", "PLAN", "AU", "ECG", "HD"}
+)
+
 UNREADABLE = 0xC000
 """C-STORE status *cannot understand* (PS3.4 B.2.3)."""
 
@@ -48,6 +85,20 @@ class Head:
     Modality: str
     Manufacturer: str
     PatientIDDigest: str
+
+    @property
+    def role(self) -> str:
+        """``source`` for images that modalities make, ``derived`` for everything made from them.
+
+        A PACS sends whole Studies, results and reports included; only sources may start a Job. What
+        another PACS AI gateway made is derived too, a capture for instance, which looks like a source.
+        """
+        derived = (
+            self.SOPClassUID.startswith(_DERIVED_CLASSES)
+            or self.Modality in _DERIVED_MODALITIES
+            or self.Manufacturer.strip() == MANUFACTURER
+        )
+        return "derived" if derived else "source"
 
 
 def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
@@ -246,8 +297,8 @@ def read_instance(path: Path, *, digest: str) -> Instance:
 def values(header: Dataset, keyword: str) -> tuple[str, ...]:
     """Return an element's values as text, as they stand, without judging them.
 
-    Real headers carry values that their VR forbids (an age of ``62``, a hash for a birth date). They are
-    read here without a warning and without changing the header, so that a rule can look at them.
+    Real headers carry values that their VR forbids (an age of ``62``, a hash for a birth date).
+    They are read here without a warning, which would show them, and without changing the header.
 
     Parameters
     ----------
@@ -258,8 +309,8 @@ def values(header: Dataset, keyword: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Without surrounding spaces and without empty values; empty when the element is missing or empty,
-        or is a sequence or bulk data.
+        Without surrounding spaces and without empty values; empty when the element is missing or
+        empty, or is a sequence or bulk data.
     """
     tag = Tag(keyword)
     element = header.get_item(tag)
@@ -269,8 +320,8 @@ def values(header: Dataset, keyword: str) -> tuple[str, ...]:
         vr = str(element.VR or dictionary_VR(tag))
         if vr in _ENCODED_TEXT | _PLAIN_TEXT:
             return _parts(_decoded(header, element.value or b"", vr))
-        element = header[tag]
-    if not isinstance(element, DataElement) or element.VR in _NO_TEXT or element.value is None:
+    element = header[tag]
+    if element.VR in _NO_TEXT or element.value is None:
         return ()
     if isinstance(element.value, Sequence) and not isinstance(element.value, str | bytes):
         return tuple(text for one in element.value for text in _parts(str(one)))
@@ -282,7 +333,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _decoded(header: Dataset, raw: bytes, vr: str) -> str:
-    encodings = header.original_character_set or default_encoding
+    encodings = header.original_character_set
     if isinstance(encodings, str):
         encodings = [encodings]
     if vr in _PLAIN_TEXT or b"\x1b" not in raw:

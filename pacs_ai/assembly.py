@@ -1,0 +1,339 @@
+"""Whether a Study is complete, whether it is current, and whether what came again is the same.
+
+Pure: evidence in, decision out, and the decision says by which evidence it was made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, timezone
+from enum import Enum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.pixels.utils import pixel_array
+from pydicom.tag import BaseTag, Tag
+
+from pacs_ai.study import values
+from pacs_ai.uids import digest
+
+FUTURE_TOLERANCE = timedelta(hours=24)
+"""How far ahead a Study may be dated: clocks and time zones are wrong by hours, not days."""
+
+LARGEST_COMPARED = 2 * 2**30
+"""Bytes of decoded pixel data of one Instance that are compared; a larger one is a conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The Study is complete; the evidence is written down with its version."""
+
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """More may come; look again at this time (aware)."""
+
+    until: datetime
+
+
+def complete(last_received: datetime, now: datetime, quiet: timedelta) -> Complete | Waiting:
+    """Decide whether a Study is complete: nothing more came for the quiet period.
+
+    Parameters
+    ----------
+    last_received : datetime
+        When the newest of its source Instances was stored (aware).
+    now : datetime
+        Aware, by the same clock.
+    quiet : timedelta
+        Of the Study's modality or peer.
+    """
+    until = last_received + quiet
+    if now < until:
+        return Waiting(until)
+    seconds = f"{quiet.total_seconds():g}"
+    since = last_received.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return Complete(f"no Instance arrived for {seconds} s after {since} UTC")
+
+
+def content_key(instances: Iterable[tuple[str, str]]) -> str:
+    """Return what identifies a Study version's content: its source Instances, in any order.
+
+    Parameters
+    ----------
+    instances : iterable of (str, str)
+        SOP Instance UID and digest of each source Instance; results do not count.
+    """
+    return digest([[uid, content] for uid, content in sorted(set(instances))])
+
+
+# ---------------------------------------------------------------------- current
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The Study was made lately enough to start Jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotCurrent:
+    """The Study is stored and starts nothing; the reason is one that a person can act on."""
+
+    reason: str
+
+
+_DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
+_TIME = re.compile(r"^(\d{2}):?(\d{2})?:?(\d{2})?(?:\.\d+)?$")
+_OFFSET = re.compile(r"^([+-])(\d{2})(\d{2})$")
+
+
+def currency(
+    header: Dataset, received_at: datetime, *, max_age: timedelta | None, time_zone: str
+) -> Current | NotCurrent:
+    """Decide whether a Study is current, or an old one sent again (a prefetch, a migration).
+
+    Its time is StudyDate and StudyTime; only where StudyDate is missing, SeriesDate and SeriesTime.
+    A date without a time counts as that whole day, in favour of the Study.
+
+    Parameters
+    ----------
+    header : Dataset
+        Of any Instance of the Study.
+    received_at : datetime
+        When its last Instance came (aware).
+    max_age : timedelta or None
+        None: every Study is current.
+    time_zone : str
+        IANA name of the site's zone, for headers without TimezoneOffsetFromUTC (PS3.3 C.12.1.1.8).
+    """
+    if max_age is None:
+        return Current()
+    keyword, spell = _dated(header, time_zone)
+    if spell is None:
+        remedy = "send it with StudyDate, or set defaults.max_age: off"
+        if keyword:
+            return NotCurrent(f"undated: {keyword} is not a date: {remedy}")
+        return NotCurrent(f"undated: StudyDate and SeriesDate are missing: {remedy}")
+    first, last = spell
+    if first - received_at > FUTURE_TOLERANCE:
+        return NotCurrent(
+            f"{keyword} lies more than 24 h in the future: correct the modality's clock"
+        )
+    if received_at - last > max_age:
+        hours = f"{max_age.total_seconds() / 3600:g} h"
+        return NotCurrent(f"{keyword} lies more than {hours} (defaults.max_age) before its arrival")
+    return Current()
+
+
+def _dated(header: Dataset, time_zone: str) -> tuple[str, tuple[datetime, datetime] | None]:
+    """Return which element dates the Study, and the first and last moment that it can mean."""
+    for level in ("Study", "Series"):
+        days, times = values(header, f"{level}Date"), values(header, f"{level}Time")
+        if days:
+            return f"{level}Date", _spell(days[0], times[:1], _zone(header, time_zone))
+    return "", None
+
+
+def _zone(header: Dataset, time_zone: str) -> timezone | ZoneInfo:
+    stated = values(header, "TimezoneOffsetFromUTC")
+    found = _OFFSET.match(stated[0]) if stated else None
+    if found is None:
+        return ZoneInfo(time_zone)
+    offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
+    return timezone(-offset if found[1] == "-" else offset)
+
+
+def _spell(
+    day: str, times: tuple[str, ...], zone: timezone | ZoneInfo
+) -> tuple[datetime, datetime] | None:
+    found = _DATE.match(day)
+    if found is None:
+        return None
+    try:
+        midnight = datetime(int(found[1]), int(found[2]), int(found[3]), tzinfo=zone)
+    except ValueError:
+        return None
+    clock = _clock(times[0]) if times else None
+    if clock is None:
+        return midnight, midnight + timedelta(days=1)
+    exact = datetime.combine(midnight.date(), clock, tzinfo=zone)
+    return exact, exact
+
+
+def _clock(text: str) -> time | None:
+    found = _TIME.match(text)
+    if found is None:
+        return None
+    hour, minute, second = (int(part or 0) for part in found.groups())
+    try:
+        return time(hour, minute, min(second, 59))  # 60 is a leap second (PS3.5 §6.2)
+    except ValueError:
+        return None
+
+
+# ---------------------------------------------------------------------- the same UID again
+
+
+class Difference(Enum):
+    """How an Instance differs from one of the same SOP Instance UID that is kept already."""
+
+    SAME = "same"
+    """Only in its encoding: a duplicate."""
+    ATTRIBUTES = "attributes"
+    """In what its header says: a new Study version."""
+    CONFLICT = "conflict"
+    """In pixels, patient or geometry: a person must look."""
+
+
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+_GEOMETRY = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsStored", "PixelRepresentation"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientPosition"),
+    *("SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "FrameOfReferenceUID"),
+    *("Laterality", "ImageLaterality", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
+    *("RescaleSlope", "RescaleIntercept", "PresentationLUTShape"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_DECISIVE = frozenset(Tag(keyword) for keyword in (*_IDENTITY, *_GEOMETRY))
+_PIXELS = frozenset(
+    Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+)
+# How pixels and text are laid out, which decoding sees through. PhotometricInterpretation has its
+# own comparison: a decoder turns YBR into RGB but never MONOCHROME1 into MONOCHROME2.
+_LAYOUT = frozenset(
+    Tag(keyword)
+    for keyword in (
+        *("SpecificCharacterSet", "DataSetTrailingPadding", "PlanarConfiguration"),
+        *("PhotometricInterpretation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    )
+)
+_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN"}) | {
+    *("SH", "ST", "TM", "UC", "UI", "UR", "UT")
+}
+# What pydicom and its decoders raise for pixel data that they cannot read.
+_UNDECODABLE = (
+    *(AttributeError, ImportError, KeyError, MemoryError, NotImplementedError, OSError),
+    *(RuntimeError, TypeError, ValueError),
+)
+
+
+def compare(kept: Dataset, arrived: Dataset) -> Difference:
+    """Compare two Instances of one SOP Instance UID by content.
+
+    Transfer syntax, File Meta Information, character set, group lengths and padding do not count;
+    an empty element is as good as a missing one. PatientID, its issuer, birth date and sex are the
+    patient; a name alone that differs under the same PatientID is a correction.
+    Pixel data of different encodings is compared decoded; where one cannot be decoded, or is larger
+    than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
+
+    Parameters
+    ----------
+    kept, arrived : Dataset
+        Whole, as ``dcmread`` gives them.
+    """
+    differing = _differing(kept, arrived)
+    renamed = Tag("PatientName") in differing and not values(kept, "PatientID")
+    if renamed or differing & _DECISIVE or not _same_pixels(kept, arrived):
+        return Difference.CONFLICT
+    return Difference.ATTRIBUTES if differing else Difference.SAME
+
+
+def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:
+    return {
+        tag
+        for tag in {*one.keys(), *other.keys()}
+        if tag.element != 0 and tag not in _PIXELS | _LAYOUT and not _same(one, other, tag)
+    }
+
+
+def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
+    raw_one, raw_other = one.get_item(tag), other.get_item(tag)
+    if isinstance(raw_one, RawDataElement) and isinstance(raw_other, RawDataElement):
+        same_order = raw_one.is_little_endian == raw_other.is_little_endian
+        if same_order and _bytes(raw_one.value) == _bytes(raw_other.value):
+            return bool(one.original_character_set == other.original_character_set) or all(
+                byte < 0x80 for byte in raw_one.value or b""
+            )
+    return _canonical(one, tag) == _canonical(other, tag)
+
+
+def _bytes(value: bytes | None) -> bytes:
+    return (value or b"").rstrip(b"\0 ")
+
+
+def _canonical(dataset: Dataset, tag: BaseTag) -> object:
+    """Return an element's value such that two encodings of it are equal."""
+    raw = dataset.get_item(tag)
+    if raw is None:
+        return ()
+    keyword, vr = keyword_for_tag(tag), str(raw.VR or dictionary_VR(tag))
+    if keyword and vr in _TEXT:
+        # Not through the Dataset: it would warn of values that real headers hold.
+        return tuple(_plain(one, vr) for one in values(dataset, keyword))
+    value: Any = dataset[tag].value
+    if vr == "SQ":
+        return tuple(
+            tuple(
+                (int(inner), canonical)
+                for inner in item.keys()  # noqa: SIM118 - a Dataset iterates over its elements
+                if inner.element != 0 and (canonical := _canonical(item, inner)) != ()
+            )
+            for item in value
+        )
+    if value is None or value == "":
+        return ()
+    if isinstance(value, bytes):
+        return _bytes(value) or ()
+    listed = value if isinstance(value, list | tuple | MultiValue) else [value]
+    return tuple(_plain(one, vr) for one in listed)
+
+
+def _plain(value: object, vr: str) -> object:
+    if vr in ("DS", "IS") or isinstance(value, int | float):
+        try:
+            return float(str(value))
+        except ValueError:
+            return str(value).strip()
+    return str(value).strip(" \0")
+
+
+def _same_pixels(one: Dataset, other: Dataset) -> bool:
+    tags = [tag for tag in _PIXELS if tag in one or tag in other]
+    if not tags:
+        return True
+    both = all(tag in one and tag in other for tag in tags)
+    if not both or not _same_photometry(one, other):
+        return False
+    syntaxes = {str(each.file_meta.TransferSyntaxUID) for each in (one, other)}
+    if len(syntaxes) == 1 and all(one[tag].value == other[tag].value for tag in tags):
+        return True
+    try:
+        small = max(_decoded_size(one), _decoded_size(other)) <= LARGEST_COMPARED
+        return small and np.array_equal(pixel_array(one), pixel_array(other))
+    except _UNDECODABLE:
+        return False
+
+
+def _same_photometry(one: Dataset, other: Dataset) -> bool:
+    seen = {"".join(values(each, "PhotometricInterpretation")[:1]) for each in (one, other)}
+    colours = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+    return len(seen) == 1 or seen <= colours
+
+
+def _decoded_size(dataset: Dataset) -> int:
+    size = 1
+    for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"):
+        given = values(dataset, keyword)
+        size *= int(given[0]) if given and given[0].isdecimal() else 1
+    return size // 8

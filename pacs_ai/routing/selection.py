@@ -1,0 +1,262 @@
+"""Which Instances of a Study a rule's models get: one frontal radiograph, or one Series.
+
+Where two are equally good the Study is not suitable and both are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pacs_ai.routing.conditions import Says, StudyFacts, Subject
+from pacs_ai.routing.rules import Rule, Select
+from pacs_ai.routing.views import Side, View, ViewRule
+from pacs_ai.routing.words import Term
+from pacs_ai.study import Instance, Series, values
+
+_CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
+
+_WHOLE = ("ORIGINAL", "PRIMARY", "AXIAL")
+# PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1; MIP and the like are private values or stand in descriptions.
+_NO_SOURCE = Term(
+    "", ("LOCALIZER", "DERIVED", "SECONDARY", "MIP", "MINIP", "MPR", "PROJECTION IMAGE")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a rule takes from a Study.
+
+    Attributes
+    ----------
+    frontal, lateral : Instance or None
+    volume : tuple of Instance
+        The Instances of the chosen Series; empty for radiographs.
+    view : View or None
+        Of the frontal image.
+    notes : tuple of str
+        Shown with every result.
+    ranking : tuple of str
+        How the candidates stood, best first, then those left out and why.
+    """
+
+    frontal: Instance | None = None
+    lateral: Instance | None = None
+    volume: tuple[Instance, ...] = ()
+    view: View | None = None
+    notes: tuple[str, ...] = ()
+    ranking: tuple[str, ...] = ()
+
+    @property
+    def uids(self) -> frozenset[str]:
+        """SOP Instance UIDs of what decides the choice: the frontal image, or the volume."""
+        chosen = self.volume if self.frontal is None else (self.frontal,)
+        return frozenset(one.SOPInstanceUID for one in chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsuitable:
+    """Why a rule cannot choose, and what a person can do."""
+
+    reason: str
+    ranking: tuple[str, ...] = ()
+
+
+def choose(rule: Rule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
+    """Choose among the Instances that a rule's conditions hold for."""
+    if rule.select is not None:
+        return _choose_series(rule.select, subjects)
+    if rule.view is not None:
+        return _choose_frontal(rule.view, subjects)
+    return Unsuitable(rule.reason)
+
+
+def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
+    seen = [(subject.instance, subject.view(rule)) for subject in subjects]
+    ranking = tuple(f"{_name(one)}: {_seen(view)}" for one, view in seen)
+    frontal = [(one, view) for one, view in seen if view.side is Side.FRONTAL]
+    if not frontal and rule.unknown == "frontal":
+        frontal = [(one, view) for one, view in seen if view.side is Side.UNKNOWN]
+    if not frontal:
+        return Unsuitable(_no_frontal(seen), ranking)
+    latest = _latest([one for one, _ in frontal])
+    if isinstance(latest, Unsuitable):
+        return Unsuitable(f"{len(frontal)} frontal images and {latest.reason}", ranking)
+    view = next(view for one, view in frontal if one is latest)
+    notes = []
+    if len(frontal) > 1:
+        notes.append(f"1 of {len(frontal)} frontal images, the latest")
+    if view.remark and view.position:
+        notes.append(f"View {view.position} from {view.source}, but {view.remark}")
+    laterals = [one for one, view in seen if view.side is Side.LATERAL]
+    lateral = _latest(laterals) if laterals else None
+    if isinstance(lateral, Unsuitable):
+        notes.append(f"No lateral image was used: {len(laterals)} and {lateral.reason}")
+        lateral = None
+    elif len(laterals) > 1:
+        notes.append(f"1 of {len(laterals)} lateral images, the latest")
+    return Chosen(latest, lateral, (), view, tuple(notes), ranking)
+
+
+def _seen(view: View) -> str:
+    if not view.position:
+        return f"{view.side}, {view.remark}"
+    return f"{view.side}, {view.source} says {view.position}"
+
+
+def _no_frontal(seen: Sequence[tuple[Instance, View]]) -> str:
+    for side in (Side.CONTRADICTED, Side.UNKNOWN):
+        for instance, view in seen:
+            if view.side is side:
+                what = "contradictory" if side is Side.CONTRADICTED else "unknown"
+                return (
+                    f"no frontal image: the view of {_name(instance)} is {what} "
+                    f"({view.remark}): enter ViewPosition and send it again"
+                )
+    instance, view = seen[0]
+    return f"no frontal image: {view.source} of {_name(instance)} says {view.position}"
+
+
+def _latest(instances: Sequence[Instance]) -> Instance | Unsuitable:
+    if len(instances) == 1:
+        return instances[0]
+    for date, time in _CLOCKS:
+        clocks = [_clock(one, date, time) for one in instances]
+        if all(clocks):
+            best = max(clocks)
+            first, *others = (
+                one for one, clock in zip(instances, clocks, strict=True) if clock == best
+            )
+            if not others:
+                return first
+            names = f"{_name(first)} and {_name(others[0])}"
+            return Unsuitable(f"{time} is the same in {names}: ambiguous, keep one of them")
+    return Unsuitable("no AcquisitionTime or ContentTime in each of them tells which is the latest")
+
+
+def _clock(instance: Instance, date: str, time: str) -> str:
+    day, clock = values(instance.header, date), values(instance.header, time)
+    if not day or not clock:
+        return ""
+    # TM and DA compare as text once old separators (PS3.5 §6.2) are gone and digits filled up.
+    whole, _, fraction = clock[0].replace(":", "").partition(".")
+    return f"{day[0].replace('.', '')}{whole:0<6}{fraction:0<6}"
+
+
+def _name(instance: Instance) -> str:
+    return f"Instance {instance.SOPInstanceUID}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    name: str
+    instances: tuple[Instance, ...]
+    whole: int
+    kernel: str
+    kernel_rank: int
+    thickness: float
+    slices: int
+
+    @property
+    def key(self) -> tuple[float, ...]:
+        """Lower is better."""
+        return (-self.whole, self.kernel_rank, self.thickness, -self.slices)
+
+    @property
+    def text(self) -> str:
+        kernel = self.kernel or "unknown"
+        kind = f"{self.whole} of ORIGINAL, PRIMARY, AXIAL"
+        return f"{kind}; kernel {kernel}; {self.thickness:g} mm; {self.slices} slices"
+
+
+def _choose_series(select: Select, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
+    facts = subjects[0].facts
+    suited = {subject.instance.SOPInstanceUID for subject in subjects}
+    candidates, left_out = [], []
+    for series in facts.study.series:
+        candidate = _candidate(series, select, facts, suited)
+        if isinstance(candidate, _Candidate):
+            candidates.append(candidate)
+        elif candidate:
+            left_out.append(f"left out: {_series_name(series)}: {candidate}")
+    candidates.sort(key=lambda one: one.key)
+    ranked = [f"{place}. {one.name}: {one.text}" for place, one in enumerate(candidates, 1)]
+    ranking = (*ranked, *left_out)
+    if not candidates:
+        return Unsuitable(f"no Series suits: {'; '.join(left_out)}", ranking)
+    best, *others = candidates
+    if others and others[0].key == best.key:
+        names = f"{best.name} and {others[0].name}"
+        return Unsuitable(
+            f"ambiguous: {names} are equally good ({best.text}): prefer a kernel", ranking
+        )
+    notes = [f"1 of {len(candidates)} suitable Series"] if others else []
+    received = facts.sizes[best.instances[0].SeriesInstanceUID]
+    if received > len(best.instances):
+        notes.append(f"{len(best.instances)} of the {received} Instances of the Series")
+    return Chosen(volume=best.instances, notes=tuple(notes), ranking=ranking)
+
+
+def _candidate(
+    series: Series, select: Select, facts: StudyFacts, suited: set[str]
+) -> _Candidate | str:
+    """Return a Series as a candidate, or why it is none; empty where it never was in question."""
+    passing = {one.SOPInstanceUID for one in facts.passing}
+    members = tuple(one for one in series.instances if one.SOPInstanceUID in passing)
+    inside = [one for one in members if one.SOPInstanceUID in suited]
+    if not inside:
+        return ""
+    if len(inside) < len(members):
+        # Taking those that fit would leave a hole in the volume.
+        return f"the rule holds for only {len(inside)} of its {len(members)} Instances"
+    unfit = next((why for one in members if (why := _unfit(one, select, facts))), "")
+    if unfit:
+        return unfit
+    thickness, slices = _thickness(members), sum(_frames(one) for one in members)
+    if select.thickness is not None and not select.thickness.holds(thickness):
+        seen = "missing" if thickness == float("inf") else f"{thickness:g} mm"
+        return f"SliceThickness is {seen}, not {select.thickness.text}"
+    if select.slices is not None and not select.slices.holds(slices):
+        return f"it has {slices} slices, not {select.slices.text}"
+    kernel = "".join(values(series.header, "ConvolutionKernel")[:1])
+    ranks = {name: rank for rank, name in enumerate(select.kernels)}
+    types = {value.upper() for value in values(members[0].header, "ImageType")}
+    return _Candidate(
+        name=_series_name(series),
+        instances=members,
+        whole=len(types & set(_WHOLE)),
+        kernel=kernel,
+        kernel_rank=ranks.get(kernel, len(ranks)),
+        thickness=thickness,
+        slices=slices,
+    )
+
+
+def _unfit(instance: Instance, select: Select, facts: StudyFacts) -> str:
+    answer = select.condition.judge(Subject(instance, facts))
+    if answer.says is not Says.YES:
+        return answer.sentence
+    for keyword in ("ImageType", "SeriesDescription"):
+        word = _NO_SOURCE.found_in(" ".join(values(instance.header, keyword)))
+        if word:
+            return f"{keyword} has {word}"
+    return ""
+
+
+def _series_name(series: Series) -> str:
+    number = "".join(values(series.header, "SeriesNumber")[:1])
+    return f"Series {number} ({series.SeriesInstanceUID})".replace("Series  ", "Series ")
+
+
+def _thickness(instances: Sequence[Instance]) -> float:
+    """Return the greatest SliceThickness, in mm; infinite when one of them states none."""
+    found = [values(one.header, "SliceThickness")[:1] for one in instances]
+    try:
+        return max(float(one[0]) if one else float("inf") for one in found)
+    except ValueError:
+        return float("inf")
+
+
+def _frames(instance: Instance) -> int:
+    number = values(instance.header, "NumberOfFrames")
+    return int(number[0]) if number and number[0].isdecimal() else 1

@@ -1,0 +1,209 @@
+"""Which way a radiograph was taken, as its header says it.
+
+PatientPosition is no source: PA and AP sometimes stand there, but it says how the patient lay. Nor
+is ImageLaterality, nor StudyDescription, which speaks of every image at once. Where sources
+contradict each other the image is not used: a lateral image is never sent as a frontal one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from pacs_ai.errors import Fault
+from pacs_ai.routing.words import fold, has_phrase
+from pacs_ai.settings import Source
+from pacs_ai.study import values
+
+CODED = ("ViewPosition", "ViewCodeSequence")
+WORDED = ("SeriesDescription", "ProtocolName")
+
+# PS3.16 CID 4010 DX View, named as values of ViewPosition (PS3.3 C.8.7.5.1.1). Older SRT codes of
+# the same concepts compare equal.
+_CODES: Mapping[str, Code] = {
+    "PA": codes.cid4010.PosteroAnterior,
+    "AP": codes.cid4010.AnteroPosterior,
+    "LL": codes.cid4010.LeftLateral,
+    "RL": codes.cid4010.RightLateral,
+    "LAT": codes.cid4010.LateralProjection,
+}
+
+
+class Side(StrEnum):
+    """What a radiograph may be used as."""
+
+    FRONTAL = "frontal"
+    LATERAL = "lateral"
+    OTHER = "other"
+    UNKNOWN = "unknown"
+    CONTRADICTED = "contradicted"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRule:
+    """How a rule reads views.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Element keywords, the most trusted first.
+    frontal, lateral : tuple of str
+        Values, or words of descriptions, that mean frontal and lateral.
+    unknown : str
+        ``not_suitable``, or ``frontal`` where a site vouches for images without a view.
+    """
+
+    sources: tuple[str, ...] = (*CODED, "SeriesDescription")
+    frontal: tuple[str, ...] = ("PA", "AP")
+    lateral: tuple[str, ...] = ("LL", "RL", "LAT")
+    unknown: Literal["not_suitable", "frontal"] = "not_suitable"
+
+    def side(self, position: str) -> Side:
+        """Return what a position is used as."""
+        if position in self.frontal:
+            return Side.FRONTAL
+        return Side.LATERAL if position in self.lateral else Side.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The view of one Instance.
+
+    Attributes
+    ----------
+    side : Side
+    position : str
+        Such as ``PA``; empty when unknown.
+    source : str
+        The element that says so; empty when unknown.
+    certain : bool
+        False when another source names another position of the same side (PA and AP).
+    remark : str
+        Why it is unknown, or what contradicts it.
+    """
+
+    side: Side
+    position: str
+    source: str
+    certain: bool
+    remark: str
+
+
+def view_of(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
+    """Read the view of one Instance.
+
+    Parameters
+    ----------
+    header : Dataset
+    rule : ViewRule
+    alone : bool
+        Whether the Instance is the only one of its Series. Words of a Series are believed only
+        then: a Series called "chest PA" may hold the lateral image too.
+    """
+    said = [
+        (source, position)
+        for source in rule.sources
+        if (source in CODED or alone) and (position := _position(header, source, rule))
+    ]
+    if not said:
+        return View(Side.UNKNOWN, "", "", certain=False, remark=_unknown(header, rule, alone=alone))
+    source, position = said[0]
+    side = rule.side(position)
+    for other, another in said[1:]:
+        if rule.side(another) is not side:
+            remark = f"{source} says {position} but {other} says {another}"
+            return View(Side.CONTRADICTED, "", "", certain=False, remark=remark)
+        if another != position:
+            remark = f"{other} says {another}"
+            return View(side, position, source, certain=False, remark=remark)
+    return View(side, position, source, certain=True, remark="")
+
+
+def _position(header: Dataset, source: str, rule: ViewRule) -> str:
+    if source == "ViewPosition":
+        return fold(" ".join(values(header, source)))[:16]
+    if source == "ViewCodeSequence":
+        return _coded(header)
+    folded = fold(" ".join(values(header, source)))
+    listed = (*rule.frontal, *rule.lateral)
+    found = [one for one in listed if has_phrase(folded, fold(one))]
+    # "PA and lateral" names two views and so says nothing of this one.
+    return found[0] if len({rule.side(one) for one in found}) == 1 else ""
+
+
+def _coded(header: Dataset) -> str:
+    items = header.get("ViewCodeSequence") or []
+    for item in items:
+        value, scheme = values(item, "CodeValue"), values(item, "CodingSchemeDesignator")
+        if value and scheme:
+            code = Code(value[0], scheme[0], "")
+            return next((name for name, known in _CODES.items() if known == code), value[0])
+    return ""
+
+
+def _unknown(header: Dataset, rule: ViewRule, *, alone: bool) -> str:
+    missing = [one for one in rule.sources if one in CODED]
+    remark = f"{' and '.join(missing)} missing" if missing else ""
+    worded = [one for one in rule.sources if one not in CODED]
+    if worded and alone:
+        remark += f"{', ' if remark else ''}no view in {' or '.join(worded)}"
+    elif worded:
+        remark += f"{', ' if remark else ''}{' and '.join(worded)} speak of several Instances"
+    if fold(" ".join(values(header, "PatientPosition"))) in rule.frontal:
+        remark += "; PatientPosition is not a source of the view"
+    return remark
+
+
+def parse_view(source: Source, faults: list[Fault]) -> ViewRule:
+    """Read a rule's ``view``; what is wrong with it is added to the faults."""
+    default = ViewRule()
+    if not isinstance(source.value, dict):
+        faults.append(source.fault("view is a mapping of from, frontal, lateral, unknown"))
+        return default
+    lists = {"from": default.sources, "frontal": default.frontal, "lateral": default.lateral}
+    unknown: Literal["not_suitable", "frontal"] | None = None
+    for part in source:
+        key = str(part.path[-1])
+        if key in lists and _words(part.value):
+            lists[key] = tuple(part.value)
+        elif key == "unknown" and part.value in ("not_suitable", "frontal"):
+            unknown = part.value
+        else:
+            faults.append(part.fault(_remedy(key)))
+    for name in lists["from"]:
+        if name not in CODED + WORDED:
+            faults.append(source.child("from").fault(_no_source(name)))
+    for name in set(lists["frontal"]) & set(lists["lateral"]):
+        faults.append(source.fault(f"{name} is both frontal and lateral: keep one"))
+    if unknown is None:
+        faults.append(
+            source.fault("say what happens when the view is unknown: not_suitable or frontal")
+        )
+    return ViewRule(lists["from"], lists["frontal"], lists["lateral"], unknown or "not_suitable")
+
+
+def _words(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _remedy(key: str) -> str:
+    if key in ("from", "frontal", "lateral"):
+        return "write a list of words"
+    if key == "unknown":
+        return "choose not_suitable or frontal"
+    return "unknown key: use from, frontal, lateral, unknown"
+
+
+def _no_source(name: str) -> str:
+    reasons = {
+        "PatientPosition": "it says how the patient lay",
+        "StudyDescription": "it speaks of every image of the Study at once",
+    }
+    reason = reasons.get(name, "it is not one that states a view")
+    return f"{name} is no source of the view, {reason}: use {', '.join(CODED + WORDED)}"
