@@ -240,6 +240,13 @@ Outcome = Done | NothingFound | NotSuitable | Held
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """The work behind a Job failed or is held after crashes; written by the ledger, not by a step."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobResults:
     """What one Job came to.
 
@@ -252,8 +259,8 @@ class JobResults:
     kind : str
         Row of ``pacs_ai.models.MODELS``.
     model : ModelIdentity
-    outcome : Outcome
-        ``Done`` and ``NothingFound`` carry results; the others a reason.
+    outcome : Outcome or Failed
+        ``Done`` and ``NothingFound`` carry results; ``NotSuitable``, ``Held``, ``Failed`` a reason.
     sources : tuple of str
         SOP Instance UIDs that the model was given, by role in order of name.
     parameters : mapping
@@ -264,7 +271,7 @@ class JobResults:
     rule: str
     kind: str
     model: ModelIdentity
-    outcome: Outcome
+    outcome: Outcome | Failed
     sources: tuple[str, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

@@ -164,6 +164,8 @@ class Listener(_Section):
     port: Port = 11112
     maximum_associations: int = Field(default=32, ge=1, le=256)
     maximum_object: Size = 4 * 2**30
+    minimum_free: Size = 2 * 2**30
+    """Below this much free space on the spool's disk Instances are refused as *out of resources*."""
     unsafe_plain_network: bool = False
     """Allows an address other than loopback although DICOM TLS is not there yet."""
 
@@ -255,6 +257,9 @@ class Defaults(_Section):
 
     max_age: DurationOrOff = timedelta(hours=48)
     deadline: Duration = timedelta(minutes=30)
+    """How long inference is tried before a Job fails."""
+    delivery_deadline: Duration = timedelta(days=7)
+    """How long a destination may be away before a delivery fails."""
     max_result: Size = 50 * 10**6
     quiet: Mapping[str, Duration] = Field(
         default_factory=lambda: {
@@ -325,7 +330,7 @@ class Source:
         return Fault(text, self.file, self.lines.get(path))
 
 
-_RULE_SECTIONS = ("text_match", "age", "terms", "never", "rules", "worklist")
+_RULE_SECTIONS = ("text_elements", "age", "terms", "never", "rules", "worklist")
 
 
 class Settings(_Section):
@@ -346,6 +351,7 @@ class Settings(_Section):
     identity: Identity = Identity.STRICT
     defaults: Defaults = Defaults()
     work: WorkTimes = WorkTimes()
+    worker_processes: int = Field(default=4, ge=1, le=64)
     series_description_prefix: str = Field(default="AI", max_length=8)
     _source: Source = PrivateAttr(default_factory=lambda: Source({}))
 
@@ -394,7 +400,7 @@ class Settings(_Section):
         return None
 
     def destination(self, name: str) -> FolderDestination | DicomDestination | None:
-        """Return a destination by name; a peer with host and port is one too."""
+        """Return a destination by name, or None; a peer with host and port is one too."""
         if name in self.destinations:
             return self.destinations[name]
         peer = self.peers.get(name)
@@ -409,15 +415,33 @@ class Settings(_Section):
             calling_ae_title=self.listener.ae_title,
         )
 
+    def reachable(self, name: str) -> FolderDestination | DicomDestination:
+        """Return a destination by name.
+
+        Raises
+        ------
+        ConfigError
+            When the settings name none, or a peer of that name has no host and port.
+        """
+        found = self.destination(name)
+        if found is None:
+            raise ConfigError([Fault(f"{name!r} has no host and port: add them under peers")])
+        return found
+
+    @property
+    def destination_names(self) -> tuple[str, ...]:
+        """Names of everything that results can go to: destinations, and peers with an address."""
+        reachable = (name for name in self.peers if name not in self.destinations)
+        return (*self.destinations, *(n for n in reachable if self.destination(n) is not None))
+
     def destinations_for(self, peer: str) -> tuple[str, ...]:
         """Return the names of the destinations that results of a peer's Study go to.
 
-        Empty while delivery is held, or when the peer has no address to send back to.
+        While delivery is held, the peer itself: results are made, and marked as withheld from it.
         """
-        if self.delivery == "hold":
-            return ()
-        names = (peer,) if self.delivery == "origin" else tuple(self.delivery)
-        return tuple(name for name in names if self.destination(name) is not None)
+        if isinstance(self.delivery, tuple):
+            return self.delivery
+        return (peer,)
 
 
 def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -66,7 +66,20 @@ _DERIVED_CLASSES = tuple(
     )
 )
 _DERIVED_MODALITIES = frozenset(
-    {"SEG", "SR", "KO", "PR", "DOC", "REG", "RWV", "FID", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD"}
+    {
+        "SEG",
+        "SR",
+        "KO",
+        "PR",
+        "DOC",
+        "REG",
+        "RWV",
+        "FID",
+        "RTSTRUCT",
+        "RTPLAN",
+        "RTDOSE",
+        "RTRECORD",
+    }
     | {"ANN", "SMR", "PLAN", "AU", "ECG", "HD"}
 )
 

@@ -1,0 +1,1 @@
+"""The DICOM face: the AE that a PACS or modality sends to."""

@@ -1,0 +1,125 @@
+"""The listener's AE: presentation contexts, limits, start and stop.
+
+Settings of pynetdicom that matter are set when the listener starts, and each says why
+(``reliability.md`` §3). Loopback unless the settings open it knowingly.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.transport import ThreadedAssociationServer
+
+from listener.handlers import Handlers
+from pacs_ai.gateway import Gateway
+
+TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
+    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.51",  # JPEG Extended
+    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.4.92",  # JPEG 2000 multi-component lossless
+    "1.2.840.10008.1.2.4.93",  # JPEG 2000 multi-component
+    "1.2.840.10008.1.2.4.94",  # JPIP Referenced
+    "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
+    "1.2.840.10008.1.2.4.100",  # MPEG2 Main Profile / Main Level
+    "1.2.840.10008.1.2.4.100.1",  # the same, fragmentable
+    "1.2.840.10008.1.2.4.101",  # MPEG2 Main Profile / High Level
+    "1.2.840.10008.1.2.4.101.1",
+    "1.2.840.10008.1.2.4.102",  # MPEG-4 AVC/H.264
+    "1.2.840.10008.1.2.4.102.1",
+    "1.2.840.10008.1.2.4.103",
+    "1.2.840.10008.1.2.4.103.1",
+    "1.2.840.10008.1.2.4.104",
+    "1.2.840.10008.1.2.4.104.1",
+    "1.2.840.10008.1.2.4.105",
+    "1.2.840.10008.1.2.4.105.1",
+    "1.2.840.10008.1.2.4.106",
+    "1.2.840.10008.1.2.4.106.1",
+    "1.2.840.10008.1.2.4.107",  # HEVC/H.265
+    "1.2.840.10008.1.2.4.108",
+    "1.2.840.10008.1.2.4.110",  # JPEG XL lossless
+    "1.2.840.10008.1.2.4.111",  # JPEG XL recompression
+    "1.2.840.10008.1.2.4.112",  # JPEG XL
+    "1.2.840.10008.1.2.4.201",  # High-Throughput JPEG 2000 lossless
+    "1.2.840.10008.1.2.4.202",
+    "1.2.840.10008.1.2.4.203",
+    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame
+)
+"""Every standard transfer syntax of stored Instances, in the order they are preferred: nothing is
+decoded here, so nothing is refused here (PS3.5 section 10, PS3.6 Table A-1)."""
+
+VERIFICATION = "1.2.840.10008.1.1"
+MAXIMUM_PDU = 131_072
+
+
+def configure() -> None:
+    """Set what pynetdicom keeps as module globals, once, when the process starts."""
+    _config.STORE_RECV_CHUNKED_DATASET = True  # 500 MB Instances do not pass through memory
+    _config.ENFORCE_UID_CONFORMANCE = True  # otherwise any 64 characters pass as a UID
+    _config.LOG_HANDLER_LEVEL = "none"  # the default handlers log identifiers
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.UNRESTRICTED_STORAGE_SERVICE = False
+
+
+def build(gateway: Gateway) -> AE:
+    """Return the AE as the settings describe it, not yet listening."""
+    settings = gateway.settings.listener
+    entity = AE(ae_title=settings.ae_title)
+    entity.add_supported_context(VERIFICATION)
+    for context in AllStoragePresentationContexts:
+        entity.add_supported_context(str(context.abstract_syntax), list(TRANSFER_SYNTAXES))
+    entity.maximum_pdu_size = MAXIMUM_PDU
+    entity.maximum_associations = settings.maximum_associations
+    entity.require_called_aet = True
+    entity.acse_timeout = 10
+    entity.dimse_timeout = 60
+    entity.network_timeout = 60
+    return entity
+
+
+def start(gateway: Gateway) -> ThreadedAssociationServer:
+    """Listen in threads of this process; ``shutdown()`` of what is returned ends it."""
+    configure()
+    # The library receives into temporary files: they belong on the spool's disk, in our own folder.
+    tempfile.tempdir = str(gateway.spool.temporary)
+    gateway.spool.sweep(older_than=0)
+    handlers = Handlers(gateway)
+    settings = gateway.settings.listener
+    server = build(gateway).start_server(
+        (settings.host, settings.port),
+        block=False,
+        evt_handlers=[
+            (evt.EVT_REQUESTED, handlers.requested),
+            (evt.EVT_C_ECHO, handlers.echo),
+            (evt.EVT_C_STORE, handlers.store),
+        ],
+    )
+    assert isinstance(server, ThreadedAssociationServer)  # noqa: S101 - block=False returns it
+    return server
+
+
+def run(gateway: Gateway, *, ready: Callable[[], None]) -> None:
+    """Listen until SIGTERM or SIGINT; ``ready`` is called when the port is open."""
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    server = start(gateway)
+    ready()
+    over.wait()
+    server.shutdown()

@@ -1,0 +1,268 @@
+"""The seven steps; reading them is reading the product.
+
+A Study goes one way: **receive → assemble → route → infer → encode → deliver → worklist**. Each step is
+*claim → step → commit*: the claim counts the attempt and holds a lease, the step works on frozen values
+without an open transaction, the commit makes facts, event and next work true together. The gateway alone
+writes the ledger and the spool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from io import BytesIO
+from struct import unpack
+
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+
+from pacs_ai import commits, encoding, models, results, routing
+from pacs_ai.delivery import Outgoing, sender
+from pacs_ai.encoding import Encoding
+from pacs_ai.errors import EncodingError
+from pacs_ai.failpoint import failpoint
+from pacs_ai.intake import Context, Incoming
+from pacs_ai.ledger import Ledger, deliveries, work
+from pacs_ai.ledger.deliveries import ObjectRow
+from pacs_ai.ledger.work import Claimed, State
+from pacs_ai.records import Records
+from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
+from pacs_ai.settings import Settings
+from pacs_ai.spool import Spool
+from pacs_ai.worklist import rules as worklist_rules
+
+
+class Gateway:
+    """The gateway: one object in each process that carries out steps.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    ConfigError
+        When a rule is wrong; with every fault and its line.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.rules = routing.parse(settings)
+        self.worklist_rules = worklist_rules.parse(settings)
+        self.spool = Spool(settings.spool_path)
+        self.ledger = Ledger(settings.ledger_url, settings.work)
+        self.ledger.database.upgrade()
+        self.records = Records(settings, self.ledger, self.spool)
+
+    # ------------------------------------------------------------------ receive
+
+    def incoming(self, peer: str, context: Context) -> Incoming:
+        """Open the one way in for an Instance: ``write`` its data set, then ``commit`` or ``discard``."""
+        return Incoming(self.settings, self.ledger, self.spool, peer=peer, context=context)
+
+    # ------------------------------------------------------------------ assemble
+
+    def assemble(self) -> bool:
+        """Freeze the Instances of a Study that is complete, and say by which evidence."""
+        with self.ledger.claim(work.ASSEMBLE) as attempt:
+            if attempt is None:
+                return False
+            gathered = self.records.gather(attempt.claimed.study)
+            state, reason = (State.HELD, gathered.hold) if gathered.hold else (State.DONE, None)
+            with attempt.commit(state, reason) as connection:
+                commits.assembled(connection, gathered, self.settings)
+            failpoint("assemble.committed")
+        return True
+
+    # ------------------------------------------------------------------ route
+
+    def route(self) -> bool:
+        """Ask every rule about a Study version; its Jobs are ready when this ends."""
+        with self.ledger.claim(work.ROUTE) as attempt:
+            if attempt is None:
+                return False
+            version, study, rows = self.records.version(attempt.claimed.subject)
+            routed = routing.route(study, self.rules)
+            with attempt.commit() as connection:
+                commits.routed(connection, version, routed, rows, self.settings)
+            failpoint("route.committed")
+        return True
+
+    # ------------------------------------------------------------------ infer
+
+    def infer(self, endpoint: str) -> bool:
+        """Run one Job on its endpoint; its results come back on the native grid of the source."""
+        target = self.settings.endpoints[endpoint]
+        with self.ledger.claim(work.infer_queue(endpoint), limit=target.concurrency) as attempt:
+            if attempt is None:
+                return False
+            row, job = self.records.job(attempt.claimed.subject)
+            outcome = models.model(job.kind)(job, target)
+            failpoint("infer.answered")
+            kept = self._keep_results(outcome)
+            failpoint("infer.stored")
+            state = State.HELD if isinstance(outcome, Held) else State.DONE
+            with attempt.commit(state, _reason(outcome)) as connection:
+                commits.inferred(connection, row, outcome, kept)
+            failpoint("infer.committed")
+        return True
+
+    # ------------------------------------------------------------------ encode
+
+    def encode(self) -> bool:
+        """Write the SOP Instances of a Job, or the page of a Study: stored once, never rebuilt."""
+        with self.ledger.claim(work.ENCODE) as attempt:
+            if attempt is None:
+                return False
+            key, order, encoders = self._encoders(attempt.claimed)
+            made = [
+                self._store(data_set, kind=kind, key=key)
+                for kind, encoder in encoders.items()
+                for data_set in encoder(order)
+            ]
+            failpoint("encode.stored")
+            with attempt.commit() as connection:
+                commits.encoded(connection, order.study, key, made, self.settings)
+            failpoint("encode.committed")
+        return True
+
+    # ------------------------------------------------------------------ deliver
+
+    def deliver(self, destination: str) -> bool:
+        """Send a Study's SOP Instances to a destination; every answer becomes a Receipt."""
+        with self.ledger.claim(work.deliver_queue(destination), limit=1) as attempt:
+            if attempt is None:
+                return False
+            target = self.settings.reachable(destination)
+            with self.ledger.database.read() as connection:
+                batch = deliveries.pending(connection, attempt.claimed.study, destination)
+            receipts = sender(target.kind)(self._outgoing(batch), target) if batch else ()
+            failpoint("deliver.sent")
+            with self.ledger.database.write() as connection:
+                commits.answered(connection, destination, receipts)
+            refused = commits.undelivered(destination, receipts)
+            with attempt.commit(State.FAILED if refused else State.DONE, refused):
+                pass
+            failpoint("deliver.committed")
+        return True
+
+    # ------------------------------------------------------------------ worklist
+
+    def worklist(self) -> bool:
+        """Put a Study on the worklist of whoever should look at it; priority only rises."""
+        with self.ledger.claim(work.WORKLIST) as attempt:
+            if attempt is None:
+                return False
+            study = attempt.claimed.study
+            decisions = worklist_rules.decide(self.worklist_rules, self.records.facts(study))
+            orders = [self.records.workitem_order(attempt.claimed, one) for one in decisions]
+            with attempt.commit() as connection:
+                commits.listed(connection, study, orders)
+            failpoint("worklist.committed")
+        return True
+
+    # ------------------------------------------------------------------ by queue
+
+    @staticmethod
+    def queue_names(settings: Settings) -> tuple[str, ...]:
+        """Return the name of every queue that the settings ask for."""
+        return (
+            work.ASSEMBLE,
+            work.ROUTE,
+            *(work.infer_queue(name) for name in settings.endpoints),
+            work.ENCODE,
+            *(work.deliver_queue(name) for name in settings.destination_names),
+            work.WORKLIST,
+        )
+
+    def carry_out(self, queue: str) -> bool:
+        """Carry out the best ready work of a queue; False when there is none."""
+        steps: dict[str, Callable[[], bool]] = {
+            work.ASSEMBLE: self.assemble,
+            work.ROUTE: self.route,
+            work.ENCODE: self.encode,
+            work.WORKLIST: self.worklist,
+        }
+        kind, _, name = queue.partition(".")
+        if kind == "infer":
+            return self.infer(name)
+        if kind == "deliver":
+            return self.deliver(name)
+        return steps[queue]()
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self.ledger.close()
+
+    # ------------------------------------------------------------------ what steps ask of the spool
+
+    def _keep_results(self, outcome: Outcome) -> str | None:
+        if isinstance(outcome, Done | NothingFound):
+            return self.spool.put_results(results.dumps(outcome.results))
+        return None
+
+    def _encoders(self, claimed: Claimed) -> tuple[str, Encoding, dict[str, encoding.Encoder]]:
+        page, _, version_id = claimed.subject.rpartition(":")
+        if not page:
+            key, order = self.records.job_encoding(claimed.subject, asked_at=claimed.created_at)
+            return key, order, encoding.each_job()
+        key, order = self.records.page_encoding(version_id, asked_at=claimed.created_at)
+        with self.ledger.database.read() as connection:
+            made = {one.kind for one in deliveries.objects_of(connection, [key])}
+        # The page of the same Jobs is not made again for a Study version that changed nothing.
+        wanted = encoding.once_a_study()
+        return key, order, {kind: one for kind, one in wanted.items() if kind not in made}
+
+    def _store(self, data_set: Dataset, *, kind: str, key: str) -> ObjectRow:
+        data = _file_bytes(data_set)
+        limit = self.settings.defaults.max_result
+        if len(data) > limit:
+            raise EncodingError(
+                f"the {kind} is {len(data)} bytes, more than defaults.max_result ({limit}): "
+                "raise it, or ask for fewer labels"
+            )
+        syntax = str(data_set.file_meta.TransferSyntaxUID)
+        content = _data_set_digest(data)
+        self.spool.put_instance(data, digest=content, transfer_syntax_uid=syntax)
+        return ObjectRow(
+            SOPInstanceUID=str(data_set.SOPInstanceUID),
+            SOPClassUID=str(data_set.SOPClassUID),
+            StudyInstanceUID=str(data_set.StudyInstanceUID),
+            SeriesInstanceUID=str(data_set.SeriesInstanceUID),
+            transfer_syntax_uid=syntax,
+            kind=kind,
+            volumetric="FrameOfReferenceUID" in data_set,
+            subject=key,
+            digest=content,
+            size=len(data),
+        )
+
+    def _outgoing(self, rows: Sequence[ObjectRow]) -> tuple[Outgoing, ...]:
+        return tuple(
+            Outgoing(
+                SOPInstanceUID=row.SOPInstanceUID,
+                SOPClassUID=row.SOPClassUID,
+                StudyInstanceUID=row.StudyInstanceUID,
+                transfer_syntax_uid=row.transfer_syntax_uid,
+                kind=row.kind,
+                path=self.spool.instance_path(row.digest, row.transfer_syntax_uid),
+            )
+            for row in rows
+        )
+
+
+def _file_bytes(data_set: Dataset) -> bytes:
+    buffer = BytesIO()
+    dcmwrite(buffer, data_set, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _data_set_digest(data: bytes) -> str:
+    # Preamble, prefix and the group length element (12 bytes) come before the rest of the File Meta
+    # (PS3.10 section 7.1); the digest is of the data set alone, as for what is received.
+    (meta_length,) = unpack("<I", data[140:144])
+    return sha256(data[144 + meta_length :]).hexdigest()
+
+
+def _reason(outcome: Outcome) -> str | None:
+    return outcome.reason if isinstance(outcome, NotSuitable | Held) else None

@@ -1,0 +1,170 @@
+"""The one way in: an Instance that a peer sends becomes durable, or is refused with a reason.
+
+C-STORE and STOW-RS both push through :class:`Incoming`. Success is said only after the bytes are in a
+temporary file, synced, linked under their name, the folder synced, and the ledger has committed, in this
+order.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from pacs_ai.errors import ReceiveError, TransientError
+from pacs_ai.failpoint import failpoint
+from pacs_ai.ledger import Ledger, studies, work
+from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.work import Kind
+from pacs_ai.settings import Settings
+from pacs_ai.spool import Spool, SpoolFullError
+from pacs_ai.study import HEAD_LIMIT, Head, read_head
+
+log = logging.getLogger(__name__)
+
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+UNREADABLE = 0xC000
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the transfer says of an Instance before its data set comes: command set and context."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The Instance is durable: bytes, name and ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Exactly these bytes were durable already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The Instance was not taken; the sender still owns it.
+
+    Attributes
+    ----------
+    reason : str
+        A fixed phrase of at most 64 characters, never dataset text.
+    status : int
+        C-STORE status (PS3.4 B.2.3).
+    """
+
+    reason: str
+    status: int
+
+
+Receipt = Stored | Duplicate | Refused
+
+
+class Incoming:
+    """An Instance on its way in: ``write`` its data set in pieces, then ``commit`` or ``discard``.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    spool : Spool
+    peer : str
+        Name of the peer (settings) that sends it.
+    context : Context
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, spool: Spool, *, peer: str, context: Context
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._peer = peer
+        self._context = context
+        self._head = bytearray()
+        self._refused: Refused | None = None
+        self._writer = spool.writer()
+        self._writer.begin(
+            sop_class_uid=context.SOPClassUID,
+            sop_instance_uid=context.SOPInstanceUID,
+            transfer_syntax_uid=context.transfer_syntax_uid,
+        )
+
+    def write(self, view: bytes | memoryview) -> None:
+        """Add a piece of the data set, as it came.
+
+        Raises
+        ------
+        SpoolFullError
+            When the disk does not take it: discard the Instance and answer 0xA700.
+        """
+        room = HEAD_LIMIT - len(self._head)
+        if room > 0:
+            self._head += view[:room]
+        if self._writer.size + len(view) > self._settings.listener.maximum_object:
+            self._refused = Refused("larger than the configured object limit", UNREADABLE)
+            return
+        self._writer.write(view)
+
+    def commit(self) -> Receipt:
+        """Make the Instance durable, in the order of the promise."""
+        try:
+            return self._refused or self._commit()
+        except ReceiveError as error:
+            log.warning("instance refused", extra={"reason": str(error)})
+            return Refused("the data set cannot be read", error.status)
+        except SpoolFullError:
+            return Refused("the disk does not take it now", OUT_OF_RESOURCES)
+        except TransientError:
+            return Refused("the ledger is busy", OUT_OF_RESOURCES)
+        finally:
+            self._writer.discard()
+
+    def discard(self) -> None:
+        """Forget what came; nothing of it is kept."""
+        self._writer.discard()
+
+    def _commit(self) -> Receipt:
+        syntax = self._context.transfer_syntax_uid
+        head = read_head(bytes(self._head), syntax)
+        if head.SOPInstanceUID != self._context.SOPInstanceUID:
+            return Refused("data set and command differ in SOP Instance UID", MISMATCH)
+        if head.SOPClassUID != self._context.SOPClassUID:
+            return Refused("data set and command differ in SOP Class UID", MISMATCH)
+        with self._ledger.database.read() as connection:
+            if studies.known(connection, head, self._writer.digest, syntax):
+                return Duplicate()
+        digest, size = self._writer.digest, self._writer.size
+        self._writer.keep(syntax)
+        return self._record(head, digest, size)
+
+    def _record(self, head: Head, digest: str, size: int) -> Receipt:
+        syntax = self._context.transfer_syntax_uid
+        with self._ledger.database.write() as connection:
+            if studies.known(connection, head, digest, syntax):
+                return Duplicate()  # the same bytes came on another association meanwhile
+            own = studies.is_own(connection, head.SOPInstanceUID)
+            role = "own" if own else head.role
+            studies.add_instance(
+                connection,
+                head,
+                digest=digest,
+                size=size,
+                transfer_syntax_uid=syntax,
+                role=role,
+                peer=self._peer,
+            )
+            if role == "source":
+                work.add(
+                    connection,
+                    Kind.ASSEMBLE,
+                    queue=work.ASSEMBLE,
+                    subject=head.StudyInstanceUID,
+                    study=head.StudyInstanceUID,
+                    not_before=now() + self._settings.quiet(head.Modality, self._peer),
+                )
+        failpoint("receive.recorded")
+        return Stored()

@@ -1,0 +1,199 @@
+"""The ledger: the database that is the truth about every Study, Job, result and delivery.
+
+:class:`Ledger` is the door. A step runs inside ``with ledger.claim(queue) as work``: the claim counts the
+attempt and holds the lease, a timer renews it, and leaving the block without an outcome decides between
+back-off, strike and failure by the type of the error.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
+from pacs_ai.failpoint import failpoint
+from pacs_ai.ledger import events, tables, work
+from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.work import Claimed, Kind, State
+from pacs_ai.settings import WorkTimes
+
+log = logging.getLogger(__name__)
+
+SWITCHES = ("delivery", "routing")
+_PAUSED_KINDS = {"delivery": Kind.DELIVER, "routing": Kind.ROUTE}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a claimed row of work.
+
+    Attributes
+    ----------
+    claimed : Claimed
+    ended : bool
+        Whether an outcome was committed.
+    """
+
+    claimed: Claimed
+    _ledger: Ledger
+    _times: WorkTimes
+    ended: bool = False
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def commit(self, state: State = State.DONE, reason: str | None = None) -> Iterator[Connection]:
+        """Open the one transaction in which facts, event, next work and the outcome become true.
+
+        Raises
+        ------
+        LeaseLostError
+            When another process took the work over; nothing of the block is kept then.
+        """
+        with self._ledger.database.write() as connection:
+            yield connection
+            work.finish(connection, self.claimed, state, reason=reason)
+        self.ended = True
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._times.renew.total_seconds()):
+            with suppress(TransientError):
+                with self._ledger.database.write() as connection:
+                    mine = work.renew(connection, self.claimed, times=self._times)
+                if not mine:
+                    return
+
+
+class Ledger:
+    """The ledger of one gateway.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL of the database.
+    times : WorkTimes
+        Lease, strikes and back-off.
+    """
+
+    def __init__(self, url: str, times: WorkTimes) -> None:
+        self.database = Database(url)
+        self.times = times
+
+    def installation(self) -> str:
+        """Return this installation's id, made when the ledger was."""
+        with self.database.read() as connection:
+            return str(connection.scalar(select(tables.installation.c.id)))
+
+    @contextmanager
+    def claim(self, queue: str, *, limit: int = 1_000) -> Iterator[Attempt | None]:
+        """Claim the best ready row of a queue for the length of the block, or None.
+
+        Leaving the block by a :class:`TransientError` puts the work off; by another
+        :class:`PacsAiError` fails it; by anything else, or without an outcome, counts a strike.
+        """
+        with self.database.write() as connection:
+            claimed = work.claim(
+                connection,
+                queue,
+                times=self.times,
+                limit=limit,
+                paused=[_PAUSED_KINDS[name] for name in _paused(connection)],
+            )
+        if claimed is None:
+            yield None
+            return
+        failpoint(f"{claimed.kind}.claimed")
+        attempt = Attempt(claimed, self, self.times)
+        timer = threading.Thread(target=attempt._renew, name="lease", daemon=True)
+        timer.start()
+        try:
+            yield attempt
+            if not attempt.ended:
+                raise RuntimeError(f"the {claimed.kind} step ended without an outcome")
+        except LeaseLostError:
+            log.warning("lease lost", extra={"work_id": claimed.id})
+        except Exception as error:  # the rim of every step: nothing may leave work running
+            self._end_badly(claimed, error)
+        finally:
+            attempt._over.set()
+            timer.join()
+
+    def _end_badly(self, claimed: Claimed, error: Exception) -> None:
+        log.warning(
+            "step ended badly",
+            extra={"work_id": claimed.id, "kind": claimed.kind, "error": type(error).__name__},
+            exc_info=not isinstance(error, PacsAiError),
+        )
+        with suppress(LeaseLostError), self.database.write() as connection:
+            if isinstance(error, TransientError):
+                work.again_later(
+                    connection,
+                    claimed,
+                    times=self.times,
+                    reason=str(error),
+                    after=error.retry_after,
+                )
+            elif isinstance(error, PacsAiError):
+                work.finish(connection, claimed, State.FAILED, reason=str(error))
+            else:
+                reason = f"{type(error).__name__} in the {claimed.kind} step (see the log)"
+                work.strike(connection, claimed, times=self.times, reason=reason)
+
+    def due(self) -> list[tuple[str, str]]:
+        """Return (queue, work id) of everything that may start now."""
+        with self.database.read() as connection:
+            return work.due(connection)
+
+    def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
+        """Stop or start delivery or routing at once; written as an event."""
+        with self.database.write() as connection:
+            connection.execute(delete(tables.switches).where(tables.switches.c.name == name))
+            connection.execute(
+                insert(tables.switches).values(
+                    name=name, paused_at=now() if paused else None, actor=actor
+                )
+            )
+            kind = f"{name} {'paused' if paused else 'resumed'}"
+            events.record(connection, kind, actor=actor)
+
+    def release(self, study: str, *, actor: str) -> int:
+        """Let a Study's held and failed work start again; return how many rows."""
+        with self.database.write() as connection:
+            return work.release_held(connection, study, actor=actor)
+
+    def lead(self, name: str, *, owner: str, lease: timedelta) -> bool:
+        """Become or stay the one leader of a role; False while another process is."""
+        table = tables.leaders
+        at = now()
+        with self.database.write() as connection:
+            row = connection.execute(select(table).where(table.c.name == name)).first()
+            if row is None:
+                connection.execute(insert(table).values(name=name, owner=owner, until=at + lease))
+                return True
+            if row.owner != owner and row.until > at:
+                return False
+            connection.execute(
+                update(table).where(table.c.name == name).values(owner=owner, until=at + lease)
+            )
+            return True
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+
+def owner_name() -> str:
+    """Return a name for a process that wants to lead."""
+    return str(uuid.uuid4())
+
+
+def _paused(connection: Connection) -> list[str]:
+    table = tables.switches
+    return [*connection.scalars(select(table.c.name).where(table.c.paused_at.is_not(None)))]

@@ -1,0 +1,180 @@
+"""Facts about the SOP Instances the gateway made, where they must go, and what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from pacs_ai.errors import EncodingError
+from pacs_ai.ledger import tables
+from pacs_ai.ledger.clock import now
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """A row of ``objects``: a SOP Instance the gateway made, stored once."""
+
+    SOPInstanceUID: str
+    SOPClassUID: str
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    transfer_syntax_uid: str
+    kind: str
+    volumetric: bool
+    subject: str
+    digest: str
+    size: int
+
+
+def add_object(connection: Connection, made: ObjectRow) -> None:
+    """Record a SOP Instance whose bytes are durable.
+
+    Raises
+    ------
+    EncodingError
+        When other bytes were made under this UID before: nothing may be sent then.
+    """
+    table = tables.objects
+    found = connection.scalar(
+        select(table.c.digest).where(table.c.sop_instance_uid == made.SOPInstanceUID)
+    )
+    if found is not None:
+        if found != made.digest:
+            raise EncodingError(f"{made.SOPInstanceUID} was made before with other bytes")
+        return
+    connection.execute(
+        insert(table).values(
+            sop_instance_uid=made.SOPInstanceUID,
+            sop_class_uid=made.SOPClassUID,
+            study_instance_uid=made.StudyInstanceUID,
+            series_instance_uid=made.SeriesInstanceUID,
+            transfer_syntax_uid=made.transfer_syntax_uid,
+            kind=made.kind,
+            volumetric=made.volumetric,
+            subject=made.subject,
+            digest=made.digest,
+            size=made.size,
+            made_at=now(),
+        )
+    )
+
+
+def objects_of(connection: Connection, subjects: Iterable[str]) -> list[ObjectRow]:
+    """Return the SOP Instances made for Jobs or pages, by their keys; superseded ones left out."""
+    table = tables.objects
+    rows = connection.execute(
+        select(table)
+        .where(table.c.subject.in_([*subjects]), table.c.superseded_at.is_(None))
+        .order_by(table.c.made_at, table.c.sop_instance_uid)
+    )
+    return [_object(row) for row in rows]
+
+
+def current_objects(connection: Connection, study: str) -> list[ObjectRow]:
+    """Return the SOP Instances made for a Study that are not superseded."""
+    table = tables.objects
+    rows = connection.execute(
+        select(table)
+        .where(table.c.study_instance_uid == study, table.c.superseded_at.is_(None))
+        .order_by(table.c.made_at, table.c.sop_instance_uid)
+    )
+    return [_object(row) for row in rows]
+
+
+def supersede_pages(connection: Connection, study: str, subject: str) -> None:
+    """Mark a Study's earlier pages: one page, of one set of Jobs, is the current one."""
+    table = tables.objects
+    connection.execute(
+        update(table)
+        .where(
+            table.c.study_instance_uid == study,
+            table.c.kind == "capture",
+            table.c.subject != subject,
+            table.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=now())
+    )
+
+
+def add_delivery(
+    connection: Connection, sop_instance_uid: str, destination: str, state: str
+) -> bool:
+    """Ask for a delivery (``pending``) or record that it is ``withheld``; False when asked before."""
+    table = tables.deliveries
+    asked = select(table.c.state).where(
+        table.c.sop_instance_uid == sop_instance_uid, table.c.destination == destination
+    )
+    if connection.scalar(asked) is not None:
+        return False
+    connection.execute(
+        insert(table).values(
+            sop_instance_uid=sop_instance_uid,
+            destination=destination,
+            state=state,
+            created_at=now(),
+        )
+    )
+    return True
+
+
+def pending(connection: Connection, study: str, destination: str) -> list[ObjectRow]:
+    """Return a Study's SOP Instances that a destination must still get."""
+    table, link = tables.objects, tables.deliveries
+    rows = connection.execute(
+        select(table)
+        .join(link, link.c.sop_instance_uid == table.c.sop_instance_uid)
+        .where(
+            table.c.study_instance_uid == study,
+            link.c.destination == destination,
+            link.c.state == "pending",
+        )
+        .order_by(table.c.made_at, table.c.sop_instance_uid)
+    )
+    return [_object(row) for row in rows]
+
+
+def add_receipt(
+    connection: Connection,
+    sop_instance_uid: str,
+    destination: str,
+    *,
+    answer: str,
+    status: int | None,
+    detail: str,
+) -> None:
+    """Record what a destination answered; ``stored`` and ``refused`` end the delivery."""
+    connection.execute(
+        insert(tables.receipts).values(
+            sop_instance_uid=sop_instance_uid,
+            destination=destination,
+            answer=answer,
+            status=status,
+            detail=detail,
+            at=now(),
+        )
+    )
+    if answer in ("stored", "refused"):
+        table = tables.deliveries
+        connection.execute(
+            update(table)
+            .where(table.c.sop_instance_uid == sop_instance_uid, table.c.destination == destination)
+            .values(state=answer)
+        )
+
+
+def _object(row: Any) -> ObjectRow:
+    return ObjectRow(
+        SOPInstanceUID=row.sop_instance_uid,
+        SOPClassUID=row.sop_class_uid,
+        StudyInstanceUID=row.study_instance_uid,
+        SeriesInstanceUID=row.series_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        kind=row.kind,
+        volumetric=row.volumetric,
+        subject=row.subject,
+        digest=row.digest,
+        size=row.size,
+    )

@@ -1,0 +1,120 @@
+"""Connections to the ledger's database and its migrations.
+
+SQLite: WAL, ``synchronous=FULL``, foreign keys on, and every writing transaction begins with
+``BEGIN IMMEDIATE`` so that two writers wait for each other instead of failing (``reliability.md`` §5).
+Engines are made after a fork, never at import.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from pacs_ai.errors import PacsAiError, TransientError
+from pacs_ai.ledger import tables
+
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA busy_timeout=10000",
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cell_size_check=ON",
+)
+
+
+class LedgerBusyError(TransientError):
+    """The ledger's database did not answer in time."""
+
+
+class Database:
+    """The ledger's database: transactions to write in, connections to read from.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL; only SQLite is proven so far.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            raise PacsAiError(
+                "the ledger is SQLite for now: leave `ledger` out, or use sqlite:///PATH"
+            )
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.engine = _engine(url)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open one short transaction that writes; nothing is kept when the block raises.
+
+        Raises
+        ------
+        LedgerBusyError
+            When the database is locked or gone.
+        """
+        try:
+            with (
+                self.engine.connect().execution_options(writes=True) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except OperationalError as error:
+            raise LedgerBusyError("the ledger's database is busy or gone") from error
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a connection that sees one state of the database."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version's and give a new installation its id."""
+        with self.write() as connection:
+            command.upgrade(migrations(connection), "head")
+            if connection.scalar(select(tables.installation.c.id)) is None:
+                connection.execute(insert(tables.installation).values(id=str(uuid.uuid4())))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def migrations(connection: Connection) -> Config:
+    """Return Alembic's configuration for an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(files("pacs_ai.ledger") / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(driver: Any, record: ConnectionPoolEntry) -> None:
+        driver.isolation_level = None  # the driver must not begin by itself
+        cursor = driver.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine

@@ -1,0 +1,416 @@
+"""Facts about Instances, Studies, their versions, routes, Jobs and results."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from pacs_ai.ledger import tables
+from pacs_ai.ledger.clock import now
+from pacs_ai.study import Head
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """A row of ``instances``: what is held, and where it stands."""
+
+    id: int
+    SOPInstanceUID: str
+    digest: str
+    transfer_syntax_uid: str
+    state: str
+    peer: str
+    patient_digest: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A row of ``jobs``."""
+
+    id: str
+    key: str
+    study: str
+    rule: str
+    endpoint: str
+    kind: str
+    inputs: Mapping[str, Sequence[int]]
+    parameters: Mapping[str, Any]
+    model: Mapping[str, Any]
+    created_at: datetime
+    outcome: str | None
+    reason: str | None
+    results_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A row of ``versions``: a frozen set of source Instances."""
+
+    id: str
+    study: str
+    number: int
+    content_key: str
+    frozen_at: datetime
+    not_current: str | None
+
+
+def known(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
+    """Tell whether exactly these bytes are held already."""
+    table = tables.instances
+    found = connection.scalar(
+        select(table.c.id).where(
+            table.c.sop_instance_uid == head.SOPInstanceUID,
+            table.c.digest == digest,
+            table.c.transfer_syntax_uid == transfer_syntax_uid,
+        )
+    )
+    return found is not None
+
+
+def is_own(connection: Connection, sop_instance_uid: str) -> bool:
+    """Tell whether this gateway made the Instance."""
+    table = tables.objects
+    found = select(table.c.kind).where(table.c.sop_instance_uid == sop_instance_uid)
+    return connection.scalar(found) is not None
+
+
+def add_instance(
+    connection: Connection,
+    head: Head,
+    *,
+    digest: str,
+    size: int,
+    transfer_syntax_uid: str,
+    role: str,
+    peer: str,
+) -> None:
+    """Record an Instance whose bytes are durable."""
+    at = now()
+    statement = upsert(tables.studies).values(
+        study_instance_uid=head.StudyInstanceUID,
+        peer=peer,
+        accession_number="",
+        first_at=at,
+        last_at=at,
+    )
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["study_instance_uid"], set_={"last_at": at})
+    )
+    table = tables.instances
+    twin = connection.scalar(
+        select(table.c.id).where(
+            table.c.sop_instance_uid == head.SOPInstanceUID, table.c.role == "source"
+        )
+    )
+    connection.execute(
+        insert(table).values(
+            sop_instance_uid=head.SOPInstanceUID,
+            sop_class_uid=head.SOPClassUID,
+            transfer_syntax_uid=transfer_syntax_uid,
+            study_instance_uid=head.StudyInstanceUID,
+            series_instance_uid=head.SeriesInstanceUID,
+            modality=head.Modality[:16],
+            patient_digest=head.PatientIDDigest,
+            digest=digest,
+            size=size,
+            role=role,
+            state="unchecked" if twin is not None and role == "source" else "kept",
+            peer=peer,
+            received_at=at,
+        )
+    )
+
+
+def peer(connection: Connection, study: str) -> str:
+    """Return the name of the peer that a Study came from first."""
+    table = tables.studies
+    found = select(table.c.peer).where(table.c.study_instance_uid == study)
+    return str(connection.execute(found).scalar_one())
+
+
+def source_instances(connection: Connection, study: str) -> list[StoredInstance]:
+    """Return a Study's source Instances that count or must still be compared, oldest first."""
+    table = tables.instances
+    rows = connection.execute(
+        select(table)
+        .where(
+            table.c.study_instance_uid == study,
+            table.c.role == "source",
+            table.c.state.in_(["kept", "unchecked", "conflict"]),
+        )
+        .order_by(table.c.id)
+    )
+    return [_stored(row) for row in rows]
+
+
+def instances_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, StoredInstance]:
+    """Return Instances by the id of their row."""
+    table = tables.instances
+    rows = connection.execute(select(table).where(table.c.id.in_([*ids])).order_by(table.c.id))
+    return {row.id: _stored(row) for row in rows}
+
+
+def version_instances(connection: Connection, version_id: str) -> list[StoredInstance]:
+    """Return the Instances of a Study version, oldest first."""
+    table, link = tables.instances, tables.version_instances
+    rows = connection.execute(
+        select(table)
+        .join(link, link.c.instance_id == table.c.id)
+        .where(link.c.version_id == version_id)
+        .order_by(table.c.id)
+    )
+    return [_stored(row) for row in rows]
+
+
+def _stored(row: Any) -> StoredInstance:
+    return StoredInstance(
+        id=row.id,
+        SOPInstanceUID=row.sop_instance_uid,
+        digest=row.digest,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        state=row.state,
+        peer=row.peer,
+        patient_digest=row.patient_digest,
+        received_at=row.received_at,
+    )
+
+
+def mark_instance(connection: Connection, instance_id: int, state: str) -> None:
+    """Record what a comparison found: duplicate, replaced, conflict or kept."""
+    table = tables.instances
+    connection.execute(update(table).where(table.c.id == instance_id).values(state=state))
+
+
+def newest_version(connection: Connection, study: str) -> Version | None:
+    """Return a Study's latest version."""
+    table = tables.versions
+    row = connection.execute(
+        select(table)
+        .where(table.c.study_instance_uid == study)
+        .order_by(table.c.number.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else _version(row)
+
+
+def version(connection: Connection, version_id: str) -> Version:
+    """Return a Study version by its id."""
+    table = tables.versions
+    return _version(connection.execute(select(table).where(table.c.id == version_id)).one())
+
+
+def _version(row: Any) -> Version:
+    return Version(
+        id=row.id,
+        study=row.study_instance_uid,
+        number=row.number,
+        content_key=row.content_key,
+        frozen_at=row.frozen_at,
+        not_current=row.not_current,
+    )
+
+
+def freeze(
+    connection: Connection,
+    study: str,
+    members: Sequence[StoredInstance],
+    *,
+    content_key: str,
+    evidence: str,
+    not_current: str | None,
+    accession_number: str,
+) -> str:
+    """Make a new Study version of these Instances; earlier ones are superseded. Return its id."""
+    table = tables.versions
+    at = now()
+    newest = newest_version(connection, study)
+    connection.execute(
+        update(table)
+        .where(table.c.study_instance_uid == study, table.c.superseded_at.is_(None))
+        .values(superseded_at=at)
+    )
+    version_id = str(uuid.uuid4())
+    connection.execute(
+        insert(table).values(
+            id=version_id,
+            study_instance_uid=study,
+            number=1 if newest is None else newest.number + 1,
+            content_key=content_key,
+            frozen_at=at,
+            evidence=evidence,
+            not_current=not_current,
+        )
+    )
+    connection.execute(
+        insert(tables.version_instances),
+        [{"version_id": version_id, "instance_id": member.id} for member in members],
+    )
+    connection.execute(
+        update(tables.studies)
+        .where(tables.studies.c.study_instance_uid == study)
+        .values(accession_number=accession_number[:64])
+    )
+    return version_id
+
+
+def add_routing(
+    connection: Connection,
+    version_id: str,
+    *,
+    verdicts: Sequence[tuple[str, bool, str]],
+    refusals: Sequence[tuple[str, str | None, str]],
+) -> None:
+    """Record what every rule said of a Study version, and why."""
+    for position, (rule, matched, deciding) in enumerate(verdicts):
+        connection.execute(
+            insert(tables.verdicts).values(
+                version_id=version_id,
+                position=position,
+                rule=rule,
+                matched=matched,
+                deciding=deciding,
+            )
+        )
+    for position, (rule, endpoint, reason) in enumerate(refusals):
+        connection.execute(
+            insert(tables.refusals).values(
+                version_id=version_id,
+                position=position,
+                rule=rule,
+                endpoint=endpoint,
+                reason=reason,
+            )
+        )
+    table = tables.versions
+    connection.execute(update(table).where(table.c.id == version_id).values(routed_at=now()))
+
+
+def add_job(
+    connection: Connection,
+    version: Version,
+    position: int,
+    *,
+    key: str,
+    rule: str,
+    endpoint: str,
+    kind: str,
+    inputs: Mapping[str, Sequence[int]],
+    parameters: Mapping[str, Any],
+    model: Mapping[str, Any],
+) -> tuple[str, bool]:
+    """Link a Study version to the Job of this key; return the Job's id and whether it is new."""
+    table = tables.jobs
+    job_id = connection.scalar(select(table.c.id).where(table.c.key == key))
+    new = job_id is None
+    if new:
+        job_id = str(uuid.uuid4())
+        connection.execute(
+            insert(table).values(
+                id=job_id,
+                key=key,
+                study_instance_uid=version.study,
+                rule=rule,
+                endpoint=endpoint,
+                kind=kind,
+                inputs={role: list(ids) for role, ids in inputs.items()},
+                parameters=dict(parameters),
+                model=dict(model),
+                created_at=now(),
+            )
+        )
+    connection.execute(
+        insert(tables.version_jobs).values(version_id=version.id, job_id=job_id, position=position)
+    )
+    return str(job_id), new
+
+
+def supersede_absent(connection: Connection, version: Version) -> int:
+    """Mark the results of Jobs that a Study's latest version no longer asks for; return how many."""
+    link, jobs, objects = tables.version_jobs, tables.jobs, tables.objects
+    asked = (
+        select(jobs.c.key)
+        .join(link, link.c.job_id == jobs.c.id)
+        .where(link.c.version_id == version.id)
+    )
+    mine = select(jobs.c.key).where(jobs.c.study_instance_uid == version.study)
+    result = connection.execute(
+        update(objects)
+        .where(
+            objects.c.subject.in_(mine),
+            objects.c.subject.not_in(asked),
+            objects.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=now())
+    )
+    return result.rowcount
+
+
+def job(connection: Connection, job_id: str) -> JobRow:
+    """Return a Job by its id."""
+    row = connection.execute(select(tables.jobs).where(tables.jobs.c.id == job_id)).one()
+    return _job(row)
+
+
+def version_jobs(connection: Connection, version_id: str) -> list[JobRow]:
+    """Return the Jobs of a Study version in the order of the rules."""
+    jobs, link = tables.jobs, tables.version_jobs
+    rows = connection.execute(
+        select(jobs)
+        .join(link, link.c.job_id == jobs.c.id)
+        .where(link.c.version_id == version_id)
+        .order_by(link.c.position)
+    )
+    return [_job(row) for row in rows]
+
+
+def _job(row: Any) -> JobRow:
+    return JobRow(
+        id=row.id,
+        key=row.key,
+        study=row.study_instance_uid,
+        rule=row.rule,
+        endpoint=row.endpoint,
+        kind=row.kind,
+        inputs=row.inputs,
+        parameters=row.parameters,
+        model=row.model,
+        created_at=row.created_at,
+        outcome=row.outcome,
+        reason=row.reason,
+        results_digest=row.results_digest,
+    )
+
+
+def end_job(
+    connection: Connection,
+    job_id: str,
+    *,
+    outcome: str,
+    reason: str | None,
+    results_digest: str | None,
+) -> None:
+    """Record what a Job came to."""
+    table = tables.jobs
+    connection.execute(
+        update(table)
+        .where(table.c.id == job_id)
+        .values(outcome=outcome, reason=reason, results_digest=results_digest, ended_at=now())
+    )
+
+
+def counts(connection: Connection, study: str) -> dict[str, int]:
+    """Return how many Instances of a Study are held, by role."""
+    table = tables.instances
+    rows = connection.execute(
+        select(table.c.role, func.count())
+        .where(table.c.study_instance_uid == study)
+        .group_by(table.c.role)
+    )
+    return {role: count for role, count in rows}

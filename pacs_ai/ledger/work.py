@@ -1,0 +1,381 @@
+"""The ``work`` table: claims, leases, fences, attempts, back-off and the table of transitions.
+
+Nothing else in the gateway knows how work is retried. A step that ends without an outcome (a crash, a
+killed process, a lease that ran out) is a *strike*; after three the work is held. A refusal that may pass
+is no strike: it is tried again until the deadline.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+
+from pacs_ai.errors import LeaseLostError
+from pacs_ai.ledger import events, tables
+from pacs_ai.ledger.clock import now
+from pacs_ai.settings import WorkTimes
+
+table = tables.work
+
+
+class Kind(StrEnum):
+    """What a row of work asks for."""
+
+    ASSEMBLE = "assemble"
+    ROUTE = "route"
+    INFER = "infer"
+    ENCODE = "encode"
+    DELIVER = "deliver"
+    WORKLIST = "worklist"
+
+
+class State(StrEnum):
+    """Where a row of work stands."""
+
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    HELD = "held"
+    FAILED = "failed"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.READY: frozenset({State.RUNNING, State.HELD, State.FAILED}),
+    State.RUNNING: frozenset({State.READY, State.DONE, State.HELD, State.FAILED}),
+    State.DONE: frozenset(),
+    State.HELD: frozenset({State.READY}),
+    State.FAILED: frozenset({State.READY}),
+}
+"""Every move a row may make; :func:`_move` makes no other."""
+
+ASSEMBLE = "assemble"
+ROUTE = "route"
+ENCODE = "encode"
+WORKLIST = "worklist"
+
+
+def infer_queue(endpoint: str) -> str:
+    """Return the queue of an endpoint."""
+    return f"infer.{endpoint}"
+
+
+def deliver_queue(destination: str) -> str:
+    """Return the queue of a destination."""
+    return f"deliver.{destination}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A row of work that this process may carry out until its lease ends.
+
+    Attributes
+    ----------
+    id, kind, queue, subject : str
+        ``subject`` is the Study Instance UID, Study version or Job it is about.
+    study : str
+        Study Instance UID.
+    fence : int
+        Grows with every claim; a commit with an older one is refused.
+    created_at : datetime
+        When the work was asked for; every date in a result derives from it.
+    started_at : datetime
+    deadline : datetime or None
+    """
+
+    id: str
+    kind: Kind
+    queue: str
+    subject: str
+    study: str
+    fence: int
+    attempts: int
+    created_at: datetime
+    started_at: datetime
+    deadline: datetime | None
+
+
+def add(
+    connection: Connection,
+    kind: Kind,
+    *,
+    queue: str,
+    subject: str,
+    study: str,
+    not_before: datetime | None = None,
+    deadline: datetime | None = None,
+    priority: int = 0,
+) -> None:
+    """Ask for work; a ready row for the same subject and queue is used again, its start put off."""
+    at = now()
+    same = and_(table.c.kind == kind, table.c.subject == subject, table.c.queue == queue)
+    found = connection.execute(
+        update(table)
+        .where(same, table.c.state == State.READY, table.c.attempts == 0)
+        .values(not_before=not_before or at)
+    )
+    if found.rowcount:
+        return
+    connection.execute(
+        insert(table).values(
+            id=str(uuid.uuid4()),
+            kind=kind,
+            queue=queue,
+            subject=subject,
+            study_instance_uid=study,
+            state=State.READY,
+            attempts=0,
+            strikes=0,
+            fence=0,
+            not_before=not_before or at,
+            priority=priority,
+            deadline=deadline,
+            created_at=at,
+        )
+    )
+
+
+def add_once(
+    connection: Connection,
+    kind: Kind,
+    *,
+    queue: str,
+    subject: str,
+    study: str,
+    deadline: datetime | None = None,
+) -> None:
+    """Ask for work that is done once for its subject, whatever became of it."""
+    asked = select(table.c.id).where(table.c.kind == kind, table.c.subject == subject)
+    if connection.scalar(asked) is None:
+        add(connection, kind, queue=queue, subject=subject, study=study, deadline=deadline)
+
+
+def add_worklist(connection: Connection, study: str) -> None:
+    """Ask the worklist rules to look at a Study again."""
+    add(connection, Kind.WORKLIST, queue=WORKLIST, subject=study, study=study)
+
+
+def add_page_when_settled(connection: Connection, study: str) -> None:
+    """Ask for the Study's page once every Job of its latest version has ended, well or badly."""
+    versions, link, jobs = tables.versions, tables.version_jobs, tables.jobs
+    newest = connection.scalar(
+        select(versions.c.id)
+        .where(versions.c.study_instance_uid == study)
+        .order_by(versions.c.number.desc())
+        .limit(1)
+    )
+    under_way = select(table.c.subject).where(
+        table.c.kind == Kind.INFER, table.c.state.in_([State.READY, State.RUNNING])
+    )
+    unsettled = connection.scalar(
+        select(func.count())
+        .select_from(link.join(jobs, link.c.job_id == jobs.c.id))
+        .where(link.c.version_id == newest, jobs.c.outcome.is_(None), jobs.c.id.in_(under_way))
+    )
+    if newest is not None and not unsettled:
+        subject = f"page:{newest}"
+        add_once(connection, Kind.ENCODE, queue=ENCODE, subject=subject, study=study)
+
+
+def claim(
+    connection: Connection, queue: str, *, times: WorkTimes, limit: int, paused: Collection[Kind]
+) -> Claimed | None:
+    """Take the best ready row of a queue, or None.
+
+    Parameters
+    ----------
+    queue : str
+    times : WorkTimes
+        Lease and strikes.
+    limit : int
+        How many rows of the queue may be under way at once.
+    paused : collection of Kind
+        Kinds that nobody may start now.
+    """
+    at = now()
+    _strike_expired(connection, queue, times, at)
+    running = select(func.count()).where(table.c.queue == queue, table.c.state == State.RUNNING)
+    if (connection.scalar(running) or 0) >= limit:
+        return None
+    row = connection.execute(
+        select(table)
+        .where(table.c.queue == queue, _due(at), table.c.kind.not_in([*paused]))
+        .order_by(
+            table.c.priority.desc(),
+            case((table.c.deadline.is_(None), 1), else_=0),
+            table.c.deadline,
+            table.c.created_at,
+        )
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    _move(
+        connection,
+        row,
+        State.RUNNING,
+        attempts=row.attempts + 1,
+        fence=row.fence + 1,
+        lease_until=at + times.lease,
+        started_at=at,
+    )
+    return Claimed(
+        id=row.id,
+        kind=Kind(row.kind),
+        queue=row.queue,
+        subject=row.subject,
+        study=row.study_instance_uid,
+        fence=row.fence + 1,
+        attempts=row.attempts + 1,
+        created_at=row.created_at,
+        started_at=at,
+        deadline=row.deadline,
+    )
+
+
+def renew(connection: Connection, work: Claimed, *, times: WorkTimes) -> bool:
+    """Extend the lease; False when the work belongs to another process by now."""
+    result = connection.execute(
+        update(table).where(_mine(work)).values(lease_until=now() + times.lease)
+    )
+    return bool(result.rowcount)
+
+
+def finish(
+    connection: Connection, work: Claimed, state: State, *, reason: str | None = None
+) -> None:
+    """End a claimed row as done, held or failed.
+
+    Raises
+    ------
+    LeaseLostError
+        When another process holds it by now: the caller's transaction must not be kept.
+    """
+    _move(connection, _own_row(connection, work), state, reason=reason, ended_at=now())
+
+
+def again_later(
+    connection: Connection, work: Claimed, *, times: WorkTimes, reason: str, after: float | None
+) -> State:
+    """Put a claimed row back after a refusal that may pass, or fail it when its deadline is over.
+
+    Parameters
+    ----------
+    after : float or None
+        Seconds the other side asked for; otherwise the back-off table with full jitter.
+    """
+    row = _own_row(connection, work)
+    at = now()
+    table_delay = times.backoff[min(work.attempts, len(times.backoff)) - 1].total_seconds()
+    delay = min(after, 3600.0) if after is not None else random.uniform(0.5, 1) * table_delay  # noqa: S311 - jitter
+    start = at + timedelta(seconds=delay)
+    if work.deadline is not None and start > work.deadline:
+        _move(connection, row, State.FAILED, reason=f"{reason}; the deadline is over", ended_at=at)
+        return State.FAILED
+    _move(connection, row, State.READY, reason=reason, not_before=start)
+    return State.READY
+
+
+def strike(connection: Connection, work: Claimed, *, times: WorkTimes, reason: str) -> State:
+    """Count an attempt that ended without an outcome: ready again, or held after the last strike."""
+    return _strike(connection, _own_row(connection, work), times, reason, now())
+
+
+def release_held(connection: Connection, study: str, *, actor: str) -> int:
+    """Let a Study's held and failed rows start again, because a person said so; return how many."""
+    rows = connection.execute(
+        select(table).where(
+            table.c.study_instance_uid == study, table.c.state.in_([State.HELD, State.FAILED])
+        )
+    ).all()
+    for row in rows:
+        _move(connection, row, State.READY, actor=actor, strikes=0, not_before=now(), ended_at=None)
+    return len(rows)
+
+
+def due(connection: Connection) -> list[tuple[str, str]]:
+    """Return (queue, id) of every row that may start or whose lease ran out."""
+    at = now()
+    expired = and_(table.c.state == State.RUNNING, table.c.lease_until < at)
+    rows = connection.execute(
+        select(table.c.queue, table.c.id).where(or_(_due(at), expired)).order_by(table.c.created_at)
+    )
+    return [(row.queue, row.id) for row in rows]
+
+
+def _due(at: datetime) -> ColumnElement[bool]:
+    return and_(table.c.state == State.READY, table.c.not_before <= at)
+
+
+def _mine(work: Claimed) -> ColumnElement[bool]:
+    return and_(table.c.id == work.id, table.c.fence == work.fence, table.c.state == State.RUNNING)
+
+
+def _own_row(connection: Connection, work: Claimed) -> Row[tuple[object, ...]]:
+    row = connection.execute(select(table).where(_mine(work))).first()
+    if row is None:
+        raise LeaseLostError(f"work {work.id} was taken over while this process slept")
+    return row
+
+
+def _strike_expired(connection: Connection, queue: str, times: WorkTimes, at: datetime) -> None:
+    expired = connection.execute(
+        select(table).where(
+            table.c.queue == queue, table.c.state == State.RUNNING, table.c.lease_until < at
+        )
+    ).all()
+    for row in expired:
+        _strike(connection, row, times, "an attempt ended without an outcome", at)
+
+
+def _strike(
+    connection: Connection,
+    row: Row[tuple[object, ...]],
+    times: WorkTimes,
+    reason: str,
+    at: datetime,
+) -> State:
+    strikes = row.strikes + 1
+    if strikes >= times.strikes:
+        text = f"held after {strikes} attempts without an outcome: {reason}"
+        _move(connection, row, State.HELD, strikes=strikes, reason=text, ended_at=at)
+        return State.HELD
+    _move(connection, row, State.READY, strikes=strikes, reason=reason, not_before=at)
+    return State.READY
+
+
+def _move(
+    connection: Connection,
+    row: Row[tuple[object, ...]],
+    state: State,
+    *,
+    actor: str = "gateway",
+    **values: object,
+) -> None:
+    """Make one allowed transition and its event; nothing else writes ``work.state``."""
+    if state not in TRANSITIONS[State(row.state)]:
+        raise LeaseLostError(f"work {row.id} is {row.state} and cannot become {state}")
+    if state is not State.RUNNING:
+        values["lease_until"] = None
+    connection.execute(update(table).where(table.c.id == row.id).values(state=state, **values))
+    if state is not State.RUNNING:
+        events.record(
+            connection,
+            f"{row.kind} {state}",
+            actor=actor,
+            study=row.study_instance_uid,
+            work_id=row.id,
+            reason=str(values.get("reason") or ""),
+        )
+    if state in (State.HELD, State.FAILED):
+        study = str(row.study_instance_uid)
+        if row.kind == Kind.INFER:
+            add_page_when_settled(connection, study)
+        if row.kind not in (Kind.WORKLIST, Kind.ASSEMBLE):
+            # Someone must be told: worklist rules may act on held and failed Studies.
+            add_worklist(connection, study)

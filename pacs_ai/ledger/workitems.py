@@ -1,0 +1,50 @@
+"""Workitems as the ledger keeps them: DICOM JSON (PS3.18 Annex F), found by Study and label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from pacs_ai.ledger import tables
+from pacs_ai.ledger.clock import now
+
+
+def find(connection: Connection, study: str, label: str) -> tuple[str, dict[str, Any]] | None:
+    """Return UID and data set of a Study's Workitem with a label, or None."""
+    table = tables.workitems
+    row = connection.execute(
+        select(table.c.uid, table.c.data_set).where(
+            table.c.study_instance_uid == study, table.c.label == label
+        )
+    ).first()
+    return None if row is None else (row.uid, row.data_set)
+
+
+def put(
+    connection: Connection,
+    uid: str,
+    *,
+    study: str,
+    label: str,
+    audience: str,
+    data_set: dict[str, Any],
+) -> None:
+    """Add a Workitem, or replace the data set of the one that has this UID."""
+    table = tables.workitems
+    at = now()
+    changed = connection.execute(
+        update(table).where(table.c.uid == uid).values(data_set=data_set, updated_at=at)
+    )
+    if not changed.rowcount:
+        connection.execute(
+            insert(table).values(
+                uid=uid,
+                study_instance_uid=study,
+                label=label,
+                audience=audience,
+                data_set=data_set,
+                created_at=at,
+                updated_at=at,
+            )
+        )

@@ -1,0 +1,300 @@
+"""Rows of the ledger and bytes of the spool, put together as the records that steps work on.
+
+Only reads. What comes out is frozen: a Study version, a Job, the work of an encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from pacs_ai import __version__, results
+from pacs_ai.assembly import Difference, compare
+from pacs_ai.encoding import Encoding, Stamp
+from pacs_ai.errors import WorklistError
+from pacs_ai.ledger import Ledger, deliveries, studies, views
+from pacs_ai.ledger.studies import JobRow, StoredInstance, Version
+from pacs_ai.ledger.work import Claimed
+from pacs_ai.results import (
+    Done,
+    Failed,
+    Held,
+    JobResults,
+    ModelIdentity,
+    NothingFound,
+    NotSuitable,
+    Outcome,
+)
+from pacs_ai.settings import Identity, Settings
+from pacs_ai.spool import Spool
+from pacs_ai.study import Instance, Job, Study, read_instance
+from pacs_ai.uids import derived_uid, digest
+from pacs_ai.worklist import Decision, Facts, workitem
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The source Instances of a Study as they stand now.
+
+    Attributes
+    ----------
+    members : tuple of StoredInstance
+        What the next Study version would hold, oldest first.
+    study : Study
+        The same, with headers.
+    marks : mapping of int to str
+        What comparing Instances of the same UID found, by row.
+    hold : str
+        Why a person must look first, or empty.
+    """
+
+    members: tuple[StoredInstance, ...]
+    study: Study
+    marks: dict[int, str] = field(default_factory=dict)
+    hold: str = ""
+
+    @property
+    def last_received(self) -> datetime:
+        """When the last of them arrived."""
+        return max(member.received_at for member in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkitemOrder:
+    """A Workitem that a rule asks for, ready to be listed unless the Study has it already."""
+
+    decision: Decision
+    uid: str
+    data_set: Dataset
+    when: datetime
+
+
+class Records:
+    """Reads what steps need.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    spool : Spool
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._spool = spool
+        self._installation = ledger.installation()
+
+    def gather(self, study: str) -> Gathered:
+        """Bring together a Study's source Instances; those of the same UID are compared by content."""
+        with self._ledger.database.read() as connection:
+            rows = studies.source_instances(connection, study)
+        kept: dict[str, StoredInstance] = {}
+        marks: dict[int, str] = {}
+        hold = ""
+        for row in rows:
+            twin = kept.get(row.SOPInstanceUID)
+            if twin is None:
+                kept[row.SOPInstanceUID] = row
+                continue
+            match self._compare(twin, row):
+                case Difference.SAME:
+                    marks[row.id] = "duplicate"
+                case Difference.ATTRIBUTES:
+                    marks[twin.id], marks[row.id] = "replaced", "kept"
+                    kept[row.SOPInstanceUID] = row
+                case Difference.CONFLICT:
+                    marks[row.id] = "conflict"
+                    hold = (
+                        f"Instance {row.SOPInstanceUID} came twice with other pixels, patient or "
+                        "geometry: find out at the sender which one is right"
+                    )
+        members = tuple(kept.values())
+        frozen = self._study(study, members)
+        return Gathered(members, frozen, marks, hold or self._identity_fault(members, frozen))
+
+    def _compare(self, kept: StoredInstance, arrived: StoredInstance) -> Difference:
+        return compare(*(pydicom.dcmread(self._path(row)) for row in (kept, arrived)))
+
+    def _identity_fault(self, members: Sequence[StoredInstance], study: Study) -> str:
+        if len({member.patient_digest for member in members}) > 1:
+            return "Instances of this Study name more than one patient: correct it at the sender"
+        if self._settings.identity is Identity.LENIENT:
+            return ""
+        for instance in study.instances:
+            for keyword in ("PatientID", "PatientName"):
+                if not str(instance.header.get(keyword, "") or ""):
+                    return (
+                        f"Instance {instance.SOPInstanceUID} has no {keyword}: "
+                        "correct it at the sender, or set identity: lenient"
+                    )
+        return ""
+
+    def version(self, version_id: str) -> tuple[Version, Study, dict[str, int]]:
+        """Return a Study version, its Study, and the row of each SOP Instance UID."""
+        with self._ledger.database.read() as connection:
+            version = studies.version(connection, version_id)
+            rows = studies.version_instances(connection, version_id)
+        study = self._study(version.study, rows)
+        return version, study, {row.SOPInstanceUID: row.id for row in rows}
+
+    def job(self, job_id: str) -> tuple[JobRow, Job]:
+        """Return a Job with the headers of its inputs."""
+        with self._ledger.database.read() as connection:
+            row = studies.job(connection, job_id)
+            ids = [one for members in row.inputs.values() for one in members]
+            stored = studies.instances_by_id(connection, ids)
+        inputs = {
+            role: tuple(self._instance(stored[one]) for one in members)
+            for role, members in row.inputs.items()
+        }
+        return row, Job(row.rule, row.endpoint, row.kind, inputs, row.parameters)
+
+    def facts(self, study: str) -> Facts:
+        """Return what worklist rules may look at."""
+        with self._ledger.database.read() as connection:
+            version = studies.newest_version(connection, study)
+            state = views.study_state(connection, study).state
+        entries = () if version is None else self.entries(version.id)
+        return Facts(state=state, entries=entries)
+
+    def entries(self, version_id: str) -> tuple[JobResults, ...]:
+        """Return what each Job of a Study version came to, those that have not ended left out."""
+        with self._ledger.database.read() as connection:
+            rows = studies.version_jobs(connection, version_id)
+            troubles = views.job_troubles(connection, [row.id for row in rows])
+        return tuple(
+            self._entry(row, troubles.get(row.id, ""))
+            for row in rows
+            if row.outcome is not None or row.id in troubles
+        )
+
+    def job_encoding(self, job_id: str, *, asked_at: datetime) -> tuple[str, Encoding]:
+        """Return a Job's key and the work of the encoders that write for each Job."""
+        row, job = self.job(job_id)
+        study = Study(
+            row.study, job.instances, received_at=row.created_at, peer=self._peer(row.study)
+        )
+        return row.key, self._work(study, (self._entry(row, ""),), row.key, asked_at)
+
+    def page_encoding(self, version_id: str, *, asked_at: datetime) -> tuple[str, Encoding]:
+        """Return a page's key and the work of the encoders that write once for a Study."""
+        version, study, _ = self.version(version_id)
+        entries = self.entries(version_id)
+        key = digest(
+            [[entry.key, type(entry.outcome).__name__, _reason(entry.outcome)] for entry in entries]
+        )
+        return key, self._work(study, entries, key, asked_at)
+
+    def workitem_order(self, claimed: Claimed, decision: Decision) -> WorkitemOrder:
+        """Return the Workitem that a decision asks for, with references to sources and results."""
+        with self._ledger.database.read() as connection:
+            version = studies.newest_version(connection, claimed.study)
+            made = deliveries.current_objects(connection, claimed.study)
+        if version is None:
+            raise WorklistError(f"Study {claimed.study} has no version to put on a worklist")
+        _, study, _ = self.version(version.id)
+        when = claimed.created_at.astimezone(ZoneInfo(self._settings.site.time_zone))
+        uid = derived_uid("workitem", self._installation, claimed.study, decision.label)
+        data_set = workitem.build(
+            decision=decision,
+            header=study.header,
+            inputs=tuple(self._references(study, made)),
+            uid=uid,
+            when=when,
+            organization=self._settings.site.name,
+        )
+        return WorkitemOrder(decision, uid, data_set, when)
+
+    def _references(
+        self, study: Study, made: Sequence[deliveries.ObjectRow]
+    ) -> Iterator[workitem.Reference]:
+        peer = self._settings.peers.get(study.peer)
+        title = peer.ae_titles[0] if peer is not None else self._settings.listener.ae_title
+        for one in study.instances:
+            yield workitem.Reference(
+                one.SOPClassUID,
+                one.SOPInstanceUID,
+                one.SeriesInstanceUID,
+                study.StudyInstanceUID,
+                title,
+            )
+        for result in made:
+            yield workitem.Reference(
+                result.SOPClassUID,
+                result.SOPInstanceUID,
+                result.SeriesInstanceUID,
+                study.StudyInstanceUID,
+                title,
+            )
+
+    def _work(
+        self, study: Study, entries: tuple[JobResults, ...], key: str, asked_at: datetime
+    ) -> Encoding:
+        site = self._settings.site
+        identity = digest([self._installation, key, asked_at.isoformat(), __version__])
+        stamp = Stamp(
+            when=asked_at.astimezone(ZoneInfo(site.time_zone)),
+            identity=identity,
+            installation=self._installation,
+            site=site.name,
+            production=site.production,
+            prefix=self._settings.series_description_prefix,
+            software_version=__version__,
+        )
+        return Encoding(study, entries, stamp)
+
+    def _entry(self, row: JobRow, trouble: str) -> JobResults:
+        with self._ledger.database.read() as connection:
+            ids = [one for role in sorted(row.inputs) for one in row.inputs[role]]
+            stored = studies.instances_by_id(connection, ids)
+        return JobResults(
+            key=row.key,
+            rule=row.rule,
+            kind=row.kind,
+            model=ModelIdentity(**row.model),
+            outcome=Failed(trouble) if trouble else self._outcome(row),
+            sources=tuple(stored[one].SOPInstanceUID for one in ids),
+            parameters=row.parameters,
+        )
+
+    def _outcome(self, row: JobRow) -> Outcome:
+        held = row.results_digest
+        found = () if held is None else results.loads(self._spool.read_results(held))
+        match row.outcome:
+            case "done":
+                return Done(found)
+            case "nothing_found":
+                return NothingFound(found)
+            case "held":
+                return Held(row.reason or "")
+            case _:
+                return NotSuitable(row.reason or "")
+
+    def _study(self, uid: str, rows: Sequence[StoredInstance]) -> Study:
+        return Study(
+            StudyInstanceUID=uid,
+            instances=tuple(self._instance(row) for row in rows),
+            received_at=max(row.received_at for row in rows),
+            peer=rows[-1].peer,
+        )
+
+    def _peer(self, study: str) -> str:
+        with self._ledger.database.read() as connection:
+            return studies.peer(connection, study)
+
+    def _path(self, row: StoredInstance) -> str:
+        return str(self._spool.instance_path(row.digest, row.transfer_syntax_uid))
+
+    def _instance(self, row: StoredInstance) -> Instance:
+        path = self._spool.instance_path(row.digest, row.transfer_syntax_uid)
+        return read_instance(path, digest=row.digest)
+
+
+def _reason(outcome: Outcome | Failed) -> str:
+    return outcome.reason if isinstance(outcome, NotSuitable | Held | Failed) else ""

@@ -1,0 +1,1 @@
+"""The Celery face: processes that carry out steps when the bell rings."""

@@ -1,0 +1,70 @@
+"""The bell: a thread that rings for work that is due, because messages may be lost and time passes.
+
+One worker leads. Once a second it looks for quiet periods that are over, back-offs that have passed and
+leases that ran out, and rings. Ringing twice is harmless; the ledger decides who works.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from kombu.exceptions import OperationalError
+
+from pacs_ai.errors import TransientError
+from pacs_ai.ledger import Ledger, owner_name
+from pacs_ai.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 10.0
+_LEAD = timedelta(seconds=10)
+
+
+class Bell:
+    """Rings for due work while this worker leads.
+
+    Parameters
+    ----------
+    settings : Settings
+    ring : callable
+        Takes a queue's name and a work id.
+    """
+
+    def __init__(self, settings: Settings, ring: Callable[[str, str], None]) -> None:
+        self._settings = settings
+        self._ring = ring
+        self._owner = owner_name()
+        self._over = threading.Event()
+        self._rung: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Ring until :meth:`stop`."""
+        ledger = Ledger(self._settings.ledger_url, self._settings.work)
+        try:
+            while not self._over.wait(self._settings.work.bell.total_seconds()):
+                try:
+                    if ledger.lead("bell", owner=self._owner, lease=_LEAD):
+                        self.look(ledger)
+                except (TransientError, OperationalError):
+                    log.warning("the bell could not ring; it looks again")
+        finally:
+            ledger.close()
+
+    def look(self, ledger: Ledger) -> None:
+        """Ring once for everything that is due and was not rung for lately."""
+        at = time.monotonic()
+        due = ledger.due()
+        waiting = {work_id for _, work_id in due}
+        self._rung = {one: when for one, when in self._rung.items() if one in waiting}
+        for queue, work_id in due:
+            if at - self._rung.get(work_id, float("-inf")) >= _AGAIN_SECONDS:
+                self._rung[work_id] = at
+                self._ring(queue, work_id)
+
+    def stop(self) -> None:
+        """End :meth:`run`."""
+        self._over.set()

