@@ -1,8 +1,8 @@
 """The kinds of model the gateway can call: one file and one row in :data:`MODELS` each.
 
-Each file has one function ``infer(job, endpoint) -> Outcome``: it prepares the Job's pixels, asks the
-endpoint through :mod:`pacs_ai.models.endpoint`, and brings the answer back to the native grid of the
-source. It opens no transaction and knows no retry: what may pass later is raised as a
+Each file has one function ``infer(job, endpoint) -> Outcome``: it prepares the Job's pixels, asks
+the endpoint through :mod:`pacs_ai.models.endpoint`, and brings the answer back to the native grid
+of the source. It opens no transaction and knows no retry: what may pass later is raised as a
 :class:`~pacs_ai.errors.TransientError`.
 """
 

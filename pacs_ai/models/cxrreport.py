@@ -1,0 +1,130 @@
+"""CXRReportGen: a frontal image (and a lateral one) in, a draft report in sentences out.
+
+Every sentence is kept as the model wrote it. What it says is read by :mod:`pacs_ai.models.sentences`
+only; where a sentence points, its boxes are brought back to the stored grid of the frontal image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pacs_ai.errors import InferenceError, PixelError
+from pacs_ai.models import answer, sentences
+from pacs_ai.models.endpoint import score
+from pacs_ai.models.inputs import base64_text, projection
+from pacs_ai.pixels.display import DisplayImage
+from pacs_ai.results import (
+    Assertion,
+    Box,
+    Done,
+    Finding,
+    Narrative,
+    NothingFound,
+    NotSuitable,
+    Outcome,
+    Result,
+    Sentence,
+)
+from pacs_ai.settings import Endpoint
+from pacs_ai.study import Job
+
+PRIOR_REMARK = "compares with a prior image that was not supplied"
+
+_LONGEST_SENTENCE = 2000
+
+
+def infer(job: Job, endpoint: Endpoint) -> Outcome:
+    """Have a draft report written for the Job's frontal image.
+
+    Returns
+    -------
+    Done
+        When at least one finding is present: one Narrative, then the Findings in its order.
+    NothingFound
+        With the same results, when none is present.
+    NotSuitable
+        When an image cannot be shown without guessing.
+
+    Raises
+    ------
+    InferenceError
+        When the endpoint refuses, or its answer is not sentences with boxes.
+    """
+    try:
+        frontal = projection(job, "frontal")
+        lateral = projection(job, "lateral") if "lateral" in job.inputs else None
+    except PixelError as error:
+        return NotSuitable(str(error))
+    # Nothing of the patient's or the order's text goes out: the model is given pixels only.
+    row = {"frontal_image": base64_text(frontal.png())}
+    if lateral is not None:
+        row["lateral_image"] = base64_text(lateral.png())
+    row |= {"indication": "", "technique": "", "comparison": "None"}
+    record = score(endpoint, tuple(row), [tuple(row.values())])[0]
+    written = _written(record, frontal, endpoint)
+    sources = (frontal.source,) + ((lateral.source,) if lateral is not None else ())
+    findings = [finding for sentence in written for finding in _findings(sentence, frontal.source)]
+    results: tuple[Result, ...] = (Narrative(written, sources), *findings)
+    if any(finding.assertion is Assertion.PRESENT for finding in findings):
+        return Done(results)
+    return NothingFound(results)
+
+
+def _written(
+    record: dict[str, Any], frontal: DisplayImage, endpoint: Endpoint
+) -> tuple[Sentence, ...]:
+    """Read ``output``: a list of [sentence, boxes or null], as JSON in a string or as it is."""
+    if "output" not in record:
+        raise InferenceError(f"{endpoint.name} answered without output")
+    items = answer.nested(record["output"], what="output")
+    if not isinstance(items, list):
+        raise InferenceError(f"{endpoint.name} answered something that is not a list of sentences")
+    return tuple(_sentence(item, frontal) for item in items)
+
+
+def _sentence(item: Any, frontal: DisplayImage) -> Sentence:
+    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+        raise InferenceError("a sentence of the draft is not a text with its boxes")
+    text, boxes = " ".join(item[0].split()), item[1]
+    if not text.isprintable() or len(text) > _LONGEST_SENTENCE:
+        raise InferenceError("a sentence of the draft is not printable text of usual length")
+    if boxes is not None and not isinstance(boxes, list):
+        raise InferenceError("a sentence of the draft has something else than boxes")
+    remark = PRIOR_REMARK if sentences.compares(text) else ""
+    return Sentence(text, tuple(_box(box, frontal) for box in boxes or ()), remark)
+
+
+def _box(value: Any, frontal: DisplayImage) -> Box:
+    """Bring a box from the model's centre crop to stored columns and rows (§6.5)."""
+    x1, y1, x2, y2 = answer.numbers(value, length=4, what="a box")
+    if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
+        raise InferenceError("a box of the draft is not within the image, or has no area")
+    rows, columns = frontal.pixels.shape
+    side = min(rows, columns)
+    left, top = (columns - side) // 2, (rows - side) // 2
+    turn = frontal.turn
+    a = turn.undo_point(x1 * side + left, y1 * side + top)
+    b = turn.undo_point(x2 * side + left, y2 * side + top)
+    (x_low, x_high), (y_low, y_high) = (sorted(pair) for pair in zip(a, b, strict=True))
+    return Box(
+        source=frontal.source,
+        left=max(x_low, 0.0),
+        top=max(y_low, 0.0),
+        right=min(x_high, float(turn.columns)),
+        bottom=min(y_high, float(turn.rows)),
+    )
+
+
+def _findings(sentence: Sentence, source: str) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            label=statement.label,
+            assertion=statement.assertion,
+            sources=(source,),
+            # What is said not to be there is not pointed at, whatever the sentence's boxes show.
+            boxes=() if statement.assertion is Assertion.ABSENT else sentence.boxes,
+            side=statement.side,
+            sentence=sentence.text,
+        )
+        for statement in sentences.read(sentence.text)
+    )
