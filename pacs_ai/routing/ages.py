@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Literal
 
 from pydicom.dataset import Dataset
@@ -81,12 +81,21 @@ class Age:
         return " or ".join(str(one) for one in whole) + " years"
 
 
-def age_of(study: Study, policy: AgePolicy) -> Age:
-    """Read the age at the Study from all its headers: one that speaks of a child counts."""
+def age_of(study: Study, policy: AgePolicy, *, today: date) -> Age:
+    """Read the age at the Study from all its headers: one that speaks of a child counts.
+
+    Parameters
+    ----------
+    study : Study
+    policy : AgePolicy
+    today : date
+        A Study dated after it (a day of tolerance for time zones) cannot tell an age from a birth
+        date: a wrong century would make a child an adult.
+    """
     stated: set[float] = set()
     remarks: dict[str, None] = {}
     for instance in study.instances:
-        found, missing = _statements(instance.header, policy)
+        found, missing = _statements(instance.header, policy, today)
         stated.update(found)
         remarks.update(dict.fromkeys(missing))
     ordered = tuple(sorted(stated))
@@ -98,9 +107,9 @@ def age_of(study: Study, policy: AgePolicy) -> Age:
     return Age(ordered, disagree=disagree, remark=remark)
 
 
-def _statements(header: Dataset, policy: AgePolicy) -> tuple[list[float], list[str]]:
+def _statements(header: Dataset, policy: AgePolicy, today: date) -> tuple[list[float], list[str]]:
     found, remarks = [], []
-    birth, birth_remark = _from_birth(header, policy)
+    birth, birth_remark = _from_birth(header, policy, today)
     if "PatientBirthDate" in policy.sources:
         if birth is not None:
             found.append(birth)
@@ -113,7 +122,7 @@ def _statements(header: Dataset, policy: AgePolicy) -> tuple[list[float], list[s
     return found, remarks
 
 
-def _from_birth(header: Dataset, policy: AgePolicy) -> tuple[float | None, str]:
+def _from_birth(header: Dataset, policy: AgePolicy, today: date) -> tuple[float | None, str]:
     given = values(header, "PatientBirthDate")
     if not given:
         return None, "PatientBirthDate is missing"
@@ -125,6 +134,8 @@ def _from_birth(header: Dataset, policy: AgePolicy) -> tuple[float | None, str]:
     at = next((day for word in _STUDY_DATES if (day := _date(values(header, word)))), None)
     if at is None:
         return None, "the Study has no date to reckon PatientBirthDate from"
+    if at > today + timedelta(days=1):
+        return None, "the Study is dated in the future"
     age = at.year - birth.year - ((at.month, at.day) < (birth.month, birth.day))
     # Whole years for adults; a fraction only where months matter.
     exact = (at - birth).days / 365.25

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import Enum
 from functools import cached_property
 from typing import Literal
@@ -41,16 +42,18 @@ class StudyFacts:
     passing : tuple of Instance
         Those that no ``never`` rule leaves out.
     policy : AgePolicy
+    today : date
     """
 
     study: Study
     passing: tuple[Instance, ...]
     policy: AgePolicy
+    today: date
 
     @cached_property
     def age(self) -> Age:
         """The patient's age at the Study."""
-        return age_of(self.study, self.policy)
+        return age_of(self.study, self.policy, today=self.today)
 
     @cached_property
     def sizes(self) -> dict[str, int]:

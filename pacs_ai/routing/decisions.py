@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -103,7 +104,7 @@ class _Opinion:
         )
 
 
-def route(study: Study, rules: Rules) -> Routing:
+def route(study: Study, rules: Rules, *, now: datetime) -> Routing:
     """Decide what is run on a Study.
 
     Conditions are judged on each Instance that no ``never`` rule leaves out; a rule goes on with
@@ -115,13 +116,15 @@ def route(study: Study, rules: Rules) -> Routing:
     study : Study
         Source Instances only.
     rules : Rules
+    now : datetime
+        Aware; no age is reckoned at a Study that is dated after it.
 
     Returns
     -------
     Routing
     """
-    passing, left_out, never_verdicts = _apply_never(study, rules)
-    facts = StudyFacts(study, passing, rules.ages)
+    passing, left_out, never_verdicts = _apply_never(study, rules, now.date())
+    facts = StudyFacts(study, passing, rules.ages, now.date())
     opinions = [_opinion(rule, facts) for rule in rules.rules]
     jobs: list[Job] = []
     refusals: list[Refusal] = []
@@ -144,9 +147,9 @@ def route(study: Study, rules: Rules) -> Routing:
 
 
 def _apply_never(
-    study: Study, rules: Rules
+    study: Study, rules: Rules, today: date
 ) -> tuple[tuple[Instance, ...], tuple[Never, ...], tuple[Verdict, ...]]:
-    facts = StudyFacts(study, study.instances, rules.ages)
+    facts = StudyFacts(study, study.instances, rules.ages, today)
     passing = list(study.instances)
     left_out, verdicts = [], []
     for never in rules.never:

@@ -178,12 +178,13 @@ def _choose_series(select: Select, subjects: Sequence[Subject]) -> Chosen | Unsu
         if isinstance(candidate, _Candidate):
             candidates.append(candidate)
         elif candidate:
-            left_out.append(f"left out: {_series_name(series)}: {candidate}")
+            left_out.append(f"{_series_name(series)} left out: {candidate}")
     candidates.sort(key=lambda one: one.key)
     ranked = [f"{place}. {one.name}: {one.text}" for place, one in enumerate(candidates, 1)]
     ranking = (*ranked, *left_out)
     if not candidates:
-        return Unsuitable(f"no Series suits: {'; '.join(left_out)}", ranking)
+        reason = f"no Series suits: {'; '.join(left_out)}"
+        return Unsuitable(reason, ranking if len(ranking) > 1 else ())
     best, *others = candidates
     if others and others[0].key == best.key:
         names = f"{best.name} and {others[0].name}"
