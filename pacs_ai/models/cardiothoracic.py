@@ -1,7 +1,8 @@
 """The cardiothoracic ratio, measured by the gateway from masks; a ratio, so no millimetres.
 
 Only where the header says that the image is PA: on AP images the heart is magnified, and a view
-that was guessed from pixels is not a fact to measure on. Where a mask is missing, nothing is measured.
+that was guessed from pixels is not a fact to measure on. Where a mask is missing, nothing is
+measured.
 """
 
 from __future__ import annotations

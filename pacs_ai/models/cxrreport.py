@@ -1,7 +1,8 @@
 """CXRReportGen: a frontal image (and a lateral one) in, a draft report in sentences out.
 
-Every sentence is kept as the model wrote it. What it says is read by :mod:`pacs_ai.models.sentences`
-only; where a sentence points, its boxes are brought back to the stored grid of the frontal image.
+Every sentence is kept as the model wrote it. What it says is read by
+:mod:`pacs_ai.models.sentences` only; where a sentence points, its boxes are brought back to the
+stored grid of the frontal image.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The one table by which a sentence of a draft report becomes findings.
 
 It knows concepts (:data:`CONCEPTS`), how a sentence speaks of them (present, absent, uncertain,
-historical) and on which side. It is made from how radiologists write, not from any server's wording.
-What it does not understand gives no finding: unparsed text changes nothing, and the sentence itself
-stays in the draft.
+historical) and on which side. It is made from how radiologists write, not from any server's
+wording. What it does not understand gives no finding: unparsed text changes nothing, and the
+sentence itself stays in the draft.
 
-The method is that of NegEx and ConText (Chapman 2001, Harkema 2009): trigger words with a scope that
-runs forwards or backwards until something ends it. Phrases that only look like triggers ("no change
+The method is that of NegEx and ConText (Chapman 2001, Harkema 2009): trigger words with a scope
+that runs forwards or backwards until something ends it. Phrases that only look like triggers ("no change
 in", "not seen on the prior exam") are taken out first.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pacs_ai.results import Assertion
 
@@ -39,8 +40,9 @@ class Statement:
 
 _LUNG_PLACE = r"(?:lungs?|lobes?|lingula|apex|base|perihilar|pulmonary|hilum|hilar)"
 _DEVICE = (
-    r"(?:endotracheal|nasogastric|orogastric|enteric|feeding|tracheostomy|chest|ng|et|dobhoff) tubes?"
-    r"|(?:central (?:venous )?|picc |swan[- ]ganz |dialysis |jugular |subclavian |port[- ]a[- ]cath )"
+    r"(?:endotracheal|nasogastric|orogastric|enteric|feeding|tracheostomy|chest|ng|et|dobhoff)"
+    r" tubes?"
+    r"|(?:central (?:venous )?|picc |swan[- ]ganz |dialysis |jugular |subclavian )"
     r"(?:line|catheter)s?|picc|port[- ]a[- ]cath|pacemakers?|icd|defibrillator|pigtail catheters?"
     r"|intra-?aortic balloon pump"
 )
@@ -49,8 +51,8 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ("ground glass opacity", r"ground[- ]glass (?:opacit(?:y|ies)|opacification|attenuation)"),
     (
         "lung opacity",
-        r"opacit(?:y|ies)|opacifications?|opacified|air[- ]?space (?:disease|process)|densit(?:y|ies)"
-        r"(?= (?:in|at|of|over|projecting)[\w ]* (?:lungs?|lobe|base|apex))",
+        r"opacit(?:y|ies)|opacifications?|opacified|air[- ]?space (?:disease|process)"
+        r"|densit(?:y|ies)(?= (?:in|at|of|over|projecting)[\w ]* (?:lungs?|lobe|base|apex))",
     ),
     ("consolidation", r"consolidat(?:ions?|ive|ed)"),
     ("infiltrate", r"infiltrates?|infiltrations?"),
@@ -63,7 +65,8 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ("pneumomediastinum", r"pneumomediastinum"),
     (
         "pleural effusion",
-        r"(?<!pericardial )(?<!joint )(?:pleural )?effusions?|pleural fluid|hydro(?:pneumo)?thora(?:x|ces)",
+        r"(?<!pericardial )(?<!joint )(?:pleural )?effusions?|pleural fluid"
+        r"|hydro(?:pneumo)?thora(?:x|ces)",
     ),
     ("pleural thickening", r"pleural[- ](?:based )?thickening|thickening of the [\w ]*pleura"),
     ("lung nodule", r"(?<!thyroid )(?:micro)?nodules?"),
@@ -75,7 +78,8 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ("mass", r"mass(?:es)?(?! effect)"),
     (
         "pulmonary edema",
-        r"(?:pulmonary|interstitial|alveolar|lung) (?:o?edema)|(?<!tissue )(?<!subcutaneous )o?edema",
+        r"(?:pulmonary|interstitial|alveolar|lung) (?:o?edema)"
+        r"|(?<!tissue )(?<!subcutaneous )o?edema",
     ),
     ("emphysema", r"(?<!subcutaneous )(?<!surgical )(?<!tissue )(?<!wall )emphysema(?:tous)?"),
     ("pulmonary fibrosis", r"fibrosis|fibrotic"),
@@ -126,7 +130,8 @@ _PSEUDO: tuple[tuple[str, str], ...] = (
     ),
     (rf"\bnot (?:previously {_SEEN}|{_SEEN} (?:previously|before))\b", "new"),
     (
-        rf"\b(?:as )?(?:compared|in comparison|relative) (?:to|with) (?:the |a |her |his )?{_PRIOR}",
+        r"\b(?:as )?(?:compared|in comparison|relative) (?:to|with) (?:the |a |her |his )?"
+        rf"{_PRIOR}",
         "",
     ),
     (rf"\b(?:since|from|to|on|than|with) (?:the |a |her |his )?{_PRIOR}(?= |,|\.|$)", ""),
@@ -141,11 +146,13 @@ _PSEUDO: tuple[tuple[str, str], ...] = (
     ),
     (
         r"\b(?:not|partially|partly|incompletely|nearly|almost|mostly)(?: yet| completely| fully"
-        r"| entirely)* (?:resolved|cleared)\b|\b(?:partial|incomplete|near) (?:resolution|clearing)\b",
+        r"| entirely)* (?:resolved|cleared)\b"
+        r"|\b(?:partial|incomplete|near) (?:resolution|clearing)\b",
         "persistent",
     ),
     (
-        r"\b(?:ensure|document|confirm|until|assess for)(?: complete)? (?:resolution|clearing)( of)?",
+        r"\b(?:ensure|document|confirm|until|assess for)(?: complete)?"
+        r" (?:resolution|clearing)( of)?",
         "",
     ),
     (r"\bnot only\b|\bno doubt\b", ""),
@@ -154,7 +161,7 @@ _PSEUDO: tuple[tuple[str, str], ...] = (
 _CLAUSE_END = re.compile(
     r"[;!?]|\.(?!\d)"
     r"|,? \b(?:but|however|although|though|while|whereas|except(?: for)?|yet)\b"
-    r"|(?:^|,? )\b(?:aside|apart) from\b|(?:^|,? )\bother than\b|,(?= (?:there|which) )"
+    r"|(?:^|,? )\b(?:aside|apart) from\b|(?:^|,? )\bother than\b|,(?= which )"
     # "... and a small effusion is seen" begins again; "no nodule and a mass" does not.
     r"|,? and (?=(?:there|an?|the) [\w ]*\b(?:is|are|remains?|persists?|has|have)\b)"
 )
@@ -191,8 +198,10 @@ _UNCERTAIN_AFTER = re.compile(
 )
 _UNCERTAIN_BEFORE = re.compile(
     r"\b(?:may|might|could|would)\b|\bsuggest(?:s|ed|ing|ive)?\b|\bsuspicious (?:for|of)\b"
-    r"|\bsuspicion (?:for|of)\b|\bconcern(?:ing)?(?: for)?\b|\bworrisome for\b|\bfavou?r(?:s|ed|ing)?\b"
-    r"|\b(?:can ?not|could not|not)(?: \w+ly)* (?:exclude|rule out)\b|\b(?:rule|evaluate) (?:out|for)\b"
+    r"|\bsuspicion (?:for|of)\b|\bconcern(?:ing)?(?: for)?\b|\bworrisome for\b"
+    r"|\bfavou?r(?:s|ed|ing)?\b"
+    r"|\b(?:can ?not|could not|not)(?: \w+ly)* (?:exclude|rule out)\b"
+    r"|\b(?:rule|evaluate) (?:out|for)\b"
     r"|\b(?:to exclude|assess for|differential|difficult to exclude|rather than)\b"
     r"|\b(?:represent|reflect)s? either\b"
 )
@@ -201,7 +210,8 @@ _UNCERTAIN_ADJECTIVE = re.compile(
     r"|potential(?:ly)?|perhaps|equivocal|vs\.?|versus|unlikely|doubtful|borderline)\b"
 )
 _GONE_AFTER = re.compile(
-    r"\bno longer\b|\bresolved\b|\b(?:has|have) (?:\w+ly )?(?:cleared|disappeared)\b|\bremoved\b|\bgone\b"
+    r"\bno longer\b|\bresolved\b|\b(?:has|have) (?:\w+ly )?(?:cleared|disappeared)\b"
+    r"|\bremoved\b|\bgone\b"
 )
 _GONE_BEFORE = re.compile(
     r"\bno longer\b|\b(?:interval |complete )*(?:resolution|clearing|removal|extubation) of\b"
@@ -223,16 +233,17 @@ _CLEAR = re.compile(
 )
 _ENLARGED = re.compile(r"\b(?:enlarge\w*|dilated|widened|widening|big|prominent in size)\b")
 _USUAL = re.compile(
-    r"\b(?:normal|unremarkable|not (?:\w+ )?(?:enlarged|widened|dilated)|within (?:the )?(?:normal )?limits)\b"
+    r"\b(?:normal|unremarkable|not (?:\w+ )?(?:enlarged|widened|dilated)"
+    r"|within (?:the )?(?:normal )?limits)\b"
 )
 _BORDERLINE = re.compile(
     r"\b(?:upper (?:limits?|range) (?:of )?normal|top[- ]normal|borderline|(?:may|might|could) be"
     r"|probabl[ey]|possibl[ey]|likely|suspected|difficult|accentuated|exaggerated|not well)\b"
 )
 _COMPARES = re.compile(
-    rf"\b(?:{_PRIOR}|compar\w+|interval|unchanged|stable|new(?:ly)?|increas(?:ed|ing)|decreas(?:ed|ing)"
-    r"|improv(?:ed|ing|ement)|worsen(?:ed|ing)|again|since|persist\w*|no longer|previously|resolv(?:ed|ing)"
-    r"|resolution|residual|redemonstrated|progress(?:ed|ion|ive))\b"
+    rf"\b(?:{_PRIOR}|compar\w+|interval|unchanged|stable|new(?:ly)?|increas(?:ed|ing)"
+    r"|decreas(?:ed|ing)|improv(?:ed|ing|ement)|worsen(?:ed|ing)|again|since|persist\w*"
+    r"|no longer|previously|resolv(?:ed|ing)|resolution|residual|redemonstrated|progress(?:ed|ion|ive))\b"
 )
 
 _NAMES = tuple((label, re.compile(rf"\b(?:{pattern})\b")) for label, pattern in CONCEPTS)
@@ -278,9 +289,9 @@ def _clauses(text: str) -> Iterator[str]:
 
 def _named(clause: str) -> Iterator[Statement]:
     mentions = _mentions(clause)
-    for index, (label, start, end) in enumerate(mentions):
-        before = mentions[index - 1][2] if index else 0
-        after = mentions[index + 1][1] if index + 1 < len(mentions) else len(clause)
+    for label, start, end in mentions:
+        before = max((b for _, _, b in mentions if b <= start), default=0)
+        after = min((a for _, a, _ in mentions if a >= end), default=len(clause))
         assertion = _assertion(clause, start, end)
         if assertion is not None:
             side = "" if label in _NO_SIDE else _side(clause, start, end, before, after)
@@ -314,20 +325,26 @@ def _assertion(clause: str, start: int, end: int) -> Assertion | None:
         return Assertion.HISTORICAL
     if _reached(_UNCERTAIN_AFTER, after):
         return Assertion.UNCERTAIN
-    uncertain = _reaches(_UNCERTAIN_BEFORE, before)
-    negation = _last(_NEGATION, before)
-    if negation is not None and _in_scope(before[negation.end() :], after):
-        if uncertain and before[: negation.end()].rstrip().endswith("not"):
-            return Assertion.UNCERTAIN
-        large = _ONLY_LARGE.match(before[negation.end() :])
-        return Assertion.UNCERTAIN if large else Assertion.ABSENT
-    if _reached(_NEGATED_AFTER, after):
-        return Assertion.ABSENT
+    negated = _negated(before, after)
+    if negated is not None:
+        return negated
     if _EARLIER.search(clause) and not _STILL.search(clause):
         return Assertion.HISTORICAL
-    if uncertain or _doubted(before) or _one_of_two(clause, start, end):
+    doubted = _reaches(_UNCERTAIN_BEFORE, before) or _doubted(before)
+    return Assertion.UNCERTAIN if doubted or _one_of_two(clause, start) else Assertion.PRESENT
+
+
+def _negated(before: str, after: str) -> Assertion | None:
+    """Return ABSENT under a negation, UNCERTAIN under half of one, None under none."""
+    negation = _last(_NEGATION, before)
+    if negation is None or not _in_scope(before[negation.end() :], after):
+        return Assertion.ABSENT if _reached(_NEGATED_AFTER, after) else None
+    rest = before[negation.end() :]
+    cannot_exclude = negation[0] == "not" and _reaches(_UNCERTAIN_BEFORE, before)
+    # "No large effusion" leaves room for a small one.
+    if cannot_exclude or _ONLY_LARGE.match(rest):
         return Assertion.UNCERTAIN
-    return Assertion.PRESENT
+    return Assertion.ABSENT
 
 
 def _last(trigger: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -358,7 +375,11 @@ def _in_scope(between: str, after: str) -> bool:
 def _reached(trigger: re.Pattern[str], after: str) -> bool:
     """Tell whether a trigger after a concept speaks back of it."""
     found = trigger.search(after)
-    return found is not None and not _VERB.search(after[: found.start()])
+    if found is None:
+        return False
+    # The verb that belongs to the trigger itself ("is", "has been") does not stand between.
+    between = re.sub(r"(?: (?:is|are|was|were|has|have|been|now))+ ?$", "", after[: found.start()])
+    return not _VERB.search(between)
 
 
 def _doubted(before: str) -> bool:
@@ -371,11 +392,12 @@ def _doubted(before: str) -> bool:
     return _in_scope(between, "") and (not named or bool(_CHOICE.search(between)))
 
 
-def _one_of_two(clause: str, start: int, end: int) -> bool:
+def _one_of_two(clause: str, start: int) -> bool:
     """Tell whether a concept is offered as one of two: "atelectasis or pneumonia"."""
-    others = [(a, b) for _, a, b in _mentions(clause) if (a, b) != (start, end)]
-    gaps = [clause[end:a] for a, _ in others if a >= end]
-    gaps += [clause[b:start] for _, b in others if b <= start]
+    mentions = _mentions(clause)
+    place = next(index for index, one in enumerate(mentions) if one[1] == start)
+    pairs = pairwise(mentions[max(place - 1, 0) : place + 2])
+    gaps = [clause[first[2] : second[1]] for first, second in pairs]
     return any(_CHOICE.search(gap) and len(gap.split()) <= 6 for gap in gaps)
 
 
