@@ -6,8 +6,9 @@ clock or from chance, so that the same work gives the same bytes in every proces
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataelem import DataElement
@@ -15,8 +16,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from pacs_ai.encoding import ENCODERS, Encoding, Stamp
-from pacs_ai.encoding.identity import identity_of, zone_of
-from pacs_ai.results import JobResults, ModelIdentity
+from pacs_ai.encoding.identity import identity_of, valid, zone_of
+from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound
+from pacs_ai.study import Instance
 from pacs_ai.terms import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code
 from pacs_ai.uids import (
     IMPLEMENTATION_CLASS_UID,
@@ -39,6 +41,19 @@ FIRST_SERIES_NUMBER = 9001
 _LO = 64
 _SERIES_SLOTS = 90
 _TEXT_VRS = frozenset(("SH", "LO", "ST", "LT", "UC", "UT", "PN"))
+
+
+_LOSSY_ELEMENTS = (
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_LOSSY = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+"""Transfer syntaxes that are always lossy, and the method they mean (PS3.3 C.7.6.1.1.5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +89,9 @@ class Place:
 
 
 def models_of(entries: Iterable[JobResults]) -> tuple[ModelIdentity, ...]:
-    """Return the models of some entries, each once, in order."""
-    return tuple(dict.fromkeys(entry.model for entry in entries))
+    """Return the models that gave results, each once, in order."""
+    gave = (one for one in entries if isinstance(one.outcome, Done | NothingFound))
+    return tuple(dict.fromkeys(entry.model for entry in gave))
 
 
 def tracking_uid(stamp: Stamp, *parts: str | int) -> UID:
@@ -163,6 +179,39 @@ def finish(dataset: Dataset, work: Encoding, place: Place, content: str) -> Data
     dataset.preamble = b"\0" * 128
     dataset.file_meta = _file_meta(dataset)
     return dataset
+
+
+def mark_lossy(dataset: Dataset, instances: Sequence[Instance]) -> None:
+    """Say whether an object comes from lossy pixels, also where the source's header forgot to.
+
+    PS3.3 C.7.6.1.1.5. Method and ratio are the source's own; where it has none, the method is the
+    transfer syntax's and the ratio that of the received file.
+    """
+    for keyword in _LOSSY_ELEMENTS:
+        dataset.pop(keyword, None)
+    dataset.LossyImageCompression = "00"
+    for instance in instances:
+        header = instance.header
+        method = _LOSSY.get(instance.transfer_syntax_uid)
+        if header.get("LossyImageCompression") != "01" and method is None:
+            continue
+        dataset.LossyImageCompression = "01"
+        for keyword in _LOSSY_ELEMENTS[1:]:
+            element = valid(header, keyword)
+            if element is not None and not element.is_empty:
+                dataset[keyword] = copy.deepcopy(element)
+        if method is not None and "LossyImageCompressionMethod" not in dataset:
+            dataset.LossyImageCompressionMethod = method
+        if "LossyImageCompressionRatio" not in dataset:
+            dataset.LossyImageCompressionRatio = _ratio(instance)
+        return
+
+
+def _ratio(instance: Instance) -> str:
+    header = instance.header
+    samples = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1))
+    size = samples * int(header.get("BitsAllocated", 8)) / 8
+    return f"{max(1.0, size / instance.path.stat().st_size):.3f}"
 
 
 def code_item(code: Code) -> Dataset:

@@ -27,23 +27,16 @@ from pacs_ai.encoding.equipment import (
     algorithm_name,
     code_item,
     finish,
+    mark_lossy,
     plain,
     tracking_uid,
 )
 from pacs_ai.encoding.identity import light_source, valid
 from pacs_ai.errors import EncodingError
 from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound, Segmentation
-from pacs_ai.study import Instance
 from pacs_ai.terms import Code, term
 
 KIND = "segmentation"
-
-_LOSSY = {
-    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
-}
-"""Transfer syntaxes that are always lossy, and the method they mean (PS3.3 C.7.6.1.1.5.1)."""
 
 
 def encode(work: Encoding) -> tuple[Dataset, ...]:
@@ -122,7 +115,7 @@ def _encode(
         orientation = valid(instances[0].header, "PatientOrientation")
         dataset.PatientOrientation = None if orientation is None else orientation.value
     dataset.BurnedInAnnotation = "NO"
-    _mark_lossy(dataset, instances)
+    mark_lossy(dataset, instances)
     return finish(dataset, work, place, KIND)
 
 
@@ -189,18 +182,3 @@ def concept(code: Code) -> hd.sr.CodedConcept:
 
 def _content_description(model: ModelIdentity) -> str:
     return f"{NOT_VERIFIED}; {REFERENCE_NOTE}" if model.reference else NOT_VERIFIED
-
-
-def _mark_lossy(dataset: Dataset, instances: Sequence[Instance]) -> None:
-    """Say that the masks come from lossy pixels, also where the source's header forgot to."""
-    syntaxes = {instance.transfer_syntax_uid for instance in instances}
-    methods = [_LOSSY[syntax] for syntax in sorted(syntaxes) if syntax in _LOSSY]
-    if not methods and dataset.LossyImageCompression != "01":
-        return
-    dataset.LossyImageCompression = "01"
-    if methods and "LossyImageCompressionMethod" not in dataset:
-        dataset.LossyImageCompressionMethod = methods[0]
-    if "LossyImageCompressionRatio" not in dataset:
-        header, size = instances[0].header, instances[0].path.stat().st_size
-        bits = int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated", 8))
-        dataset.LossyImageCompressionRatio = f"{max(1.0, bits / 8 / size):.3f}"

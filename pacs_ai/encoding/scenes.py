@@ -1,0 +1,341 @@
+"""Which pictures stand on a results page: source images as displayed, with masks, boxes and sides.
+
+A radiograph is shown upright; a volume as axial, coronal and sagittal planes through its largest
+mask, each at its true proportions. Letters on the edges say which way the patient lies, from the
+header's own elements; where the header does not say it, there are none and the caption says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from pacs_ai.encoding import Encoding
+from pacs_ai.errors import PixelError
+from pacs_ai.pixels.display import View, display_image
+from pacs_ai.pixels.placement import Turn
+from pacs_ai.pixels.volume import Volume, assemble, to_uint8
+from pacs_ai.results import Assertion, Box, Done, Finding, JobResults, NothingFound, Segmentation
+from pacs_ai.settings import Window
+from pacs_ai.study import Instance
+from pacs_ai.terms import term
+
+Colour = tuple[int, int, int]
+
+WINDOW = Window(width=1500, level=-160)
+"""Window of CT planes on a page: lungs, mediastinum and bone in one picture (HU)."""
+
+_LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
+_FRONTAL_VIEWS = frozenset({"PA", "AP"})
+_OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "H": "F", "F": "H"}
+_DIRECTIONS = ("L", "R"), ("P", "A"), ("H", "F")
+"""Letters of the rising and falling patient axes x, y, z (LPS; PS3.3 C.7.6.1.1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A box on a picture.
+
+    Attributes
+    ----------
+    left, top, right, bottom : float
+        In columns and rows of the picture, from its top left corner.
+    colour : tuple of int
+        sRGB.
+    tag : str
+        A short mark that the text beside the picture repeats, such as ``"1"``.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    colour: Colour
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One picture of a page.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint8, shape (rows, columns)
+        As displayed, white is dense; empty (0, 0) when it cannot be shown.
+    aspect : float
+        Height of a pixel over its width.
+    masks : tuple of (ndarray of bool, tuple of int)
+        Masks on the picture's grid, with their colours (sRGB).
+    frames : tuple of Frame
+    edges : tuple of str
+        Letters for left, right, top and bottom edge; empty where unknown.
+    caption : str
+    """
+
+    pixels: NDArray[np.uint8] = field(repr=False)
+    aspect: float
+    masks: tuple[tuple[NDArray[np.bool_], Colour], ...] = field(repr=False)
+    frames: tuple[Frame, ...]
+    edges: tuple[str, str, str, str]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A box with its finding, as the page numbers it."""
+
+    tag: str
+    box: Box
+    label: str
+
+
+def results_of(entry: JobResults) -> tuple[Any, ...]:
+    """Return the results of an entry, none when it has no results."""
+    outcome = entry.outcome
+    return outcome.results if isinstance(outcome, Done | NothingFound) else ()
+
+
+def masks_of(work: Encoding) -> tuple[Segmentation, ...]:
+    """Return every mask of the work that is not empty."""
+    found = (one for entry in work.entries for one in results_of(entry))
+    return tuple(one for one in found if isinstance(one, Segmentation) and one.mask.any())
+
+
+def marks_of(work: Encoding) -> tuple[Mark, ...]:
+    """Return every box of a finding that is present or uncertain, numbered over the page."""
+    marks: list[Mark] = []
+    for entry in work.entries:
+        for finding in results_of(entry):
+            if isinstance(finding, Finding) and finding.assertion in (
+                Assertion.PRESENT,
+                Assertion.UNCERTAIN,
+            ):
+                for box in finding.boxes:
+                    marks.append(Mark(str(len(marks) + 1), box, finding.label))
+    return tuple(marks)
+
+
+def scenes(work: Encoding) -> tuple[tuple[Scene, ...], ...]:
+    """Return the pictures of a page, in rows; the first of a row is the large one."""
+    rows = []
+    shown = _projections(work)
+    if shown:
+        rows.append(tuple(_projection(work, instance) for instance in shown[:3]))
+    for masks in _volumes(work):
+        rows.append(_planes(work, masks))
+    return tuple(rows)
+
+
+def instances_shown(work: Encoding) -> tuple[Instance, ...]:
+    """Return the source Instances that a page is made of."""
+    volumes = (uid for masks in _volumes(work) for uid in masks[0].sources)
+    return (*_projections(work)[:3], *(work.study.instance(uid) for uid in volumes))
+
+
+def _projections(work: Encoding) -> list[Instance]:
+    """Return the projection images that were analysed, the one with most evidence first."""
+    weight: dict[str, int] = {}
+    volumes = {uid for masks in _volumes(work) for uid in masks[0].sources}
+    for entry in work.entries:
+        for result in results_of(entry):
+            for uid in getattr(result, "sources", ()):
+                weight[uid] = weight.get(uid, 0) + isinstance(result, Segmentation)
+        if results_of(entry) and not any(uid in volumes for uid in entry.sources):
+            for uid in entry.sources:
+                weight.setdefault(uid, 0)
+    for mark in marks_of(work):
+        weight[mark.box.source] = weight.get(mark.box.source, 0) + 2
+    flat = [uid for uid in weight if uid not in volumes and _is_projection(work, uid)]
+    ranked = sorted(flat, key=lambda uid: (-weight[uid], _is_lateral(work, uid)))
+    return [work.study.instance(uid) for uid in ranked]
+
+
+def _is_projection(work: Encoding, uid: str) -> bool:
+    return "ImagePositionPatient" not in work.study.instance(uid).header
+
+
+def _is_lateral(work: Encoding, uid: str) -> bool:
+    return _view(work, work.study.instance(uid)) is View.LATERAL
+
+
+def _volumes(work: Encoding) -> list[list[Segmentation]]:
+    grouped: dict[frozenset[str], list[Segmentation]] = {}
+    for mask in masks_of(work):
+        if mask.volumetric:
+            grouped.setdefault(frozenset(mask.sources), []).append(mask)
+    return list(grouped.values())
+
+
+def _view(work: Encoding, instance: Instance) -> View:
+    """Return what an image is known to show: from its header, or from the rule that chose it."""
+    stated = str(instance.header.get("ViewPosition", "") or "").upper()
+    if stated in _LATERAL_VIEWS:
+        return View.LATERAL
+    if stated in _FRONTAL_VIEWS:
+        return View.FRONTAL
+    for entry in work.entries:
+        known = str(entry.parameters.get("view", "")).upper() in _FRONTAL_VIEWS
+        if known and entry.sources and entry.sources[0] == instance.SOPInstanceUID:
+            return View.FRONTAL
+    return View.ANY
+
+
+def _projection(work: Encoding, instance: Instance) -> Scene:
+    view = _view(work, instance)
+    position = str(instance.header.get("ViewPosition", "") or "")
+    name = {View.FRONTAL: "Frontal", View.LATERAL: "Lateral", View.ANY: "As stored"}[view]
+    caption = f"{name} ({position})" if position else name
+    try:
+        shown = display_image(instance, view=view)
+    except PixelError as error:
+        return _unseen(f"{caption}: cannot be shown. {error}")
+    edges = _edges(instance.header, shown.turn)
+    if not any(edges):
+        caption += "; sides are not stated in the header"
+    uid = instance.SOPInstanceUID
+    flat = [mask for mask in masks_of(work) if not mask.volumetric and mask.sources == (uid,)]
+    masks = tuple((shown.turn.apply(mask.mask), colour_of(mask.label)) for mask in flat)
+    frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
+    return Scene(shown.pixels, _aspect(instance.header, shown.turn), masks, frames, edges, caption)
+
+
+def _unseen(caption: str) -> Scene:
+    return Scene(np.zeros((0, 0), np.uint8), 1.0, (), (), ("", "", "", ""), caption)
+
+
+def colour_of(label: str) -> Colour:
+    """Return the colour of a term in pictures; white where the table gives none."""
+    return term(label).colour or (255, 255, 255)
+
+
+def _aspect(header: Dataset, turn: Turn) -> float:
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+        value = header.get(keyword)
+        if value and len(value) == 2 and float(value[0]) > 0 and float(value[1]) > 0:
+            ratio = float(value[0]) / float(value[1])
+            return 1 / ratio if turn.transpose else ratio
+    return 1.0
+
+
+def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
+    stated = header.get("PatientOrientation")
+    if not stated or len(stated) != 2 or not all(stated):
+        return ("", "", "", "")
+    across, down = (str(one).upper() for one in stated)
+    if turn.transpose:
+        across, down = down, across
+    if turn.flip_columns:
+        across = _turned(across)
+    if turn.flip_rows:
+        down = _turned(down)
+    return (_turned(across), across, _turned(down), down)
+
+
+def _turned(letters: str) -> str:
+    return "".join(_OPPOSITE.get(letter, letter) for letter in letters)
+
+
+def _frame(mark: Mark, turn: Turn) -> Frame:
+    xs, ys = [], []
+    for x, y in ((mark.box.left, mark.box.top), (mark.box.right, mark.box.bottom)):
+        shown = _displayed(turn, x, y)
+        xs.append(shown[0])
+        ys.append(shown[1])
+    return Frame(min(xs), min(ys), max(xs), max(ys), colour_of(mark.label), mark.tag)
+
+
+def _displayed(turn: Turn, x: float, y: float) -> tuple[float, float]:
+    """Return a stored point as it is displayed: the inverse of ``Turn.undo_point``."""
+    rows, columns = turn.displayed
+    x, y = (y, x) if turn.transpose else (x, y)
+    return (columns - x if turn.flip_columns else x, rows - y if turn.flip_rows else y)
+
+
+def _planes(work: Encoding, masks: Sequence[Segmentation]) -> tuple[Scene, ...]:
+    """Return axial, coronal and sagittal planes where the largest mask is widest."""
+    try:
+        volume = assemble([work.study.instance(uid) for uid in masks[0].sources])
+        grey, _ = to_uint8(volume, WINDOW)
+    except PixelError as error:
+        return (_unseen(f"Volume: cannot be shown. {error}"),)
+    standing = _Standing(volume)
+    largest = max(masks, key=lambda one: int(one.mask.sum()))
+    body = standing.stand(grey)
+    stood = [
+        (standing.stand(_in_order(mask, volume.order)), colour_of(mask.label)) for mask in masks
+    ]
+    widest = stood[list(masks).index(largest)][0]
+    window = f"W {WINDOW.width:g} L {WINDOW.level:g}" if volume.modality == "CT" else "percentiles"
+    made = []
+    for axis, name in enumerate(("Axial", "Coronal", "Sagittal")):
+        others = tuple(other for other in range(3) if other != axis)
+        index = int(widest.sum(axis=others).argmax())
+        made.append(
+            Scene(
+                np.ascontiguousarray(body.take(index, axis)),
+                standing.spacing[others[0]] / standing.spacing[others[1]],
+                tuple((mask.take(index, axis), colour) for mask, colour in stood),
+                (),
+                standing.edges(others),
+                f"{name}, plane {index + 1} of {body.shape[axis]}, {window}",
+            )
+        )
+    return tuple(made)
+
+
+def _in_order(mask: Segmentation, order: Iterable[str]) -> NDArray[np.bool_]:
+    place = {uid: index for index, uid in enumerate(mask.sources)}
+    return mask.mask[[place[uid] for uid in order]]
+
+
+class _Standing:
+    """How a volume's array is turned so that it stands before the reader, without resampling.
+
+    After :meth:`stand`, axis 0 runs from head to feet, axis 1 from front to back, axis 2 from the
+    patient's right to the left, each as nearly as the volume's own axes do.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        # Columns of the affine are steps along column, row and slice; the array's axes run the
+        # other way round.
+        steps = volume.affine[:3, :3][:, ::-1]
+        self._axes = _nearest(np.abs(steps / np.linalg.norm(steps, axis=0)))
+        wanted = (-1.0, 1.0, 1.0)  # feet, back, left
+        self._flips = tuple(
+            bool(np.sign(steps[patient, axis]) != wanted[standing])
+            for standing, (patient, axis) in enumerate(zip((2, 1, 0), self._axes, strict=True))
+        )
+        lengths = np.linalg.norm(steps, axis=0)
+        self.spacing = tuple(float(lengths[axis]) for axis in self._axes)
+        self._steps = steps
+
+    def stand(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array of the volume's shape as it stands before the reader."""
+        turned = array.transpose(self._axes)
+        return turned[tuple(slice(None, None, -1 if flip else 1) for flip in self._flips)]
+
+    def edges(self, shown: tuple[int, ...]) -> tuple[str, str, str, str]:
+        """Return the letters of a plane whose rows and columns run along two standing axes."""
+        down, across = (self._letter(axis) for axis in shown)
+        return (_turned(across), across, _turned(down), down)
+
+    def _letter(self, standing: int) -> str:
+        step = self._steps[:, self._axes[standing]] * (-1 if self._flips[standing] else 1)
+        patient = int(np.abs(step).argmax())
+        return _DIRECTIONS[patient][0 if step[patient] > 0 else 1]
+
+
+def _nearest(share: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Return which array axis runs along z, y and x; each axis is taken once."""
+    left = [0, 1, 2]
+    chosen = []
+    for patient in (2, 1, 0):
+        best = max(left, key=lambda axis: float(share[patient, axis]))
+        left.remove(best)
+        chosen.append(best)
+    return (chosen[0], chosen[1], chosen[2])
