@@ -24,7 +24,7 @@ RED: Colour = (205, 44, 44)
 BLACK: Colour = (0, 0, 0)
 WHITE: Colour = (255, 255, 255)
 
-_FILL = 0.14
+_FILL = 0.10
 """How much of a mask's colour lies over its inside: the tissue stays readable."""
 _LINE = 2
 

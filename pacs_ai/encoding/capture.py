@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ from pacs_ai.results import (
     Held,
     JobResults,
     Measurement,
+    Narrative,
     NothingFound,
     NotSuitable,
     Segmentation,
@@ -59,10 +61,17 @@ KIND = "capture"
 
 WIDTH = 1600
 _MARGIN = 16
-_BANNER = 64
+_BANNER = 52
 _ROW = 900
 _LINE = 28
 _SIZE = 20
+_WORDS: dict[type[Any], str] = {
+    Segmentation: "outline",
+    Finding: "statement",
+    Measurement: "measurement",
+    Narrative: "draft report",
+    Embedding: "embedding",
+}
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 
@@ -128,7 +137,7 @@ def render(work: Encoding) -> NDArray[np.uint8]:
     for number, (words, colour) in enumerate(banners):
         canvas.bar(top, _BANNER - 2, colour)
         ink = WHITE if colour == RED else BLACK
-        canvas.text((_MARGIN, top + _BANNER // 2 - 1), words, 34, ink)
+        canvas.text((_MARGIN, top + _BANNER // 2 - 1), words, 30, ink)
         if number == 0:
             made = work.stamp.when.strftime("%Y-%m-%d %H:%M %z")
             canvas.text_end((WIDTH - _MARGIN, top + _BANNER // 2), f"Made {made}", 22, ink)
@@ -226,7 +235,8 @@ def _findings(work: Encoding) -> Iterator[_Line]:
             flagged = True
             yield _Line(f"No finding flagged by {entry.model.label}; not a normal result")
     if not flagged:
-        yield _Line("None flagged; not a normal result")
+        looked = "None flagged" if others else "No model looked for findings"
+        yield _Line(f"{looked}; not a normal result")
 
 
 def _named(finding: Finding) -> str:
@@ -235,12 +245,10 @@ def _named(finding: Finding) -> str:
 
 def _flag(finding: Finding, numbers: list[str]) -> _Line:
     words = [f"{_capital(finding.assertion.value)}: {_named(finding)}"]
-    if numbers:
-        words.append(f"(box {', '.join(numbers)})")
-    else:
-        words.append("(not localised)")
+    boxes = f"(box {', '.join(numbers)})" if numbers else "(not localised)"
+    words.append(boxes)
     if finding.score is not None:
-        words.append(f"model's certainty {finding.score:.0%}")
+        words.append(f"certainty {finding.score:.0%} as the model gives it")
     return _Line(" ".join(words), swatch=colour_of(finding.label))
 
 
@@ -276,7 +284,7 @@ def _came_to(entry: JobResults) -> str:
         return "done, no finding flagged; not a normal result"
     counts: dict[str, int] = {}
     for result in outcome.results:
-        kind = type(result).__name__.lower()
+        kind = _WORDS[type(result)]
         counts[kind] = counts.get(kind, 0) + 1
     said = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items())
     return f"done ({said})" if said else "done"

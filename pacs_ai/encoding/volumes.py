@@ -39,7 +39,7 @@ def millilitres(mask: Segmentation, sources: Sequence[Dataset]) -> float | None:
     if orientation is None or len(positions) < 2:
         return None
     normal = np.cross(orientation[:3], orientation[3:])
-    steps = np.abs(np.diff([position @ normal for position in positions]))
+    steps = np.diff(np.sort([position @ normal for position in positions]))
     if steps.min() <= 0 or np.ptp(steps) > 0.01 * steps.mean() + 0.01:
         return None
     rows, columns = (float(value) for value in sources[0].PixelSpacing)
