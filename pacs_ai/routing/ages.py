@@ -124,11 +124,9 @@ def _statements(header: Dataset, policy: AgePolicy, today: date) -> tuple[list[f
 
 def _from_birth(header: Dataset, policy: AgePolicy, today: date) -> tuple[float | None, str]:
     given = values(header, "PatientBirthDate")
-    if not given:
-        return None, "PatientBirthDate is missing"
     birth = _date(given)
     if birth is None:
-        return None, "PatientBirthDate is not a date"
+        return None, f"PatientBirthDate is {'not a date' if given else 'missing'}"
     if birth.strftime("%Y%m%d") in policy.placeholder_birth:
         return None, "PatientBirthDate is a placeholder"
     at = next((day for word in _STUDY_DATES if (day := _date(values(header, word)))), None)

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pacs_ai.routing import Outcome, explain_text
+from tests.unit.routing.studies import CT, CXR, instance, radiograph, routed, slices
+
+FAMILY = """
+rules:
+  - name: cxr
+    when: {Modality: DX, age: {min: 18Y, unknown: run_marked}}
+    view: {unknown: not_suitable}
+    note: basic
+    run: [{parse2d: [left lung, right lung, heart]}]
+  - name: portable
+    extends: cxr
+    when: {any: [{text: [PORTABLE]}, {view: AP}]}
+    measure: {ctr: false}
+    note: at the bedside
+"""
+
+
+def test_a_lateral_goes_along_and_is_never_the_frontal() -> None:
+    frontal, lateral = radiograph(1), radiograph(2, ViewPosition="LL")
+    (job,) = routed([lateral, frontal], CXR).jobs
+    assert job.inputs == {"frontal": (frontal,), "lateral": (lateral,)}
+    assert (job.parameters["view"], job.parameters["view_from"]) == ("PA", "ViewPosition")
+
+
+def test_a_lateral_alone_is_not_suitable() -> None:
+    routing = routed([radiograph(ViewPosition="LL")], CXR)
+    assert not routing.jobs
+    assert routing.refusals[0].reason.startswith("no frontal image: ViewPosition of Instance 2.25")
+
+
+def test_an_unknown_view_is_not_suitable_and_says_what_to_do() -> None:
+    routing = routed([radiograph(ViewPosition=None)], CXR)
+    assert not routing.jobs
+    assert "enter ViewPosition" in routing.refusals[0].reason
+
+
+def test_an_unknown_view_is_taken_only_where_the_rule_says_so() -> None:
+    text = CXR.replace("unknown: not_suitable", "unknown: frontal")
+    (job,) = routed([radiograph(ViewPosition=None)], text).jobs
+    assert (job.parameters["view"], job.parameters["view_from"]) == ("", "rule")
+    contradictory = radiograph(ViewPosition="PA", SeriesDescription="LAT")
+    assert not routed([contradictory], text).jobs
+
+
+def test_of_several_frontals_the_latest_is_taken_and_said() -> None:
+    early = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0800")
+    late = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="080000.5")
+    (job,) = routed([late, early], CXR).jobs
+    assert job.inputs["frontal"] == (late,)
+    assert "1 of 2 frontal images, the latest" in job.parameters["notes"]
+
+
+def test_content_time_decides_where_acquisition_time_is_missing() -> None:
+    early = radiograph(1, ContentDate="20261122", ContentTime="230000")
+    late = radiograph(2, ContentDate="20261123", ContentTime="010000", AcquisitionTime="01")
+    (job,) = routed([early, late], CXR).jobs
+    assert job.inputs["frontal"] == (late,)
+
+
+@pytest.mark.parametrize("time", ["080000", None])
+def test_frontals_that_no_time_tells_apart_are_not_suitable(time: str | None) -> None:
+    two = [radiograph(n, AcquisitionDate="20261123", AcquisitionTime=time) for n in (1, 2)]
+    routing = routed(two, CXR)
+    assert not routing.jobs
+    assert "AcquisitionTime" in routing.refusals[0].reason
+    if time:
+        assert "2.25.1.1.1 and Instance 2.25.1.2.1" in routing.refusals[0].reason
+
+
+def test_laterals_that_no_time_tells_apart_are_left_out_and_said() -> None:
+    laterals = [radiograph(n, ViewPosition="LL") for n in (2, 3)]
+    (job,) = routed([radiograph(1), *laterals], CXR).jobs
+    assert set(job.inputs) == {"frontal"}
+    assert job.parameters["notes"][0].startswith("No lateral image was used: 2")
+
+
+def test_only_the_report_gets_the_lateral() -> None:
+    text = CXR.replace("[cxrreport]", "[insight, cxrreport]")
+    insight, report = routed([radiograph(1), radiograph(2, ViewPosition="LL")], text).jobs
+    assert set(insight.inputs) == {"frontal"}
+    assert set(report.inputs) == {"frontal", "lateral"}
+
+
+def test_instances_that_a_rule_does_not_hold_for_are_not_in_its_job() -> None:
+    text = CXR.replace("{Modality: [CR, DX]}", "{BodyPartExamined: CHEST}")
+    knee = radiograph(2, BodyPartExamined="KNEE", ViewPosition="LAT")
+    (job,) = routed([radiograph(1), knee], text).jobs
+    assert set(job.inputs) == {"frontal"}
+
+
+def test_the_ratio_is_measured_on_pa_alone() -> None:
+    (pa,) = routed([radiograph()], FAMILY).jobs
+    assert pa.parameters["measure"] == {"ctr": True}
+    doubted = radiograph(SeriesDescription="thorax ap")
+    (job,) = routed([doubted], FAMILY.replace("{view: AP}", "{text: [BEDSIDE]}")).jobs
+    assert job.parameters["measure"] == {"ctr": False}
+    assert job.parameters["notes"][-1] == "View PA from ViewPosition, but SeriesDescription says AP"
+
+
+def test_a_rule_gives_way_to_the_one_that_extends_it() -> None:
+    routing = routed([radiograph(ViewPosition="AP")], FAMILY)
+    (job,) = routing.jobs
+    assert job.rule == "portable"
+    assert job.parameters["measure"] == {"ctr": False}
+    assert job.parameters["notes"] == ["basic", "at the bedside"]
+    assert routing.verdicts[0].deciding == "gives way to portable, which extends it"
+
+
+def test_a_rule_keeps_what_the_one_that_extends_it_does_not_hold_for() -> None:
+    early = radiograph(1, ViewPosition="AP", ContentDate="20261123", ContentTime="08")
+    late = radiograph(2, ViewPosition="PA", ContentDate="20261123", ContentTime="09")
+    routing = routed([early, late], FAMILY)
+    assert [(job.rule, job.parameters["view"]) for job in routing.jobs] == [
+        ("cxr", "PA"),
+        ("portable", "AP"),
+    ]
+
+
+def test_an_unknown_age_that_runs_is_marked() -> None:
+    (job,) = routed([radiograph(PatientAge=None)], FAMILY).jobs
+    assert job.parameters["age_unknown"] is True
+    assert any("Age unknown" in note for note in job.parameters["notes"])
+    (known,) = routed([radiograph()], FAMILY).jobs
+    assert "age_unknown" not in known.parameters
+
+
+def test_one_childs_header_keeps_the_whole_study_from_an_adult_model() -> None:
+    routing = routed([radiograph(1, PatientAge=None), radiograph(2, PatientAge="005Y")], FAMILY)
+    assert not routing.jobs
+
+
+def test_the_best_series_is_taken_and_the_ranking_printed() -> None:
+    thick = slices(4, series=1)
+    thin = slices(6, series=2, SliceThickness="1")
+    scout = slices(3, series=3, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    routing = routed([*thick, *thin, *scout], CT)
+    (job,) = routing.jobs
+    assert job.inputs["volume"] == tuple(thin)
+    assert job.parameters["notes"] == ["1 of 2 suitable Series"]
+    details = routing.verdicts[0].details
+    assert [line[:11] for line in details] == ["1. Series 2", "2. Series 1", "Series 3 (2"]
+    assert details[2].endswith("left out: ImageType has LOCALIZER")
+    assert details[0] in explain_text(routing)
+
+
+def test_a_wanted_kernel_goes_before_a_thin_series() -> None:
+    text = CT.replace("slices:", "kernel: [B70f], slices:")
+    sharp = slices(4, series=1, ConvolutionKernel="B70f")
+    thin = slices(6, series=2, SliceThickness="1")
+    assert routed([*thin, *sharp], text).jobs[0].inputs["volume"] == tuple(sharp)
+
+
+def test_equally_good_series_are_ambiguous_and_both_named() -> None:
+    routing = routed([*slices(4, series=1), *slices(4, series=2)], CT)
+    assert not routing.jobs
+    reason = routing.refusals[0].reason
+    assert reason.startswith("ambiguous: Series 1 (2.25.1.1) and Series 2 (2.25.1.2)")
+
+
+@pytest.mark.parametrize(
+    ("elements", "why"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "does not have ORIGINAL"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "MIP"]}, "ImageType has MIP"),
+        ({"SeriesDescription": "cor MIP 10mm"}, "SeriesDescription has MIP"),
+        ({"SliceThickness": "8"}, "SliceThickness is 8 mm, not <=5"),
+        ({"SliceThickness": None}, "SliceThickness is missing, not <=5"),
+    ],
+)
+def test_a_series_that_does_not_suit_is_left_out_and_said(
+    elements: dict[str, object], why: str
+) -> None:
+    routing = routed(slices(4, **elements), CT)
+    assert not routing.jobs
+    assert why in routing.refusals[0].reason
+
+
+def test_too_few_slices_are_not_suitable() -> None:
+    assert "it has 2 slices, not >=3" in routed(slices(2), CT).refusals[0].reason
+
+
+def test_frames_count_as_slices() -> None:
+    enhanced = instance(
+        Modality="CT", ImageType=["ORIGINAL", "PRIMARY"], SliceThickness="2", NumberOfFrames="3"
+    )
+    assert routed([enhanced], CT).jobs
+
+
+def test_a_series_that_the_rule_holds_for_in_part_is_left_out() -> None:
+    text = CT.replace("{Modality: CT}", "{Modality: CT, SeriesDescription: chest}")
+    part = [*slices(4, SeriesDescription="chest")]
+    part[1].header.SeriesDescription = "other"
+    routing = routed(part, text)
+    assert not routing.jobs
+    assert "only 3 of its 4 Instances" in routing.refusals[0].reason
+
+
+NEVER = """
+never:
+  - ImageType: {any: [LOCALIZER, DERIVED]}
+    except: {Modality: DX}
+    reason: not an image of the patient's body as acquired
+"""
+
+
+def test_never_leaves_out_instances_and_says_why() -> None:
+    scout = instance(1, series=9, Modality="CT", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    routing = routed([scout, *slices(4)], NEVER + CT)
+    (job,) = routing.jobs
+    assert scout not in job.instances
+    verdict = routing.verdicts[0]
+    assert (verdict.rule, verdict.matched) == ("never 1", True)
+    assert verdict.deciding.startswith("1 of 5 Instances left out: ImageType has LOCALIZER")
+
+
+def test_never_spares_what_it_excepts() -> None:
+    assert routed([radiograph(ImageType=["DERIVED", "PRIMARY"])], NEVER + CXR).jobs
+
+
+def test_a_study_left_out_altogether_is_not_suitable_with_the_reason() -> None:
+    routing = routed(slices(4, ImageType=["DERIVED", "SECONDARY"]), NEVER + CT)
+    (refusal,) = routing.refusals
+    assert (refusal.rule, refusal.reason) == (
+        "never 1",
+        "not an image of the patient's body as acquired",
+    )
+    assert routing.verdicts[1].deciding == "every Instance is left out by a never rule"
+
+
+def test_a_series_that_never_shortens_says_so() -> None:
+    scout = instance(9, Modality="CT", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (job,) = routed([scout, *slices(4)], NEVER + CT).jobs
+    assert job.parameters["notes"] == ["4 of the 5 Instances of the Series"]
+
+
+def test_a_rule_that_runs_nothing_says_why() -> None:
+    text = "rules: [{name: us, when: {Modality: US}, run: [], reason: no validated rule}]"
+    routing = routed([instance(Modality="US")], text)
+    assert [(one.rule, one.reason) for one in routing.refusals] == [("us", "no validated rule")]
+    assert routing.verdicts[0].outcome is Outcome.NOT_SUITABLE
+
+
+def test_the_instance_that_came_nearest_says_why_not() -> None:
+    text = CT.replace("{Modality: CT}", "{Modality: CT, text: [THORAX]}")
+    routing = routed([instance(5, series=5, Modality="SR"), *slices(3)], text)
+    verdict = routing.verdicts[0]
+    assert "no word of [THORAX]" in verdict.deciding or "missing" in verdict.deciding
+    assert "1 Instances: Modality is SR, not CT" in verdict.details
+
+
+def test_a_study_that_no_rule_took_says_which_rules_said_no() -> None:
+    routing = routed([instance(Modality="MR")], CXR + CT.replace("rules:\n", ""))
+    assert routing.reason == (
+        "no rule took it: cxr: Modality is MR, not CR or DX; ct: Modality is MR, not CT"
+    )
+    assert routing.refusals == ()
+    assert explain_text(routing).endswith("-> nothing is run")
+
+
+def test_the_number_of_instances_may_decide() -> None:
+    text = CXR.replace("Modality: [CR, DX]", 'instances: ">=2"')
+    assert routed([radiograph()], text).verdicts[0].deciding == (
+        "the Study has 1 Instances, which is not >=2"
+    )
+    assert routed([radiograph(1), radiograph(2, ViewPosition="LL")], text).jobs
+
+
+def test_routing_twice_gives_equal_jobs_of_json_values() -> None:
+    images = [radiograph(1), radiograph(2, ViewPosition="LL")]
+    first, second = routed(images, FAMILY), routed(images, FAMILY)
+    assert first == second
+    assert json.loads(json.dumps(first.jobs[0].parameters)) == first.jobs[0].parameters
+
+
+def test_no_identity_of_the_patient_is_explained() -> None:
+    secret = {
+        "PatientName": "ZEBRA^QUAGGA",
+        "PatientID": "Z-4711",
+        "PatientBirthDate": "19651224",
+        "StudyDescription": "ZEBRA knee",
+        "AccessionNumber": "ACC-4711",
+    }
+    text = FAMILY.replace("Modality: DX", "Modality: DX, StudyDescription: chest")
+    for images in ([radiograph(**secret)], [radiograph(**secret, ViewPosition=None)]):
+        for rules in (text, FAMILY):
+            said = explain_text(routed(images, rules))
+            assert not [word for word in ("ZEBRA", "4711", "1965", "1224") if word in said]
