@@ -1,0 +1,238 @@
+"""The HTTP face as an application: what it answers, and how it is served.
+
+Everything here reads; nothing changes anything. The face stays on loopback until it has tokens, and
+answers only to loopback's own names, so that a page in somebody's browser cannot reach it under a
+name of its own (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pacs_ai.web.search import QueryError, Workitem, parse, search
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+_DICOM_JSON = "application/dicom+json"
+_OFFERED = (_DICOM_JSON, "application/json")
+_TRANSACTION_UID = "00081195"
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Views(Protocol):
+    """What the web face reads; ``pacs_ai.ledger.views`` is the real one. Called in threads."""
+
+    def workitems(self) -> Sequence[Workitem]:
+        """Return every Workitem in the DICOM JSON Model."""
+
+    def workitem(self, uid: str) -> Workitem | None:
+        """Return the Workitem of a SOP Instance UID, or None."""
+
+    def studies(self) -> Sequence[Mapping[str, Any]]:
+        """Return the state of every Study as plain JSON values."""
+
+    def health(self) -> Mapping[str, Any]:
+        """Return plain JSON values; ``healthy: false`` says that the gateway is not well."""
+
+
+def create_app(views: Views, *, hosts: Sequence[str] = LOOPBACK) -> Starlette:
+    """Make the application.
+
+    Parameters
+    ----------
+    views : Views
+        Where the answers come from.
+    hosts : sequence of str, optional
+        Names that requests may address it by.
+    """
+    pages = _Pages(views)
+    return Starlette(
+        routes=[
+            Route("/dicom-web/workitems", pages.workitems, methods=["GET"]),
+            Route("/dicom-web/workitems/{uid}", pages.workitem, methods=["GET"]),
+            Route("/status", pages.status, methods=["GET"]),
+            Route("/health", pages.health, methods=["GET"]),
+        ],
+        middleware=[
+            Middleware(_SafeHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+        ],
+        exception_handlers={HTTPException: _refusal, Exception: _failure},
+    )
+
+
+class _Server(uvicorn.Server):
+    """Tells when its port is open."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def run(app: ASGIApp, *, host: str, port: int, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, finish what is being answered, and return.
+
+    No request is logged: its query may hold a patient's identifiers. ``ready`` is called when the
+    port is open.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+    )
+    # Uvicorn raises the signal once more when it is done, which would end the role as if killed.
+    former = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        _Server(config, ready).run()
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+class _Pages:
+    """The answers, one method each."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def workitems(self, request: Request) -> Response:
+        """Search for Workitems (PS3.18 11.9)."""
+        media_type = _negotiated(request)
+        try:
+            query = parse(
+                (name, value)
+                for name, value in request.query_params.multi_items()
+                if name != "accept"
+            )
+        except QueryError as error:
+            raise HTTPException(400, str(error)) from error
+        found, cut = search(self._views.workitems(), query)
+        warning = {}
+        if query.fuzzy:
+            # PS3.18 8.3.4.2 asks for these words.
+            text = "The fuzzymatching parameter is not supported. Only literal matching"
+            warning["Warning"] = f'299 pacs-ai "{text} has been performed."'
+        if not found:
+            return Response(status_code=204, headers=warning)
+        return JSONResponse(
+            [_readable(one) for one in found],
+            status_code=206 if cut else 200,
+            headers=warning,
+            media_type=media_type,
+        )
+
+    def workitem(self, request: Request) -> Response:
+        """Retrieve one Workitem (PS3.18 11.5): an array of one data set."""
+        media_type = _negotiated(request)
+        found = self._views.workitem(request.path_params["uid"])
+        if found is None:
+            raise HTTPException(404, "there is no Workitem of this UID")
+        return JSONResponse([_readable(found)], media_type=media_type)
+
+    def status(self, request: Request) -> Response:
+        """Tell the state of every Study."""
+        return JSONResponse({"studies": list(self._views.studies())})
+
+    def health(self, request: Request) -> Response:
+        """Tell whether the gateway is well: 200, or 503 when it is not."""
+        health = dict(self._views.health())
+        return JSONResponse(health, status_code=200 if health.get("healthy", True) else 503)
+
+
+class _SafeHeaders:
+    """Adds the headers that every answer carries, refusals included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - the only type this is registered for
+    return JSONResponse(
+        {"error": error.detail}, status_code=error.status_code, headers=error.headers
+    )
+
+
+def _failure(request: Request, error: Exception) -> Response:
+    # Made outside the middleware, so that it has to bring the headers itself.
+    message = {"error": "the gateway could not answer: its log says why"}
+    return JSONResponse(message, status_code=500, headers=_HEADERS)
+
+
+def _readable(workitem: Workitem) -> dict[str, Any]:
+    """Drop the Transaction UID: who holds it may change the Workitem (PS3.4 CC.1.1)."""
+    return {tag: element for tag, element in workitem.items() if tag != _TRANSACTION_UID}
+
+
+def _negotiated(request: Request) -> str:
+    """Return the media type to answer in (PS3.18 8.7.4), DICOM JSON where the client takes both.
+
+    Raises
+    ------
+    HTTPException
+        406 when the client takes neither, DICOM XML for instance.
+    """
+    ranges = [
+        one
+        for text in (
+            # A plus sign that was not escaped in a URL arrives as a space.
+            *(value.replace(" ", "+") for value in request.query_params.getlist("accept")),
+            *request.headers.getlist("accept"),
+        )
+        for one in text.split(",")
+        if one.strip()
+    ]
+    acceptable = {
+        media.strip().lower()
+        for media, *parameters in (one.split(";") for one in ranges)
+        if not any(_is_zero(parameter) for parameter in parameters)
+    }
+    for offered in _OFFERED:
+        if not ranges or acceptable & {offered, "application/*", "*/*"}:
+            return offered
+    raise HTTPException(406, f"Workitems are offered as {' and '.join(_OFFERED)}")
+
+
+def _is_zero(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    try:
+        return name.strip().lower() == "q" and float(value) == 0
+    except ValueError:
+        return False
