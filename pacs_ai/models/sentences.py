@@ -147,7 +147,7 @@ _PSEUDO: tuple[tuple[str, str], ...] = (
     (
         r"\b(?:not|partially|partly|incompletely|nearly|almost|mostly)(?: yet| completely| fully"
         r"| entirely)* (?:resolved|cleared)\b"
-        r"|\b(?:partial|incomplete|near) (?:resolution|clearing)\b",
+        r"|\b(?:partial|incomplete|near)(?:[- ]complete)? (?:resolution|clearing)\b",
         "persistent",
     ),
     (
@@ -182,7 +182,7 @@ _NEGATION = re.compile(
     r"|\b(?:no|not|without|neither|nor|never|non)\b|\bnegative for\b|\bfree of\b|\bclear of\b"
     r"|\babsence of\b|\bnothing to suggest\b|\bdenies\b"
 )
-_ONLY_LARGE = re.compile(r"^ (?:large|sizea?ble|gross|massive|big|tension)\b")
+_ONLY_LARGE = re.compile(r"\b(?:large|sizea?ble|gross|massive|big|tension) (?:\w+ )?$")
 _NEGATED_AFTER = re.compile(
     rf"\b(?:is|are|was|were|can|could|has been|have been)? ?not (?:be )?(?:\w+ly )?{_SEEN}\b"
     r"|\b(?:is|are|was|were) absent\b|\b(?:has been|have been|is|are) (?:ruled out|excluded)\b"
@@ -204,6 +204,7 @@ _UNCERTAIN_BEFORE = re.compile(
     r"|\b(?:rule|evaluate) (?:out|for)\b"
     r"|\b(?:to exclude|assess for|differential|difficult to exclude|rather than)\b"
     r"|\b(?:represent|reflect)s? either\b"
+    r"|\b(?:likely|probably|possibly) (?:an? )?(?:combination|represent\w*|reflect\w*|due|secondary)\b"
 )
 _UNCERTAIN_ADJECTIVE = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|likely|questionable|question of|suspected|presumed|presumably"
@@ -289,13 +290,19 @@ def _clauses(text: str) -> Iterator[str]:
 
 def _named(clause: str) -> Iterator[Statement]:
     mentions = _mentions(clause)
-    for label, start, end in mentions:
+    shared = ""
+    said: list[Statement] = []
+    for label, start, end in reversed(mentions):
         before = max((b for _, _, b in mentions if b <= start), default=0)
         after = min((a for _, a, _ in mentions if a >= end), default=len(clause))
         assertion = _assertion(clause, start, end)
+        side = "" if label in _NO_SIDE else _side(clause, start, end, before, after)
+        if assertion is Assertion.ABSENT and label not in _NO_SIDE:
+            # "no pneumothorax or effusion on the left" says nothing of the right side.
+            side = shared = side or shared
         if assertion is not None:
-            side = "" if label in _NO_SIDE else _side(clause, start, end, before, after)
-            yield Statement(label, assertion, side)
+            said.append(Statement(label, assertion, side))
+    yield from reversed(said)
 
 
 def _mentions(clause: str) -> list[tuple[str, int, int]]:
@@ -339,10 +346,9 @@ def _negated(before: str, after: str) -> Assertion | None:
     negation = _last(_NEGATION, before)
     if negation is None or not _in_scope(before[negation.end() :], after):
         return Assertion.ABSENT if _reached(_NEGATED_AFTER, after) else None
-    rest = before[negation.end() :]
     cannot_exclude = negation[0] == "not" and _reaches(_UNCERTAIN_BEFORE, before)
     # "No large effusion" leaves room for a small one.
-    if cannot_exclude or _ONLY_LARGE.match(rest):
+    if cannot_exclude or _ONLY_LARGE.search(before):
         return Assertion.UNCERTAIN
     return Assertion.ABSENT
 

@@ -85,7 +85,27 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
     ("No radiographic evidence to suggest pneumonia.", [(PNEUMONIA, A, "")]),
     ("Pneumonia has been ruled out.", [(PNEUMONIA, A, "")]),
     ("The right lung is clear.", [(OPACITY, A, "right")]),
+    (
+        "No pneumothorax or pleural effusion is seen on the left.",
+        [(PTX, A, "left"), (EFFUSION, A, "left")],
+    ),
+    (
+        "No pneumonia, edema, large effusion, or pneumothorax.",
+        [(PNEUMONIA, A, ""), (EDEMA, A, ""), (EFFUSION, U, ""), (PTX, A, "")],
+    ),
+    (
+        "There is no consolidation to suggest pneumonia.",
+        [(CONSOLIDATION, A, ""), (PNEUMONIA, A, "")],
+    ),
     # One present, another absent.
+    (
+        "Opacification of the left base, likely a combination of effusion and atelectasis.",
+        [(OPACITY, P, "left"), (EFFUSION, U, ""), (ATELECTASIS, U, "")],
+    ),
+    (
+        "Near complete resolution of the left lower lobe consolidation.",
+        [(CONSOLIDATION, P, "left")],
+    ),
     ("Small left effusion, no pneumothorax.", [(EFFUSION, P, "left"), (PTX, A, "")]),
     ("No pneumothorax, small left effusion.", [(PTX, A, ""), (EFFUSION, P, "left")]),
     (
