@@ -261,10 +261,10 @@ def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
     raw_one, raw_other = one.get_item(tag), other.get_item(tag)
     if isinstance(raw_one, RawDataElement) and isinstance(raw_other, RawDataElement):
         same_order = raw_one.is_little_endian == raw_other.is_little_endian
-        if same_order and _bytes(raw_one.value) == _bytes(raw_other.value):
-            return bool(one.original_character_set == other.original_character_set) or all(
-                byte < 0x80 for byte in raw_one.value or b""
-            )
+        same_set = one.original_character_set == other.original_character_set
+        # The quick way, for most elements; private ones lose their VR in Implicit VR, not their bytes.
+        if same_order and same_set and _bytes(raw_one.value) == _bytes(raw_other.value):
+            return True
     return _canonical(one, tag) == _canonical(other, tag)
 
 
