@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacs_ai.errors import ConfigError
+from pacs_ai.settings import (
+    DicomDestination,
+    Secret,
+    Settings,
+    load,
+    loads,
+    parse_duration,
+    parse_size,
+)
+
+SITE = "site: {name: Test, time_zone: Etc/UTC, use: research, responsible: tests}\n"
+PEERS = """
+peers:
+  pacs: {ae_titles: [PACS, PACS2], addresses: [192.0.2.1], host: 192.0.2.1, port: 104}
+  scanner: {ae_titles: [CT1], quiet: 5s}
+"""
+
+
+def _messages(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loads(text, file=Path("site.yaml"))
+    return [str(fault) for fault in caught.value.faults]
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_a_duration_is_a_number_and_its_unit(number: int, unit: str) -> None:
+    seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    assert parse_duration(f"{number}{unit}").total_seconds() == pytest.approx(number * seconds)
+
+
+@pytest.mark.parametrize("text", ["60", "s", "1 week", "-5s", ""])
+def test_a_duration_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="with its unit"):
+        parse_duration(text)
+
+
+def test_sizes_tell_powers_of_ten_from_powers_of_two() -> None:
+    assert (parse_size("50MB"), parse_size("2 GiB")) == (50_000_000, 2 * 2**30)
+
+
+def test_every_fault_is_reported_with_its_line() -> None:
+    text = SITE + "listener: {port: 0, ae_title: ''}\nidentity: relaxed\nfancy: true\n"
+    found = _messages(text)
+    assert len(found) == 4
+    assert sum(message.startswith("site.yaml:2:") for message in found) == 2
+    assert [message for message in found if message.startswith("site.yaml:3: identity")]
+    assert [message for message in found if message.startswith("site.yaml:4: fancy")]
+
+
+def test_a_key_that_stands_twice_is_a_fault() -> None:
+    assert _messages(SITE + "data: a\ndata: b\n") == ["site.yaml:3: data stands twice: keep one"]
+
+
+def test_what_is_not_yaml_is_a_fault_with_its_line() -> None:
+    (message,) = _messages(SITE + "peers: [\n")
+    assert message.startswith("site.yaml:")
+    assert "not YAML" in message
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="check --config"):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_whoever_is_not_listed_may_not_send() -> None:
+    settings = loads(SITE + PEERS)
+    assert settings.peer_of("PACS2", "192.0.2.1") == "pacs"
+    assert settings.peer_of("PACS2", "192.0.2.9") is None
+    assert settings.peer_of("OTHER", "192.0.2.1") is None
+    assert settings.peer_of("CT1", "127.0.0.1") == "scanner"
+    assert loads(SITE).peer_of("PACS", "127.0.0.1") is None
+
+
+def test_results_go_back_where_the_study_came_from() -> None:
+    settings = loads(SITE + PEERS + "delivery: origin\n")
+    assert settings.destinations_for("pacs") == ("pacs",)
+    destination = settings.destination("pacs")
+    assert isinstance(destination, DicomDestination)
+    assert (destination.host, destination.port, destination.ae_title) == ("192.0.2.1", 104, "PACS")
+    assert settings.destination("scanner") is None
+
+
+def test_delivery_to_nobody_is_a_fault() -> None:
+    assert [one for one in _messages(SITE + "delivery: [archive]\n") if "'archive'" in one]
+
+
+def test_the_quiet_period_is_the_peers_before_it_is_the_modalitys() -> None:
+    settings = loads(SITE + PEERS)
+    assert settings.quiet("CT", "scanner") == timedelta(seconds=5)
+    assert settings.quiet("CT", "pacs") == timedelta(seconds=120)
+    assert settings.quiet("XA", "pacs") == settings.defaults.quiet_other
+
+
+def test_an_open_address_needs_a_word_of_its_own() -> None:
+    assert [one for one in _messages(SITE + "listener: {host: 0.0.0.0}\n") if "loopback" in one]
+    open_to_all = "listener: {host: 0.0.0.0, unsafe_plain_network: true}\n"
+    assert loads(SITE + open_to_all).listener.port == 11112
+
+
+@pytest.mark.parametrize("url", ["http://models.example.org/score", "http://127.0.0.1.evil/score"])
+def test_a_model_is_asked_in_plain_text_only_on_loopback(url: str) -> None:
+    text = f"endpoints: {{a: {{kind: insight, url: '{url}', name: n, version: '1'}}}}\n"
+    assert [one for one in _messages(SITE + text) if "https://" in one]
+
+
+def test_a_key_never_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="never in this file"):
+        Secret.model_validate("hunter2")
+    key = tmp_path / "key"
+    key.write_text("hunter2\n")
+    key.chmod(0o644)
+    secret = Secret.model_validate(f"file:{key}")
+    with pytest.raises(ConfigError, match="chmod 600"):
+        secret.read()
+    key.chmod(0o600)
+    assert secret.read() == "hunter2"
+    assert "hunter2" not in f"{secret!r} {secret}"
+    monkeypatch.setenv("A_KEY", "s3")
+    assert Secret.model_validate("env:A_KEY").read() == "s3"
+    monkeypatch.delenv("A_KEY")
+    with pytest.raises(ConfigError, match="is empty"):
+        Secret.model_validate("env:A_KEY").read()
+
+
+def test_rules_are_handed_on_with_the_lines_they_stand_on() -> None:
+    settings = loads(SITE + "rules:\n  - name: a\n  - name: b\n", file=Path("site.yaml"))
+    source = settings.rules_source("rules")
+    assert source is not None
+    assert str(source.child(1).child("name").fault("x")) == "site.yaml:4: rules.1.name: x"
+    assert settings.rules_source("terms") is None
+
+
+def test_a_section_can_be_replaced_from_outside() -> None:
+    settings = loads(SITE, overrides={"listener": {"port": 4242}})
+    assert settings.listener.port == 4242
+
+
+def test_settings_do_not_change() -> None:
+    settings: Settings = loads(SITE)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.identity = "lenient"  # type: ignore[assignment,misc] # the point of the test
+
+
+@pytest.mark.parametrize("zone", ["Berlin", "", "../etc"])
+def test_a_time_zone_that_nobody_knows_is_a_fault(zone: str) -> None:
+    text = SITE.replace("Etc/UTC", f"'{zone}'")
+    assert [one for one in _messages(text) if "Europe/Berlin" in one]
