@@ -52,6 +52,9 @@ _PLUGINS = {
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
 }
+_KEEP_BITS: dict[str, Any] = {"correct_unused_bits": False}
+"""What stands in unused bits is looked at here, not silently shifted away."""
+
 _DECODER_ERRORS = (ValueError, RuntimeError, AttributeError, NotImplementedError, OSError, KeyError)
 
 
@@ -220,7 +223,8 @@ def _encapsulated(instance: Instance, dataset: Dataset) -> NDArray[Any]:
             f"{named(instance)} is JPEG Baseline with BitsAllocated other than 8: "
             "send it without compression"
         )
-    return _decoded(instance, dataset, plugin=_PLUGINS[syntax])
+    values = _decoded(instance, dataset, plugin=_PLUGINS[syntax])
+    return _without_unused_bits(instance, values) if syntax == RLELossless else values
 
 
 def _check_codestream(instance: Instance, dataset: Dataset) -> None:
@@ -245,7 +249,7 @@ def _check_codestream(instance: Instance, dataset: Dataset) -> None:
 def _decoded(instance: Instance, dataset: Dataset, *, plugin: str) -> NDArray[Any]:
     try:
         decoder = get_decoder(UID(instance.transfer_syntax_uid))
-        values, _ = decoder.as_array(dataset, raw=True, decoding_plugin=plugin)
+        values, _ = decoder.as_array(dataset, raw=True, decoding_plugin=plugin, **_KEEP_BITS)
     except _DECODER_ERRORS as error:
         raise _undecodable(instance, error) from error
     return values

@@ -85,7 +85,7 @@ def _read(data: bytes, volume: Volume) -> Any:
         return _Nifti1Image.from_bytes(data)
     except (zlib.error, nibabel.filebasedimages.ImageFileError, ValueError, OSError) as error:
         raise PixelError("what came back is not a NIfTI-1 file") from error
-    except nibabel.spatialimages.HeaderDataError as error:
+    except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
         raise PixelError("the NIfTI file that came back has a broken header") from error
 
 

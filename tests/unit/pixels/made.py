@@ -1,0 +1,85 @@
+"""Instances made for tests: written to disk and read back, as the spool holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, ExplicitVRLittleEndian
+
+from pacs_ai.study import Instance, read_instance
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+
+
+def written(folder: Path, dataset: Dataset, *, syntax: str = ExplicitVRLittleEndian) -> Instance:
+    """Write a data set and read it back as the gateway does."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    path = folder / f"{dataset.SOPInstanceUID}.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return read_instance(path, digest="")
+
+
+def grey(pixels: NDArray[Any], *, uid: str, **elements: Any) -> Dataset:
+    """Return a grey image's data set; elements replace or, as None, remove."""
+    dataset = Dataset()
+    dataset.SOPInstanceUID, dataset.SOPClassUID = uid, ComputedRadiographyImageStorage
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.1", "2.25.2"
+    dataset.Modality = "CR"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    bits = pixels.dtype.itemsize * 8
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
+    dataset.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
+    raw = pixels.tobytes()
+    dataset.PixelData = raw + b"\0" * (len(raw) % 2)
+    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    for keyword, value in elements.items():
+        if value is None:
+            dataset.pop(keyword, None)
+        else:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+def image(folder: Path, pixels: NDArray[Any], *, uid: str = "2.25.10", **elements: Any) -> Instance:
+    """Return a projection image."""
+    return written(folder, grey(pixels, uid=uid, **elements))
+
+
+def slices(
+    folder: Path,
+    volume: NDArray[Any],
+    *,
+    orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
+    origin: Sequence[float] = (-100.0, -50.0, 20.0),
+    step: Sequence[float] = (0.0, 0.0, 2.0),
+    spacing: Sequence[float] = (0.7, 0.8),
+    changes: dict[int, dict[str, Any]] | None = None,
+    **elements: Any,
+) -> list[Instance]:
+    """Return a CT Series of an array (slices, Rows, Columns); changes are for single slices."""
+    made = []
+    for index, plane in enumerate(volume):
+        position = [float(o + index * s) for o, s in zip(origin, step, strict=True)]
+        values: dict[str, Any] = {
+            "SOPClassUID": CTImageStorage,
+            "Modality": "CT",
+            "FrameOfReferenceUID": "2.25.3",
+            "ImageOrientationPatient": list(orientation),
+            "ImagePositionPatient": position,
+            "PixelSpacing": list(spacing),
+            "RescaleSlope": 1,
+            "RescaleIntercept": -1024,
+            **elements,
+            **(changes or {}).get(index, {}),
+        }
+        made.append(written(folder, grey(plane, uid=f"2.25.{100 + index}", **values)))
+    return made

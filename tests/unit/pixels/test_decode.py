@@ -1,0 +1,182 @@
+"""Stored values: what is decoded is exact, what is not is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from pacs_ai.errors import PixelError
+from pacs_ai.pixels import decode
+from pacs_ai.pixels.decode import stored_values
+from pacs_ai.study import Instance, read_instance
+from tests.unit.pixels.made import SHARED, grey, image, written
+
+SYNTAXES = SHARED / "syntaxes"
+PIXELS = np.arange(12, dtype=np.uint16).reshape(3, 4) * 100
+
+
+def shared(name: str) -> Instance:
+    (path,) = SYNTAXES.glob(f"*{name}*")
+    return read_instance(path, digest="")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["BigEndianExplicit", "DeflatedExplicit", "JPEG2000LosslessOnly", "RLELossless"],
+)
+def test_lossless_encodings_of_one_image_decode_to_the_same_values(name: str) -> None:
+    values = stored_values(shared(name))
+    reference = stored_values(shared("DeflatedExplicit"))
+    assert values.dtype == np.int16
+    assert values.min() == -2000  # the padding that the header of this CT has outside its circle
+    np.testing.assert_array_equal(values, reference)
+
+
+def test_lossy_jpeg_2000_stays_near_the_lossless_values() -> None:
+    lossy = stored_values(shared("JPEG2000TransferSyntax")).astype(int)
+    exact = stored_values(shared("DeflatedExplicit")).astype(int)
+    difference = np.abs(lossy - exact)
+    assert 0 < difference.max() < 50
+
+
+def test_jpeg_baseline_of_eight_bits_is_decoded() -> None:
+    values = stored_values(shared("JPEGProcess1Transfer"))
+    assert values.shape == (512, 512)
+    assert values.dtype == np.uint8
+    assert values.std() > 10
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "JPEGLSLossless",
+        "JPEGLSLossyTransfer",
+        "JPEGProcess10_12",
+        "JPEGProcess14SV1",
+        "JPEGProcess14Transfer",
+        "JPEGProcess2_4",
+    ],
+)
+def test_other_transfer_syntax_is_refused_by_its_name(name: str) -> None:
+    instance = shared(name)
+    with pytest.raises(PixelError, match="is not decoded") as caught:
+        stored_values(instance)
+    assert pydicom.uid.UID(instance.transfer_syntax_uid).name in str(caught.value)
+    assert instance.SOPInstanceUID in str(caught.value)
+
+
+def test_native_values_come_back_as_they_were_written(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(stored_values(image(tmp_path, PIXELS)), PIXELS)
+
+
+def test_odd_number_of_bytes_with_its_padding_byte_is_read(tmp_path: Path) -> None:
+    odd = np.arange(15, dtype=np.uint8).reshape(3, 5)
+    np.testing.assert_array_equal(stored_values(image(tmp_path, odd)), odd)
+
+
+def test_big_endian_signed_values_are_right(tmp_path: Path) -> None:
+    signed = np.array([[-5, 300], [-1024, 7]], np.int16)
+    dataset = grey(signed.astype(">i2"), uid="2.25.11", PixelRepresentation=1)
+    instance = written(tmp_path, dataset, syntax=ExplicitVRBigEndian)
+    np.testing.assert_array_equal(stored_values(instance), signed)
+
+
+@pytest.mark.parametrize("cut", [-2, 2, 24])
+def test_pixel_data_of_another_length_than_the_header_says_is_refused(
+    tmp_path: Path, cut: int
+) -> None:
+    raw = PIXELS.tobytes()
+    data = raw + bytes(cut) if cut > 0 else raw[:cut]
+    instance = image(tmp_path, PIXELS, PixelData=data)
+    with pytest.raises(PixelError, match=r"Instance 2\.25\.10 has \d+ bytes of PixelData.* say 24"):
+        stored_values(instance)
+
+
+def test_size_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = image(tmp_path, PIXELS, Rows=65535, Columns=65535)
+    monkeypatch.setattr(decode, "_read", lambda _: pytest.fail("the file was read"))
+    with pytest.raises(PixelError, match="more than the limit"):
+        stored_values(instance)
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "RGB"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"NumberOfFrames": 3}, "NumberOfFrames"),
+        ({"Rows": None}, "no single value of Rows"),
+        ({"Rows": 0}, "Rows 0"),
+        ({"BitsStored": 17}, "BitsStored 17"),
+        ({"BitsAllocated": 12}, "BitsAllocated 12"),
+        ({"HighBit": 11}, "HighBit 11"),
+        ({"PixelData": None}, "no PixelData"),
+    ],
+)
+def test_header_that_is_not_a_grey_image_is_refused_naming_the_element(
+    tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(PixelError, match=reason) as caught:
+        stored_values(image(tmp_path, PIXELS, **elements))
+    assert "2.25.10" in str(caught.value)
+
+
+def test_values_beyond_bits_stored_are_refused(tmp_path: Path) -> None:
+    instance = image(tmp_path, PIXELS * 50, BitsStored=12, HighBit=11)
+    with pytest.raises(PixelError, match="BitsStored 12"):
+        stored_values(instance)
+
+
+def test_overlay_in_the_unused_bits_is_taken_out(tmp_path: Path) -> None:
+    dataset = grey(PIXELS | 0x8000, uid="2.25.12", BitsStored=12, HighBit=11)
+    dataset.add_new(0x60000100, "US", 16)
+    dataset.add_new(0x60000102, "US", 15)
+    np.testing.assert_array_equal(stored_values(written(tmp_path, dataset)), PIXELS)
+
+
+def test_signed_values_of_fewer_bits_keep_their_sign(tmp_path: Path) -> None:
+    signed = np.array([[-5, 300], [-1024, 7]], np.int16)
+    instance = image(tmp_path, signed, BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(stored_values(instance), signed)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGBaseline8Bit, RLELossless])
+def test_broken_compressed_frame_is_refused_without_the_decoder_s_words(
+    tmp_path: Path, syntax: str
+) -> None:
+    eight = np.zeros((4, 4), np.uint8)
+    dataset = grey(eight, uid="2.25.13", PixelData=encapsulate([b"\xff\xd8 SECRET^NAME nonsense"]))
+    dataset["PixelData"].is_undefined_length = True
+    with pytest.raises(PixelError, match="cannot be decoded as") as caught:
+        stored_values(written(tmp_path, dataset, syntax=syntax))
+    assert "SECRET" not in str(caught.value)
+
+
+def test_compressed_frame_of_another_size_than_the_header_is_refused(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(next(SYNTAXES.glob("*JPEG2000LosslessOnly*")))
+    dataset.Rows = 256
+    dataset.save_as(tmp_path / "other.dcm")
+    with pytest.raises(PixelError, match="its Rows and Columns contradict"):
+        stored_values(read_instance(tmp_path / "other.dcm", digest=""))
+
+
+def test_header_that_claims_gigabytes_is_refused() -> None:
+    path = SHARED / "malformed" / "2026-05-26-oob-monochrome-65535.dcm"
+    with pytest.raises(PixelError, match="more than the limit"):
+        stored_values(read_instance(path, digest=""))
+
+
+def test_truncated_real_file_is_refused() -> None:
+    path = get_testdata_file("MR_truncated.dcm")
+    assert path is not None
+    with pytest.raises(PixelError, match="bytes of PixelData"):
+        stored_values(read_instance(Path(str(path)), digest=""))

@@ -1,0 +1,76 @@
+"""Turn and Placement: whatever goes to a model comes back to where it was."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacs_ai.pixels.placement import Placement, Turn
+
+TURNS = [Turn(5, 7, *flags) for flags in itertools.product((False, True), repeat=3)]
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=str)
+def test_a_turn_and_its_way_back_change_nothing(turn: Turn) -> None:
+    stored = np.arange(35).reshape(5, 7)
+    displayed = turn.apply(stored)
+    assert displayed.shape == turn.displayed
+    np.testing.assert_array_equal(turn.undo(displayed), stored)
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=str)
+def test_a_point_comes_back_to_its_own_pixel(turn: Turn) -> None:
+    stored = np.arange(35).reshape(5, 7)
+    displayed = turn.apply(stored)
+    for row, column in itertools.product(*map(range, displayed.shape)):
+        x, y = turn.undo_point(column + 0.5, row + 0.5)
+        assert stored[int(y), int(x)] == displayed[row, column]
+
+
+@given(rows=st.integers(1, 90), columns=st.integers(1, 90))
+def test_padding_is_centred_and_complete_for_any_size(rows: int, columns: int) -> None:
+    placement = Placement(rows, columns, max(rows, columns))
+    image = np.full((rows, columns), 200, np.uint8)
+    square = placement.apply(image)
+    assert square.shape == (placement.side, placement.side)
+    assert int((square == 200).sum()) == rows * columns
+    below = placement.side - rows - placement.top
+    beside = placement.side - columns - placement.left
+    assert 0 <= below - placement.top <= 1
+    assert 0 <= beside - placement.left <= 1
+    np.testing.assert_array_equal(placement.undo(square), image.astype(np.float32))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2128, 2000), (301, 440), (440, 301), (997, 1024)])
+def test_a_mask_comes_back_through_resizing_onto_the_same_pixels(rows: int, columns: int) -> None:
+    placement = Placement(rows, columns, 1024)
+    mask = np.zeros((rows, columns), bool)
+    mask[rows // 7 : rows // 3, columns // 5 : columns // 2] = True
+    back = placement.undo(placement.apply(mask.astype(np.uint8) * 255)) > 127.5
+    union = (mask | back).sum()
+    assert (mask & back).sum() / union > 0.99
+    centre = [axis.mean() for axis in np.nonzero(mask)]
+    assert np.allclose(centre, [axis.mean() for axis in np.nonzero(back)], atol=0.3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2001, 1500), (301, 440)])
+def test_a_point_of_the_square_comes_back_to_the_image(rows: int, columns: int) -> None:
+    placement = Placement(rows, columns, 1024)
+    image = np.zeros((rows, columns), np.uint8)
+    image[rows // 3 : rows // 3 + 9, columns // 4 : columns // 4 + 9] = 255
+    square = placement.apply(image).astype(float)
+    y, x = (float((square * grid).sum() / square.sum()) + 0.5 for grid in np.indices(square.shape))
+    back = placement.undo_point(x, y)
+    assert back == pytest.approx((columns // 4 + 4.5, rows // 3 + 4.5), abs=0.2)
+
+
+def test_an_array_of_another_shape_does_not_pass() -> None:
+    placement = Placement(3, 5, 8)
+    with pytest.raises(ValueError, match="belongs here"):
+        placement.apply(np.zeros((5, 3), np.uint8))
+    with pytest.raises(ValueError, match="belongs here"):
+        placement.undo(np.zeros((5, 5), np.float32))
