@@ -189,7 +189,7 @@ def _columns(work: Encoding) -> tuple[list[_Line], list[_Line]]:
     for entry in work.entries:
         right += _outcome(entry)
     notes = [str(one) for entry in work.entries for one in entry.parameters.get("notes", ())]
-    notes += identity_of(work.study.header).notes
+    notes += identity_of(work.study.instances[0]).notes
     if notes:
         right.append(_Line("Notes", heading=True))
         right += [_Line(note) for note in dict.fromkeys(notes)]

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from pacs_ai.encoding import ENCODERS, Encoding, Stamp
-from pacs_ai.encoding.identity import identity_of, valid, zone_of
+from pacs_ai.encoding.identity import Identity, identity_of, valid, zone_of
 from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound
 from pacs_ai.study import Instance
 from pacs_ai.terms import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code
@@ -157,8 +158,7 @@ def finish(dataset: Dataset, work: Encoding, place: Place, content: str) -> Data
     Dataset
         The same object, ready to be written with ``enforce_file_format=True``.
     """
-    header = work.study.header
-    identity = identity_of(header)
+    identity = identity_of(work.study.instances[0])
     identity.copy_to(dataset)
     dataset.SOPInstanceUID = place.instance_uid(work.stamp)
     dataset.SeriesInstanceUID = place.series_uid(work.stamp)
@@ -175,9 +175,11 @@ def finish(dataset: Dataset, work: Encoding, place: Place, content: str) -> Data
         _contribution(work, model, identity.notes) for model in models_of(work.entries)
     ]
     _identify_private_scheme(dataset)
-    _choose_character_set(dataset, identity.elements)
+    if "PixelData" in dataset:
+        dataset["PixelData"].VR = "OB"  # eight bits or fewer (PS3.5 A.2)
     dataset.preamble = b"\0" * 128
     dataset.file_meta = _file_meta(dataset)
+    _choose_character_set(dataset, identity)
     return dataset
 
 
@@ -270,19 +272,24 @@ def _identify_private_scheme(dataset: Dataset) -> None:
         dataset.CodingSchemeIdentificationSequence = [item]
 
 
-def _choose_character_set(dataset: Dataset, source: Dataset) -> None:
+def _choose_character_set(dataset: Dataset, identity: Identity) -> None:
     """Keep the source's character set, and so the bytes of its names, where our text allows it.
 
     Our text is ASCII but for what a model or a site wrote. Only then all of it becomes UTF-8.
     """
-    copied = {element.tag for element in source}
-    ours = (element for element in dataset if element.tag not in copied)
-    if all(_text(element).isascii() for top in ours for element in _walk_element(top)):
-        dataset.pop("SpecificCharacterSet", None)
-        if "SpecificCharacterSet" in source:
-            dataset.SpecificCharacterSet = source.SpecificCharacterSet
+    source = identity.elements
+    ours = (element for element in dataset if element.tag not in source)
+    if not all(_text(element).isascii() for top in ours for element in _walk_element(top)):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
         return
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.pop("SpecificCharacterSet", None)
+    if "SpecificCharacterSet" in source:
+        dataset.SpecificCharacterSet = source.SpecificCharacterSet
+    identity.copy_encoded_to(dataset)
+    # pydicom writes encoded elements as they are only where nothing is to be encoded anew.
+    stated = dataset.get("SpecificCharacterSet")
+    charset = convert_encodings(stated) if stated else None
+    dataset.set_original_encoding(False, True, charset)  # noqa: FBT003 - explicit VR, little endian
 
 
 def _text(element: DataElement) -> str:

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
+import pydicom
 from pydicom.config import RAISE
 from pydicom.datadict import keyword_dict
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
@@ -75,11 +76,14 @@ class Identity:
     elements : Dataset
         Specific Character Set, Study Instance UID and the elements of :data:`TYPE_2` and
         :data:`TYPE_3`, values as in the source.
+    encoded : tuple of RawDataElement
+        The text elements among them, byte for byte as they came.
     notes : tuple of str
         One sentence for each source element that could not be copied; keywords only, no values.
     """
 
     elements: Dataset = field(repr=False)
+    encoded: tuple[RawDataElement, ...] = field(repr=False)
     notes: tuple[str, ...]
 
     def copy_to(self, dataset: Dataset) -> None:
@@ -88,20 +92,29 @@ class Identity:
             if element.keyword != "SpecificCharacterSet":
                 dataset[element.tag] = copy.deepcopy(element)
 
+    def copy_encoded_to(self, dataset: Dataset) -> None:
+        """Write the text elements byte for byte into an object of the source's character set.
 
-def identity_of(header: Dataset) -> Identity:
-    """Read patient and Study from a source header.
+        Decoding a name and encoding it again loses letters in some character sets.
+        """
+        for element in self.encoded:
+            dataset[element.tag] = element
+
+
+def identity_of(instance: Instance) -> Identity:
+    """Read patient and Study from a source Instance.
 
     Parameters
     ----------
-    header : Dataset
-        Header of a source Instance; not changed.
+    instance : Instance
+        Its header is not changed; the bytes of names are read from its file.
 
     Raises
     ------
     EncodingError
         When the source has no Study Instance UID: a result would belong to no Study.
     """
+    header = instance.header
     elements = Dataset()
     notes: list[str] = []
     charset = valid(header, "SpecificCharacterSet")
@@ -122,7 +135,25 @@ def identity_of(header: Dataset) -> Identity:
             elements.add(copy.deepcopy(element))
         elif keyword in TYPE_2:
             setattr(elements, keyword, None)
-    return Identity(elements, tuple(notes))
+    return Identity(elements, _encoded(instance, elements), tuple(notes))
+
+
+def _encoded(instance: Instance, elements: Dataset) -> tuple[RawDataElement, ...]:
+    wanted = [
+        element.tag
+        for element in elements
+        if element.VR not in ("SQ", "US") and not element.is_empty
+    ]
+    source = pydicom.dcmread(instance.path, stop_before_pixels=True, specific_tags=wanted)
+    found: list[RawDataElement] = []
+    for tag in wanted:
+        element = source.get_item(tag)
+        if isinstance(element, RawDataElement) and element.value:
+            value = element.value
+            if len(value) % 2:
+                value += b"\0" if elements[tag].VR == "UI" else b" "
+            found.append(element._replace(VR=elements[tag].VR, value=value, length=len(value)))
+    return tuple(found)
 
 
 def valid(header: Dataset, keyword: str) -> DataElement | None:

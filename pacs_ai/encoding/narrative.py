@@ -81,7 +81,7 @@ def banner(entry: JobResults) -> str:
 
 
 def _encode(work: Encoding, entry: JobResults, narrative: Narrative, place: Place) -> Dataset:
-    identity = identity_of(work.study.header)
+    identity = identity_of(work.study.instances[0])
     uids = tuple(dict.fromkeys((*narrative.sources, *entry.sources)))
     sources = [light_source(work.study.instance(uid)) for uid in uids]
     root = hd.sr.ContainerContentItem(_code(TITLE), template_id="2000")
@@ -117,7 +117,7 @@ def _encode(work: Encoding, entry: JobResults, narrative: Narrative, place: Plac
 
 def _findings(work: Encoding, entry: JobResults, narrative: Narrative) -> list[str]:
     notes = [str(note) for note in entry.parameters.get("notes", ())]
-    notes += identity_of(work.study.header).notes
+    notes += identity_of(work.study.instances[0]).notes
     said = [banner(entry), *lines(entry, narrative)]
     return said + [f"{DRAFT}: note: {note}" for note in notes]
 

@@ -318,7 +318,7 @@ class _Content:
         if not self.groups:
             return
         words = [str(note) for note in self.entry.parameters.get("notes", ())]
-        words += identity_of(self.work.study.header).notes
+        words += identity_of(self.work.study.instances[0]).notes
         if self._flagged_nothing():
             words.insert(0, no_finding(self.entry.model))
         for text in words:
@@ -331,7 +331,7 @@ def _unit(unit: str) -> PydicomCode:
 
 def _document(content: _Content, place: Place) -> Dataset:
     work, entry = content.work, content.entry
-    identity = identity_of(work.study.header)
+    identity = identity_of(work.study.instances[0])
     sources = list(content.sources.values())
     report = hd.sr.MeasurementReport(
         observation_context=observation_context(work.stamp),

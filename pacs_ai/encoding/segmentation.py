@@ -115,8 +115,28 @@ def _encode(
         orientation = valid(instances[0].header, "PatientOrientation")
         dataset.PatientOrientation = None if orientation is None else orientation.value
     dataset.BurnedInAnnotation = "NO"
+    _refer_to_used(dataset)
     mark_lossy(dataset, instances)
+    dataset["PixelData"].VR = "OB"  # PS3.5 A.2: either, at one bit; nobody else would choose
     return finish(dataset, work, place, KIND)
+
+
+def _refer_to_used(dataset: Dataset) -> None:
+    """Keep only references to Instances that a frame comes from; highdicom lists every source."""
+    used = {
+        str(source.ReferencedSOPInstanceUID)
+        for frame in dataset.PerFrameFunctionalGroupsSequence
+        for derivation in frame.DerivationImageSequence
+        for source in derivation.SourceImageSequence
+    }
+    for series in dataset.ReferencedSeriesSequence:
+        series.ReferencedInstanceSequence = _used(series.ReferencedInstanceSequence, used)
+    if "SourceImageSequence" in dataset:
+        dataset.SourceImageSequence = _used(dataset.SourceImageSequence, used)
+
+
+def _used(items: Sequence[Dataset], used: set[str]) -> list[Dataset]:
+    return [item for item in items if str(item.ReferencedSOPInstanceUID) in used]
 
 
 def _pixels(masks: tuple[Segmentation, ...], sources: Sequence[Dataset]) -> NDArray[np.uint8]:

@@ -17,7 +17,20 @@ from pydicom.uid import (
 )
 
 from pacs_ai.encoding import Encoding, Stamp
-from pacs_ai.results import Done, JobResults, ModelIdentity, Outcome, Result
+from pacs_ai.results import (
+    Assertion,
+    Box,
+    Done,
+    Finding,
+    JobResults,
+    Measurement,
+    ModelIdentity,
+    Narrative,
+    Outcome,
+    Result,
+    Segmentation,
+    Sentence,
+)
 from pacs_ai.study import Instance, Study, read_instance
 from pacs_ai.uids import derived_uid
 
@@ -192,3 +205,26 @@ def to_bytes(dataset: Dataset) -> bytes:
     target = BytesIO()
     dataset.save_as(target, enforce_file_format=True)
     return target.getvalue()
+
+
+def square(shape: tuple[int, ...], *, low: float = 0.2, high: float = 0.6) -> NDArray[np.bool_]:
+    """Return a mask of a block between two shares of each side."""
+    mask = np.zeros(shape, np.bool_)
+    mask[tuple(slice(round(low * one), max(round(high * one), 1)) for one in shape)] = True
+    return mask
+
+
+def everything(folder: Path) -> Encoding:
+    """Return work that makes one object of every kind: one reference model, not production."""
+    instance = radiograph(folder)
+    uid = instance.SOPInstanceUID
+    results = (
+        Segmentation("left lung", square((60, 50), low=0.5, high=0.8), (uid,), "left lung"),
+        Segmentation("right lung", square((60, 50), low=0.1, high=0.4), (uid,), "right lung"),
+        Finding("lung opacity", Assertion.PRESENT, (uid,), (Box(uid, 4, 5, 12.5, 20),), "right"),
+        Finding("pneumothorax", Assertion.ABSENT, (uid,)),
+        Measurement("cardiothoracic ratio", 0.47, "1", (uid,), "heart over thorax"),
+        Narrative((Sentence("There is an opacity."),), (uid,)),
+    )
+    one = entry(*results, model=REFERENCE, kind="cxrreport", sources=[uid])
+    return encoding(study([instance]), one, production=False)

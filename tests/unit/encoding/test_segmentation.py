@@ -1,0 +1,258 @@
+"""A mask that was found is the mask that is written: voxel for voxel, on its source's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from pacs_ai.encoding import ENCODERS, Encoding
+from pacs_ai.errors import EncodingError
+from pacs_ai.results import Embedding, JobResults, NothingFound, NotSuitable, Segmentation
+from pacs_ai.study import Instance, read_instance
+from tests.unit.encoding import sources as make
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+
+
+def encode(instances: tuple[Instance, ...], *masks: Segmentation, **changes: str) -> Dataset:
+    (dataset,) = ENCODERS["segmentation"](work(instances, *masks, **changes))
+    return pydicom.dcmread(BytesIO(make.to_bytes(dataset)))
+
+
+def work(instances: tuple[Instance, ...], *masks: Segmentation, **changes: str) -> Encoding:
+    uids = [one.SOPInstanceUID for one in instances]
+    return make.encoding(make.study(instances), make.entry(*masks, sources=uids), **changes)
+
+
+def mask_of(
+    instances: tuple[Instance, ...], array: NDArray[np.bool_], label: str = "left lung"
+) -> Segmentation:
+    return Segmentation(label, array, tuple(one.SOPInstanceUID for one in instances), f"{label} in")
+
+
+def frames(dataset: Dataset) -> NDArray[np.bool_]:
+    """Unpack the frames as PS3.5 8.1.1 says: bits without padding between frames."""
+    shape = (int(dataset.NumberOfFrames), dataset.Rows, dataset.Columns)
+    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+    assert len(dataset.PixelData) == (int(np.prod(shape)) + 15) // 16 * 2
+    return bits[: int(np.prod(shape))].reshape(shape).astype(bool)
+
+
+def decoded(dataset: Dataset, number: int, uids: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return a segment on the grid of its sources, each frame by the Instance it comes from."""
+    whole = np.zeros((len(uids), dataset.Rows, dataset.Columns), np.bool_)
+    for frame, group in zip(frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        identified = group if "SegmentIdentificationSequence" in group else shared
+        if identified.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number:
+            (source,) = group.DerivationImageSequence[0].SourceImageSequence
+            whole[uids.index(source.ReferencedSOPInstanceUID)] |= frame
+    return whole
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> tuple[Instance, ...]:
+    return make.volume(tmp_path, shape=(6, 20, 29))
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> tuple[Instance, ...]:
+    return (make.radiograph(tmp_path, shape=(61, 51)),)
+
+
+def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random(shape) > 0.7
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["along the normal", "against it"])
+def test_overlapping_masks_come_back_voxel_for_voxel(
+    scan: tuple[Instance, ...], order: int
+) -> None:
+    instances = scan[::order]
+    masks = [noise((6, 20, 29), seed) for seed in (1, 2)]
+    dataset = encode(
+        instances,
+        mask_of(instances, masks[0]),
+        mask_of(instances, masks[1], "right lung"),
+    )
+    assert dataset.SegmentsOverlap == "YES"
+    uids = tuple(one.SOPInstanceUID for one in instances)
+    for number, mask in enumerate(masks, 1):
+        assert (decoded(dataset, number, uids) == mask).all()
+
+
+def test_masks_that_do_not_overlap_come_back_too(scan: tuple[Instance, ...]) -> None:
+    one = noise((6, 20, 29), 1)
+    other = noise((6, 20, 29), 2) & ~one
+    dataset = encode(scan, mask_of(scan, one), mask_of(scan, other, "heart"))
+    uids = tuple(instance.SOPInstanceUID for instance in scan)
+    assert dataset.SegmentsOverlap == "NO"
+    assert (decoded(dataset, 1, uids) == one).all()
+    assert (decoded(dataset, 2, uids) == other).all()
+
+
+def test_a_radiograph_s_mask_of_odd_width_comes_back(film: tuple[Instance, ...]) -> None:
+    mask = noise((61, 51), 3)
+    dataset = encode(film, mask_of(film, mask))
+    assert (frames(dataset)[0] == mask).all()
+
+
+def test_frames_lie_where_their_slices_lie(scan: tuple[Instance, ...]) -> None:
+    mask = np.zeros((6, 20, 29), np.bool_)
+    mask[2, 5, 7] = True
+    mask[4, 5, 7] = True
+    dataset = encode(scan, mask_of(scan, mask))
+    assert dataset.FrameOfReferenceUID == scan[0].header.FrameOfReferenceUID
+    written = [
+        list(group.PlanePositionSequence[0].ImagePositionPatient)
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert written == [list(scan[index].header.ImagePositionPatient) for index in (2, 4)]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    assert shared.PixelMeasuresSequence[0].PixelSpacing == scan[0].header.PixelSpacing
+    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    assert orientation == scan[0].header.ImageOrientationPatient
+
+
+def test_references_name_exactly_the_slices_that_have_a_mask(scan: tuple[Instance, ...]) -> None:
+    mask = np.zeros((6, 20, 29), np.bool_)
+    mask[1:3, 4, 4] = True
+    dataset = encode(scan, mask_of(scan, mask))
+    (series,) = dataset.ReferencedSeriesSequence
+    named = {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence}
+    assert named == {scan[1].SOPInstanceUID, scan[2].SOPInstanceUID}
+    assert series.SeriesInstanceUID == scan[0].SeriesInstanceUID
+
+
+def test_without_a_frame_of_reference_the_derivation_says_where(
+    film: tuple[Instance, ...],
+) -> None:
+    dataset = encode(film, mask_of(film, noise((61, 51), 1)))
+    assert "FrameOfReferenceUID" not in dataset
+    assert (dataset.Rows, dataset.Columns) == (61, 51)
+    assert list(dataset.PatientOrientation) == ["L", "F"]
+    (derivation,) = dataset.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence
+    assert derivation.DerivationCodeSequence[0].CodeValue == "113076"
+    source = derivation.SourceImageSequence[0]
+    assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+    assert source.ReferencedSOPInstanceUID == film[0].SOPInstanceUID
+
+
+def test_an_orientation_the_source_does_not_state_stays_empty(tmp_path: Path) -> None:
+    film = (make.radiograph(tmp_path, PatientOrientation=None),)
+    dataset = encode(film, mask_of(film, make.square((60, 50))))
+    assert "PatientOrientation" in dataset
+    assert not dataset.PatientOrientation
+
+
+def test_a_radiograph_with_a_frame_of_reference_and_no_plane_has_none(tmp_path: Path) -> None:
+    film = (make.radiograph(tmp_path, FrameOfReferenceUID="1.2.3"),)
+    dataset = encode(film, mask_of(film, make.square((60, 50))))
+    assert "FrameOfReferenceUID" not in dataset
+
+
+def test_segments_carry_code_side_colour_and_algorithm(film: tuple[Instance, ...]) -> None:
+    dataset = encode(
+        film,
+        mask_of(film, make.square((61, 51))),
+        mask_of(film, make.square((61, 51), low=0.7, high=0.9), "lung opacity"),
+    )
+    lung, opacity = dataset.SegmentSequence
+    assert [lung.SegmentNumber, opacity.SegmentNumber] == [1, 2]
+    (kind,) = lung.SegmentedPropertyTypeCodeSequence
+    assert kind.CodeValue == "39607008"
+    assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert opacity.AnatomicRegionSequence[0].CodeMeaning == "Lung"
+    assert opacity.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "49755003"
+    colours = [tuple(one.RecommendedDisplayCIELabValue) for one in (lung, opacity)]
+    assert len(set(colours)) == 2
+    (algorithm,) = lung.SegmentationAlgorithmIdentificationSequence
+    assert lung.SegmentAlgorithmType == "AUTOMATIC"
+    assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == "123110"
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("MedImageParse", "5")
+    assert "left lung in" in algorithm.AlgorithmParameters
+
+
+def test_a_segmentation_says_that_nobody_verified_it(film: tuple[Instance, ...]) -> None:
+    mask = mask_of(film, make.square((61, 51)))
+    dataset = encode(film, mask)
+    assert dataset.ContentDescription == "AI, not verified"
+    assert dataset.ContentCreatorName == "PACS AI^"
+    entry = make.entry(mask, model=make.REFERENCE)
+    (reference,) = ENCODERS["segmentation"](make.encoding(make.study(film), entry))
+    assert reference.ContentDescription.endswith("reference model, not for clinical use")
+    assert "not for clinical use" in reference.SegmentSequence[0].SegmentAlgorithmName
+
+
+def test_an_empty_mask_makes_no_segment_and_no_object(film: tuple[Instance, ...]) -> None:
+    empty = mask_of(film, np.zeros((61, 51), np.bool_), "heart")
+    assert ENCODERS["segmentation"](work(film, empty)) == ()
+    dataset = encode(film, empty, mask_of(film, make.square((61, 51))))
+    assert [one.SegmentLabel for one in dataset.SegmentSequence] == ["Left lung"]
+
+
+def test_masks_on_different_sources_are_different_objects(tmp_path: Path) -> None:
+    films = tuple(make.radiograph(tmp_path, number=number) for number in (1, 2))
+    masks = [mask_of((film,), make.square((60, 50))) for film in films]
+    written = ENCODERS["segmentation"](work(films, *masks))
+    assert len(written) == 2
+    assert len({one.SOPInstanceUID for one in written}) == 2
+    assert len({one.SeriesInstanceUID for one in written}) == 2
+
+
+def _squeezed(array: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return array[:, :-1]
+
+
+def _turned(array: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return array.T
+
+
+@pytest.mark.parametrize("wrong", [_squeezed, _turned])
+def test_a_mask_that_is_not_on_the_native_grid_is_refused(
+    film: tuple[Instance, ...], wrong: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
+) -> None:
+    with pytest.raises(EncodingError, match="mask of left lung has shape"):
+        encode(film, mask_of(film, wrong(make.square((61, 51)))))
+
+
+def test_slices_of_another_frame_of_reference_are_refused(tmp_path: Path) -> None:
+    scan = make.volume(tmp_path)
+    scan[2].header.FrameOfReferenceUID = "1.2.3.4"
+    with pytest.raises(EncodingError, match="share one orientation"):
+        encode(scan, mask_of(scan, make.square((6, 20, 30))))
+
+
+def test_what_cannot_be_segmented_is_refused(film: tuple[Instance, ...]) -> None:
+    with pytest.raises(EncodingError, match="volume is not a thing that can be segmented"):
+        encode(film, mask_of(film, make.square((61, 51)), "volume"))
+
+
+def test_a_lossy_source_is_named() -> None:
+    film = (read_instance(DATA / "cxr/cr-pa-8bit-jpegbaseline-nih-siim.dcm", digest="0" * 64),)
+    shape = (int(film[0].header.Rows), int(film[0].header.Columns))
+    dataset = encode(film, mask_of(film, make.square(shape)))
+    assert dataset.LossyImageCompression == "01"
+    assert dataset.LossyImageCompressionMethod == "ISO_10918_1"
+    assert float(dataset.LossyImageCompressionRatio) >= 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        make.entry(outcome=NothingFound()),
+        make.entry(outcome=NotSuitable("no frontal image")),
+        make.entry(Embedding(np.ones(3, np.float32), "1.2", "r")),
+    ],
+)
+def test_where_there_is_no_mask_there_is_no_object(
+    film: tuple[Instance, ...], entry: JobResults
+) -> None:
+    assert ENCODERS["segmentation"](make.encoding(make.study(film), entry)) == ()
