@@ -23,6 +23,7 @@ from pacs_ai.errors import EncodingError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.intake import Context, Incoming
 from pacs_ai.ledger import Ledger, deliveries, work
+from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.work import Claimed, State
 from pacs_ai.records import Records
@@ -82,7 +83,7 @@ class Gateway:
             if attempt is None:
                 return False
             version, study, rows = self.records.version(attempt.claimed.subject)
-            routed = routing.route(study, self.rules)
+            routed = routing.route(study, self.rules, now=now())
             with attempt.commit() as connection:
                 commits.routed(connection, version, routed, rows, self.settings)
             failpoint("route.committed")

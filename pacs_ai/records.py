@@ -184,7 +184,7 @@ class Records:
 
     def page_encoding(self, version_id: str, *, asked_at: datetime) -> tuple[str, Encoding]:
         """Return a page's key and the work of the encoders that write once for a Study."""
-        version, study, _ = self.version(version_id)
+        _, study, _ = self.version(version_id)
         entries = self.entries(version_id)
         key = digest(
             [[entry.key, type(entry.outcome).__name__, _reason(entry.outcome)] for entry in entries]

@@ -357,12 +357,12 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.listener.host not in ("127.0.0.1", "::1", "localhost"):
-            if not self.listener.unsafe_plain_network:
-                raise ValueError(
-                    "listener.host is not loopback: set listener.unsafe_plain_network: true "
-                    "and keep the network between PACS and gateway closed"
-                )
+        loopback = self.listener.host in ("127.0.0.1", "::1", "localhost")
+        if not loopback and not self.listener.unsafe_plain_network:
+            raise ValueError(
+                "listener.host is not loopback: set listener.unsafe_plain_network: true "
+                "and keep the network between PACS and gateway closed"
+            )
         if isinstance(self.delivery, tuple):
             for name in self.delivery:
                 if name not in self.destinations and name not in self.peers:

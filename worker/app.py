@@ -48,7 +48,7 @@ class Face:
         """Carry out the best ready work of a queue, then ring for what is ready now."""
         gateway = self.gateway()
         if gateway.carry_out(queue):
-            for ready, hint in {name: one for name, one in gateway.ledger.due()}.items():
+            for ready, hint in dict(gateway.ledger.due()).items():
                 self.ring(ready, hint)
 
     def ring(self, queue: str, work_id: str) -> None:
@@ -81,6 +81,7 @@ def make_app(broker_url: str, settings: Settings) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -112,16 +113,13 @@ def run(settings: Settings, *, ready: Callable[[], None]) -> None:
 
         signals.worker_ready.connect(_on_ready, weak=False)
         stack.callback(bell.stop)
-        face.app.worker_main(
-            [
-                "worker",
-                "--pool=prefork",
-                f"--concurrency={settings.worker_processes}",
-                f"--queues={','.join(Gateway.queue_names(settings))}",
-                "--without-gossip",
-                "--without-mingle",
-                "--without-heartbeat",
-                "--loglevel=WARNING",
-                "--quiet",
-            ]
-        )
+        face.app.Worker(
+            pool_cls="prefork",
+            concurrency=settings.worker_processes,
+            queues=",".join(Gateway.queue_names(settings)),
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+            loglevel="WARNING",
+        ).start()

@@ -49,7 +49,7 @@ def private_broker(folder: Path) -> Iterator[str]:
         [_program(), *_arguments(folder, socket)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=die_with_parent,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
     )
     try:
         _wait(socket, process)

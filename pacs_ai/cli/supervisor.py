@@ -131,7 +131,7 @@ class Supervisor:
             stderr=errors,
             stdin=subprocess.DEVNULL,
             env=self._environment,
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
             start_new_session=True,
         )
         if errors is not None:

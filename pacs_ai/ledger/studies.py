@@ -409,8 +409,8 @@ def counts(connection: Connection, study: str) -> dict[str, int]:
     """Return how many Instances of a Study are held, by role."""
     table = tables.instances
     rows = connection.execute(
-        select(table.c.role, func.count())
+        select(table.c.role, func.count().label("number"))
         .where(table.c.study_instance_uid == study)
         .group_by(table.c.role)
     )
-    return {role: count for role, count in rows}
+    return {row.role: row.number for row in rows}

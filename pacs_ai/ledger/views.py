@@ -239,7 +239,7 @@ class Views:
         table = tables.work
         with self._database.read() as connection:
             states = connection.execute(
-                select(table.c.state, func.count()).group_by(table.c.state)
+                select(table.c.state, func.count().label("number")).group_by(table.c.state)
             ).all()
             paused = connection.scalars(
                 select(tables.switches.c.name).where(tables.switches.c.paused_at.is_not(None))
@@ -247,7 +247,7 @@ class Views:
             return {
                 "ledger": "answers",
                 "paused": sorted(paused),
-                "work": {state: count for state, count in states},
+                "work": {row.state: row.number for row in states},
             }
 
 

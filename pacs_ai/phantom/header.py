@@ -61,7 +61,7 @@ def instance(
     made.AccessionNumber = f"PH{identity[:10].upper()}"
     made.StudyID = identity[:8].upper()
     made.ReferringPhysicianName = ""
-    made.Manufacturer = "PACS AI"
+    made.Manufacturer = "PACS AI phantom"
     made.ManufacturerModelName = "Voxel phantom"
     made.DeviceSerialNumber = "1"
     made.SoftwareVersions = IMPLEMENTATION_VERSION_NAME

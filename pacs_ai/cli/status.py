@@ -1,0 +1,134 @@
+"""``pacs-ai status``, ``instances``, ``pause``, ``resume``, ``release``: asking and steering a gateway."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pacs_ai.ledger import Ledger
+from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.views import Views
+from pacs_ai.settings import Settings
+
+
+def print_status(
+    settings: Settings, study: str | None, accession: str | None, form: Literal["json", "text"]
+) -> int:
+    """Print where every Study stands, or the timelines of those asked for; 1 when none is found."""
+    database = _database(settings)
+    views = Views(database)
+    try:
+        if study is None and accession is None:
+            report: Any = {**views.health(), "studies": views.studies()}
+        else:
+            found = views.find(study=study, accession_number=accession)
+            if not found:
+                typer.echo(
+                    "no such Study is held: check the key, and the peer's send log", err=True
+                )
+                return 1
+            report = [views.timeline(uid) for uid in found]
+    finally:
+        database.close()
+    if form == "json":
+        typer.echo(json.dumps(report))
+    elif isinstance(report, list):
+        _print_timelines(report)
+    else:
+        _print_overview(report)
+    return 0
+
+
+def print_instances(settings: Settings, study: str | None) -> None:
+    """Print every Instance that is held, one a line, for reconciling with a PACS."""
+    database = _database(settings)
+    try:
+        for one in Views(database).instances(study):
+            typer.echo(f"{one['SOPInstanceUID']} {one['digest']} {one['role']} {one['state']}")
+    finally:
+        database.close()
+
+
+def set_switch(settings: Settings, name: str, wish: Literal["pause", "resume"]) -> str:
+    """Pause or resume delivery or routing; return what to tell."""
+    ledger = _ledger(settings)
+    try:
+        ledger.set_switch(name, actor=getpass.getuser(), paused=wish == "pause")
+    finally:
+        ledger.close()
+    if wish == "pause":
+        return f"{name} is paused; everything else goes on, and nothing is lost"
+    return f"{name} goes on"
+
+
+def release_study(settings: Settings, study: str) -> int:
+    """Let a Study's held and failed work start again; 1 when nothing of it is held."""
+    ledger = _ledger(settings)
+    try:
+        count = ledger.release(study, actor=getpass.getuser())
+    finally:
+        ledger.close()
+    typer.echo(f"{count} pieces of work start again" if count else "nothing of this Study is held")
+    return 0 if count else 1
+
+
+def _database(settings: Settings) -> Database:
+    database = Database(settings.ledger_url)
+    database.upgrade()
+    return database
+
+
+def _ledger(settings: Settings) -> Ledger:
+    ledger = Ledger(settings.ledger_url, settings.work)
+    ledger.database.upgrade()
+    return ledger
+
+
+def _print_overview(report: dict[str, Any]) -> None:
+    for name in report["paused"]:
+        typer.echo(f"PAUSED: {name} (pacs-ai resume {name})")
+    table = Table("Study", "from", "last Instance (UTC)", "Instances", "state", "why")
+    for study in report["studies"]:
+        count = ", ".join(f"{number} {role}" for role, number in study["instances"].items())
+        table.add_row(
+            study["StudyInstanceUID"],
+            study["peer"],
+            study["last_received"],
+            count,
+            study["state"],
+            study["reason"],
+        )
+    Console().print(table)
+
+
+def _print_timelines(timelines: list[dict[str, Any]]) -> None:
+    for one in timelines:
+        typer.echo(f"Study {one['StudyInstanceUID']} from {one['peer']}: {one['state']}")
+        typer.echo(f"  {one['reason']}")
+        for version in one["versions"]:
+            note = version["not_current"] or version["evidence"]
+            typer.echo(f"  version {version['number']} frozen {version['frozen']}: {note}")
+        for verdict in one["verdicts"]:
+            said = "yes" if verdict["matched"] else "no"
+            typer.echo(f"  rule {verdict['rule']}: {said}: {verdict['deciding']}")
+        for refusal in one["refusals"]:
+            typer.echo(f"  not suitable: {refusal['rule']}: {refusal['reason']}")
+        for job in one["jobs"]:
+            why = f": {job['reason']}" if job["reason"] else ""
+            typer.echo(f"  {job['model']} ({job['rule']}): {job['outcome']}{why}")
+        for delivery in one["deliveries"]:
+            last = delivery["receipts"][-1] if delivery["receipts"] else {}
+            detail = f" {last.get('detail', '')}".rstrip()
+            typer.echo(
+                f"  {delivery['kind']} to {delivery['destination']}: {delivery['state']}{detail}"
+            )
+        for item in one["workitems"]:
+            typer.echo(f"  Workitem {item['label']} {item['priority']}: {item['comments']}")
+        for event in one["events"]:
+            why = f": {event['reason']}" if event["reason"] else ""
+            typer.echo(f"  {event['at']} {event['kind']} by {event['actor']}{why}")
