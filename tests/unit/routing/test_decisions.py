@@ -292,3 +292,9 @@ def test_no_identity_of_the_patient_is_explained() -> None:
         for rules in (text, FAMILY):
             said = explain_text(routed(images, rules))
             assert not [word for word in ("ZEBRA", "4711", "1965", "1224") if word in said]
+
+
+def test_what_cannot_be_told_from_an_excluded_instance_is_excluded() -> None:
+    never = "never: [{age: {max: 1Y, unknown: not_suitable}, reason: no newborns}]\n"
+    assert not routed([radiograph(PatientAge=None)], never + CXR).jobs
+    assert routed([radiograph()], never + CXR).jobs
