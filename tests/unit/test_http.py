@@ -1,0 +1,156 @@
+"""Sessions: https or loopback, no redirect, no retry, an end to every request."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+
+from pacs_ai import http
+
+SECOND = timedelta(seconds=1)
+
+
+@contextmanager
+def peer(talk: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a raw peer that says what a test wants, once per connection."""
+    requests: list[bytes] = []
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    try:
+                        connection.settimeout(2)
+                        requests.append(connection.recv(65536))
+                        talk(connection)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/x", requests
+        finally:
+            stop.set()
+            thread.join()
+
+
+def answering(data: bytes) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(data)
+
+
+def ask(url: str, *, deadline: timedelta = SECOND, limit: int = 1000) -> http.Response:
+    with http.session() as session:
+        return http.exchange(session, "GET", url, deadline=deadline, body_limit=limit)
+
+
+def test_a_whole_answer_is_read() -> None:
+    with peer(answering(b"HTTP/1.1 200 OK\r\nX-Word: yes\r\nContent-Length: 2\r\n\r\nhi")) as (
+        url,
+        _,
+    ):
+        answer = ask(url)
+    assert (answer.status, answer.body, answer.headers["x-word"]) == (200, b"hi", "yes")
+
+
+def test_redirect_is_an_answer_and_is_not_followed() -> None:
+    moved = b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
+    with peer(answering(moved)) as (url, requests):
+        assert ask(url).status == 307
+        with http.session() as session:
+            assert session.get(url).status_code == 307
+    assert len(requests) == 2
+
+
+def test_nothing_is_sent_twice_when_the_peer_hangs_up() -> None:
+    with peer(lambda connection: connection.close()) as (url, requests):
+        with pytest.raises(http.UnreachableError):
+            ask(url)
+        time.sleep(0.2)
+    assert len(requests) == 1
+
+
+def test_silence_ends_at_the_deadline() -> None:
+    with peer(lambda _: time.sleep(1.5)) as (url, _):
+        begin = time.monotonic()
+        with pytest.raises(http.UnreachableError, match=r"within 0\.4 s"):
+            ask(url, deadline=timedelta(seconds=0.4))
+        assert time.monotonic() - begin < 1.2
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"])
+def test_bytes_that_drip_do_not_stretch_the_deadline(head: bytes) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(head)
+        for _ in range(60):
+            connection.sendall(b"H")
+            time.sleep(0.05)
+
+    with peer(drip) as (url, _):
+        begin = time.monotonic()
+        with pytest.raises(http.UnreachableError, match="no whole answer"):
+            ask(url, deadline=timedelta(seconds=0.4))
+        assert time.monotonic() - begin < 1.2
+
+
+def test_answer_that_is_cut_off_is_no_answer() -> None:
+    with (
+        peer(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")) as (url, _),
+        pytest.raises(http.UnreachableError),
+    ):
+        ask(url)
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 5000\r\n\r\n", b"Connection: close\r\n\r\n"], ids=["told", "untold"]
+)
+def test_body_beyond_the_limit_is_refused(head: bytes) -> None:
+    with (
+        peer(answering(b"HTTP/1.1 200 OK\r\n" + head + bytes(5000))) as (url, _),
+        pytest.raises(http.AnswerError, match="more than 1000 bytes"),
+    ):
+        ask(url)
+
+
+def test_compressed_answer_is_refused() -> None:
+    zipped = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx"
+    with (
+        peer(answering(zipped)) as (url, requests),
+        pytest.raises(http.AnswerError, match="compressed"),
+    ):
+        ask(url)
+    assert b"Accept-Encoding: identity" in requests[0]
+
+
+def test_no_listener_is_unreachable_and_the_message_has_no_query() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(http.UnreachableError) as caught:
+        ask(f"http://127.0.0.1:{port}/x?name=DOE")
+    assert "DOE" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1/x", "http://pacs.example/x", "ftp://192.0.2.1/"])
+def test_plain_http_goes_to_loopback_only(url: str) -> None:
+    with pytest.raises((http.AddressError, http.UnreachableError)) as caught:
+        ask(url)
+    assert url.startswith("ftp") or isinstance(caught.value, http.AddressError)
+
+
+def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    with peer(answering(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")) as (url, _):
+        assert ask(url).status == 204
