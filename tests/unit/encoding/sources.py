@@ -135,11 +135,17 @@ def study(instances: Sequence[Instance]) -> Study:
 
 
 def radiograph(
-    folder: Path, *, shape: tuple[int, int] = (60, 50), number: int = 1, **elements: Any
+    folder: Path,
+    *,
+    shape: tuple[int, int] = (60, 50),
+    number: int = 1,
+    pixels: NDArray[np.uint16] | None = None,
+    **elements: Any,
 ) -> Instance:
-    """Return a frontal chest radiograph of a simple gradient."""
-    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
-    pixels = ((rows * 31 + columns * 17) % 4096).astype(np.uint16)
+    """Return a frontal chest radiograph, of a simple gradient where no pixels are given."""
+    if pixels is None:
+        rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
+        pixels = ((rows * 31 + columns * 17) % 4096).astype(np.uint16)
     values: dict[str, Any] = {
         "SOPClassUID": DigitalXRayImageStorageForPresentation,
         "Modality": "DX",

@@ -110,11 +110,16 @@ def test_frames_lie_where_their_slices_lie(scan: tuple[Instance, ...]) -> None:
     mask[4, 5, 7] = True
     dataset = encode(scan, mask_of(scan, mask))
     assert dataset.FrameOfReferenceUID == scan[0].header.FrameOfReferenceUID
-    written = [
-        list(group.PlanePositionSequence[0].ImagePositionPatient)
+    written = {
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID: list(
+            group.PlanePositionSequence[0].ImagePositionPatient
+        )
         for group in dataset.PerFrameFunctionalGroupsSequence
-    ]
-    assert written == [list(scan[index].header.ImagePositionPatient) for index in (2, 4)]
+    }
+    assert written == {
+        scan[index].SOPInstanceUID: list(scan[index].header.ImagePositionPatient)
+        for index in (2, 4)
+    }
     shared = dataset.SharedFunctionalGroupsSequence[0]
     assert shared.PixelMeasuresSequence[0].PixelSpacing == scan[0].header.PixelSpacing
     orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient

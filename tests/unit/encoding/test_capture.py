@@ -1,0 +1,325 @@
+"""A results page shows the right thing on the right side, says what it is, and names nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pacs_ai.encoding import ENCODERS, Encoding
+from pacs_ai.encoding.canvas import Canvas, picture, plain_text
+from pacs_ai.encoding.capture import WIDTH, render
+from pacs_ai.encoding.scenes import Scene, scenes
+from pacs_ai.results import (
+    Assertion,
+    Box,
+    Done,
+    Embedding,
+    Finding,
+    Held,
+    JobResults,
+    Narrative,
+    NothingFound,
+    NotSuitable,
+    Segmentation,
+    Sentence,
+)
+from pacs_ai.study import Instance
+from tests.unit.encoding import sources as make
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text that is drawn on a page."""
+    drawn: list[str] = []
+    text, end = Canvas.text, Canvas.text_end
+
+    def noting(self: Canvas, where: tuple[int, int], words: str, *rest: Any) -> None:
+        drawn.append(words)
+        text(self, where, words, *rest)
+
+    def noting_end(self: Canvas, where: tuple[int, int], words: str, *rest: Any) -> None:
+        drawn.append(words)
+        end(self, where, words, *rest)
+
+    monkeypatch.setattr(Canvas, "text", noting)
+    monkeypatch.setattr(Canvas, "text_end", noting_end)
+    return drawn
+
+
+def film_work(film: Instance, *entries: JobResults, **changes: Any) -> Encoding:
+    return make.encoding(make.study([film]), *entries, **changes)
+
+
+def mask(film: Instance, array: NDArray[np.bool_], label: str = "left lung") -> Segmentation:
+    return Segmentation(label, array, (film.SOPInstanceUID,), "p")
+
+
+def test_the_page_says_first_that_nobody_verified_it(tmp_path: Path, said: list[str]) -> None:
+    render(make.everything(tmp_path))
+    assert said[0] == "AI - NOT VERIFIED"
+    assert "REFERENCE MODEL - NOT FOR CLINICAL USE" in said
+    assert "NOT PRODUCTION - DEMONSTRATION OR TEST" in said
+
+
+def test_a_production_page_of_a_real_model_has_one_banner(tmp_path: Path, said: list[str]) -> None:
+    film = make.radiograph(tmp_path)
+    render(film_work(film, make.entry(mask(film, make.square((60, 50))))))
+    assert said[0] == "AI - NOT VERIFIED"
+    assert not any("REFERENCE" in one or "NOT PRODUCTION" in one for one in said)
+
+
+def test_no_patient_identifier_is_drawn(tmp_path: Path, said: list[str]) -> None:
+    work = make.everything(tmp_path)
+    render(work)
+    header = work.study.header
+    words = " ".join(said)
+    for keyword in (
+        "PatientID",
+        "AccessionNumber",
+        "StudyID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+    ):
+        assert f" {header[keyword].value} " not in f" {words} "
+    for name in ("Doe", "Jane", "House"):
+        assert name not in words
+
+
+def test_no_sentence_of_a_draft_is_drawn(tmp_path: Path, said: list[str]) -> None:
+    film = make.radiograph(tmp_path)
+    uid = film.SOPInstanceUID
+    opacity = Finding(
+        "lung opacity", Assertion.PRESENT, (uid,), side="right", sentence="Unreleased."
+    )
+    draft = Narrative((Sentence("Unreleased."),), (uid,))
+    render(film_work(film, make.entry(opacity, draft, kind="cxrreport", sources=[uid])))
+    assert "Unreleased" not in " ".join(said)
+    assert any("Present: lung opacity, right" in one for one in said)
+
+
+def test_every_model_has_a_line_with_what_came_of_it(tmp_path: Path, said: list[str]) -> None:
+    film = make.radiograph(tmp_path)
+    one = mask(film, make.square((60, 50)))
+    render(
+        film_work(
+            film,
+            make.entry(one),
+            make.entry(model=make.REPORTER, outcome=NotSuitable("no frontal image")),
+            make.entry(model=make.REFERENCE, outcome=Held("two patients")),
+        )
+    )
+    assert "MedImageParse 5 (Microsoft): done (1 outline)" in said
+    assert "CXRReportGen 7 (Microsoft): not suitable. no frontal image" in said
+    assert "Reference parser 0.1 (PACS AI): held for a person. two patients" in said
+
+
+def test_nothing_found_is_not_a_normal_result(tmp_path: Path, said: list[str]) -> None:
+    film = make.radiograph(tmp_path)
+    entry = make.entry(model=make.REPORTER, outcome=NothingFound(), sources=[film.SOPInstanceUID])
+    (dataset,) = ENCODERS["capture"](film_work(film, entry))
+    assert "No finding flagged by CXRReportGen 7; not a normal result" in said
+    assert dataset.BurnedInAnnotation == "YES"
+
+
+def test_silence_of_a_segmenter_is_not_silence_about_findings(
+    tmp_path: Path, said: list[str]
+) -> None:
+    film = make.radiograph(tmp_path)
+    render(film_work(film, make.entry(mask(film, make.square((60, 50))))))
+    assert "No model looked for findings; not a normal result" in said
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [NotSuitable("no"), Held("no"), Done((Embedding(np.ones(2, np.float32), "1.2", "r"),))],
+)
+def test_without_something_to_show_there_is_no_page(tmp_path: Path, outcome: Any) -> None:
+    film = make.radiograph(tmp_path)
+    assert ENCODERS["capture"](film_work(film, make.entry(outcome=outcome))) == ()
+
+
+def test_the_object_says_that_it_is_burned_in_and_derived(tmp_path: Path) -> None:
+    work = make.everything(tmp_path)
+    (dataset,) = ENCODERS["capture"](work)
+    assert dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    assert (dataset.Modality, dataset.ConversionType) == ("OT", "WSD")
+    assert list(dataset.ImageType) == ["DERIVED", "SECONDARY"]
+    assert dataset.BurnedInAnnotation == "YES"
+    (source,) = dataset.SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == work.study.instances[0].SOPInstanceUID
+    assert "not verified" in dataset.DerivationDescription
+    assert make.REFERENCE.name in dataset.DerivationDescription
+    assert len(dataset.PixelData) == dataset.Rows * dataset.Columns * 3
+    page = np.frombuffer(dataset.PixelData, np.uint8).reshape(dataset.Rows, WIDTH, 3)
+    assert (page == render(work)).all()
+
+
+# Sides of radiographs.
+
+
+def turned(film: NDArray[np.uint16], array: NDArray[np.bool_], how: str) -> tuple[Any, Any]:
+    return {
+        "LF": (film, array),
+        "RF": (film[:, ::-1], array[:, ::-1]),
+        "LH": (film[::-1], array[::-1]),
+        "FL": (film.T, array.T),
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["LF", "RF", "LH", "FL"])
+def test_a_radiograph_is_shown_upright_however_it_is_stored(tmp_path: Path, how: str) -> None:
+    upright = np.random.default_rng(2).integers(0, 4095, (40, 30)).astype(np.uint16)
+    array = np.zeros((40, 30), np.bool_)
+    array[5:9, 20:28] = True  # top, on the patient's left
+    stored, stored_mask = turned(upright, array, how)
+    film = make.radiograph(
+        tmp_path, pixels=np.ascontiguousarray(stored), PatientOrientation=list(how)
+    )
+    rows, columns = np.nonzero(stored_mask)
+    box = Box(
+        film.SOPInstanceUID,
+        float(columns.min()),
+        float(rows.min()),
+        float(columns.max() + 1),
+        float(rows.max() + 1),
+    )
+    finding = Finding("lung opacity", Assertion.PRESENT, (film.SOPInstanceUID,), (box,))
+    work = film_work(film, make.entry(mask(film, np.ascontiguousarray(stored_mask)), finding))
+    ((scene,),) = scenes(work)
+    assert scene.edges == ("R", "L", "H", "F")
+    assert (scene.masks[0][0] == array).all()
+    (frame,) = scene.frames
+    assert (frame.left, frame.top, frame.right, frame.bottom) == (20, 5, 28, 9)
+    expected = np.rint(np.clip((upright - 2047.5 + 0.5) / 4095 + 0.5, 0, 1) * 255)
+    assert np.abs(scene.pixels - expected).max() <= 1
+
+
+def test_without_patient_orientation_there_are_no_letters(tmp_path: Path) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=None)
+    ((scene,),) = scenes(film_work(film, make.entry(mask(film, make.square((60, 50))))))
+    assert scene.edges == ("", "", "", "")
+    assert "sides are not stated" in scene.caption
+
+
+def test_pixels_that_are_not_square_keep_their_proportions() -> None:
+    scene = Scene(np.zeros((100, 100), np.uint8), 2.0, (), (), ("", "", "", ""), "")
+    shown, scale = picture(scene, (400, 400))
+    assert shown.shape == (400, 200, 3)
+    assert scale == (2.0, 4.0)
+
+
+def test_an_outline_lies_on_its_mask_and_hides_nothing() -> None:
+    array = np.zeros((100, 100), np.bool_)
+    array[20:60, 10:40] = True
+    grey = np.full((100, 100), 100, np.uint8)
+    scene = Scene(grey, 1.0, ((array, (255, 0, 0)),), (), ("", "", "", ""), "")
+    shown, _ = picture(scene, (100, 100))
+    marked = (shown != 100).any(axis=2)
+    assert (marked == array).all()
+    assert tuple(shown[20, 25]) == (255, 0, 0)
+    inside = shown[40, 25].astype(int)
+    assert np.abs(inside - 100).max() < 20
+
+
+# Sides of volumes.
+
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+UPSIDE_DOWN = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+ANGLE = np.deg2rad(7)
+OBLIQUE = (
+    float(np.cos(ANGLE)),
+    float(np.sin(ANGLE)),
+    0.0,
+    -float(np.sin(ANGLE)),
+    float(np.cos(ANGLE)),
+    0.0,
+)
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [make.AXIAL, SAGITTAL, CORONAL, FLIPPED, UPSIDE_DOWN, OBLIQUE],
+    ids=["axial", "sagittal", "coronal", "flipped", "upside down", "oblique"],
+)
+@pytest.mark.parametrize("shuffled", [False, True], ids=["in order", "shuffled"])
+def test_a_volume_s_planes_have_head_up_and_left_on_the_right(
+    tmp_path: Path,
+    orientation: Sequence[float],
+    shuffled: bool,  # noqa: FBT001 - parameter
+) -> None:
+    shape = (14, 16, 18)
+    scan = list(make.volume(tmp_path, shape=shape, orientation=orientation, spacing=(2, 1.5, 1)))
+    if shuffled:
+        scan = [scan[index] for index in np.random.default_rng(3).permutation(len(scan))]
+    array = block(scan, shape)
+    uids = tuple(one.SOPInstanceUID for one in scan)
+    work = make.encoding(
+        make.study(scan),
+        make.entry(Segmentation("left lung", array, uids, "p"), kind="parse3d", sources=uids),
+    )
+    ((axial, coronal, sagittal),) = scenes(work)
+    assert axial.edges == ("R", "L", "A", "P")
+    assert coronal.edges == ("R", "L", "H", "F")
+    assert sagittal.edges == ("A", "P", "H", "F")
+    assert lies(axial) == (False, True)  # anterior half, patient's left
+    assert lies(coronal) == (False, True)  # head half, patient's left
+    assert lies(sagittal) == (False, False)  # head half, anterior
+
+
+def block(scan: list[Instance], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Return a mask of the octant towards left, front and head, found by position alone."""
+    positions = np.empty((*shape, 3))
+    for index, one in enumerate(scan):
+        header = one.header
+        row = np.array(header.ImageOrientationPatient[:3], float)
+        column = np.array(header.ImageOrientationPatient[3:], float)
+        origin = np.array(header.ImagePositionPatient, float)
+        down, across = (float(value) for value in header.PixelSpacing)
+        rows, columns = np.mgrid[0 : shape[1], 0 : shape[2]]
+        positions[index] = (
+            origin + columns[..., None] * across * row + rows[..., None] * down * column
+        )
+    middle = positions.reshape(-1, 3).mean(axis=0)
+    away = positions - middle
+    found: NDArray[np.bool_] = (away[..., 0] > 2) & (away[..., 1] < -2) & (away[..., 2] > 2)
+    return found
+
+
+def lies(scene: Scene) -> tuple[bool, bool]:
+    """Tell whether a scene's mask lies in the lower half, and in the right half."""
+    rows, columns = np.nonzero(scene.masks[0][0])
+    middle = (np.array(scene.pixels.shape) - 1) / 2
+    return bool(rows.mean() > middle[0]), bool(columns.mean() > middle[1])
+
+
+def test_planes_go_through_the_widest_part_at_true_proportions(tmp_path: Path) -> None:
+    scan = make.volume(tmp_path, shape=(8, 20, 30), spacing=(4, 0.5, 0.5))
+    array = np.zeros((8, 20, 30), np.bool_)
+    array[2, 4:6, 4:6] = True
+    array[5, 3:15, 3:20] = True
+    uids = tuple(one.SOPInstanceUID for one in scan)
+    entry = make.entry(Segmentation("heart", array, uids, "p"), kind="parse3d", sources=uids)
+    ((axial, coronal, _),) = scenes(make.encoding(make.study(scan), entry))
+    assert axial.masks[0][0].sum() == 12 * 17
+    assert coronal.aspect == pytest.approx(8)
+    assert axial.caption.startswith("Axial, plane 3 of 8")
+
+
+def test_a_source_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["A", "F"])
+    ((scene,),) = scenes(film_work(film, make.entry(mask(film, make.square((60, 50))))))
+    assert scene.pixels.size == 0
+    assert "cannot be shown" in scene.caption
+    assert "PatientOrientation" in scene.caption
+    assert render(film_work(film, make.entry(mask(film, make.square((60, 50)))))).shape[1] == WIDTH
+
+
+def test_text_is_folded_to_letters_that_the_font_has() -> None:
+    assert plain_text("Modèle – 5") == "Modele - 5"
