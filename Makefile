@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh Debian machine with Python 3.11, git and make:
+#   make demo   the main job, with embedded defaults
+#   make test   every check, with the real peers
+
+PYTHON ?= python3
+VENV := .venv
+PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless
+
+.PHONY: demo test check soak lock clean
+
+demo: $(VENV)/.run
+	$(VENV)/bin/pacs-ai demo
+
+test: $(VENV)/.test peers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell pacs_ai worker listener docs README.md CHANGELOG.md
+	$(VENV)/bin/pytest -m "not soak"
+
+soak: $(VENV)/.test
+	$(VENV)/bin/pytest -m soak --timeout 7200
+
+# Everything is installed from locks with hashes; the project itself needs nothing further.
+$(VENV)/.run: requirements/run.txt pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.run
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/test.txt
+	touch $@
+
+.PHONY: peers
+peers:
+	@bash tests/peers/install.sh $(PEERS)
+
+lock:
+	bash requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache
