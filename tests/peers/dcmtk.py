@@ -46,8 +46,19 @@ def storescp(folder: Path, *arguments: str) -> Iterator[int]:
         process.wait(10)
 
 
-def storescu(paths: list[Path], *, port: int, called: str, calling: str) -> None:
-    """Send files (or whole folders) with ``storescu``, each SOP Class proposed as it is stored.
+def storescu(paths: list[Path], *arguments: str, port: int, called: str, calling: str) -> None:
+    """Send files (or whole folders) with ``storescu``, proposing the SOP Classes that they have.
+
+    Parameters
+    ----------
+    paths : list of Path
+    *arguments : str
+        Further options; it proposes a compressed transfer syntax only when told
+        (``--propose-jpeg8`` for JPEG baseline).
+    port : int
+        Of the receiver, on loopback.
+    called, calling : str
+        AE titles.
 
     Raises
     ------
@@ -62,6 +73,7 @@ def storescu(paths: list[Path], *, port: int, called: str, calling: str) -> None
             "--recurse",
             *("--aetitle", calling),
             *("--call", called),
+            *arguments,
             "127.0.0.1",
             str(port),
             *paths,
