@@ -1,0 +1,93 @@
+"""dcmqi, which shares no code with us, reads each mask back voxel for voxel where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pacs_ai.encoding import Encoding
+from pacs_ai.results import Done, Segmentation
+from tests.conformance.conftest import TURNED, Made, run
+
+VOLUMES = [
+    *(f"volume {name}" for name in TURNED),
+    "volume reversed",
+    "volume shuffled",
+    "phantom thorax",
+]
+
+
+def masks(work: Encoding) -> list[Segmentation]:
+    outcome = work.entries[0].outcome
+    assert isinstance(outcome, Done)
+    return [one for one in outcome.results if isinstance(one, Segmentation)]
+
+
+def positions(work: Encoding, mask: Segmentation) -> NDArray[np.float64]:
+    """Return where the voxels of a mask lie, in mm, from the source's own headers."""
+    found = []
+    for uid, plane in zip(mask.sources, mask.mask, strict=True):
+        header = work.study.instance(uid).header
+        axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
+        down, across = (float(value) for value in header.PixelSpacing)
+        rows, columns = np.nonzero(plane)
+        origin = np.array(header.ImagePositionPatient, float)
+        found.append(origin + columns[:, None] * across * axes[0] + rows[:, None] * down * axes[1])
+    return np.concatenate(found)
+
+
+def read_back(path: Path, folder: Path, number: int) -> NDArray[np.float64]:
+    """Return where the voxels of a segment lie as dcmqi reads them, in mm (LPS)."""
+    if not (folder / "p-1.nii.gz").exists():
+        arguments = ("--outputDirectory", folder, "--prefix", "p", "--outputType", "nii")
+        run("segimage2itkimage", "--inputDICOM", path, *arguments)
+    image = nibabel.load(folder / f"p-{number}.nii.gz")
+    voxels = np.argwhere(np.asarray(image.dataobj) > 0)
+    ras = nibabel.affines.apply_affine(image.affine, voxels)
+    return np.asarray(ras * (-1, -1, 1), np.float64)
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_every_voxel_comes_back_where_it_was(
+    made: dict[str, Made], name: str, tmp_path: Path
+) -> None:
+    one = made[f"{name}-segmentation-1"]
+    for number, mask in enumerate(masks(one.work), 1):
+        expected = positions(one.work, mask)
+        found = read_back(one.path, tmp_path, number)
+        assert len(found) == len(expected) == mask.mask.sum()
+        # Rounding of a NIfTI header's single precision is far below a voxel.
+        assert np.abs(nearest(expected, found)).max() < 0.02
+
+
+def nearest(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance in mm from each expected point to the closest found one."""
+    from scipy.spatial import cKDTree
+
+    distances, indices = cKDTree(found).query(expected)
+    assert len(set(indices.tolist())) == len(expected)
+    return np.asarray(distances, np.float64)
+
+
+def test_the_left_lung_comes_back_on_the_patient_s_left(
+    made: dict[str, Made], tmp_path: Path
+) -> None:
+    one = made["phantom thorax-segmentation-1"]
+    left = read_back(one.path, tmp_path, 1).mean(axis=0)
+    right = read_back(one.path, tmp_path, 2).mean(axis=0)
+    assert left[0] > right[0] + 50
+
+
+def test_a_mirrored_mask_would_be_seen(made: dict[str, Made], tmp_path: Path) -> None:
+    one = made["volume oblique-segmentation-1"]
+    mask = masks(one.work)[0]
+    mirrored = Segmentation(mask.label, mask.mask[:, :, ::-1], mask.sources, mask.prompt)
+    found = read_back(one.path, tmp_path, 1)
+    from scipy.spatial import cKDTree
+
+    distances, _ = cKDTree(found).query(positions(one.work, mirrored))
+    assert distances.max() > 0.5
