@@ -119,7 +119,7 @@ _SEEN = (
     r"|demonstrated|detected|observed|found|shown)"
 )
 _CHANGE = (
-    r"(?:changed?|increased?|decreased?|progress(?:ed|ion)|improve(?:d|ment)|worsen(?:ed|ing))"
+    r"(?:changed?|increased?|decreased?|progress(?:ed|ion)|improved|improvement|worsen(?:ed|ing))"
 )
 
 _PSEUDO: tuple[tuple[str, str], ...] = (
@@ -169,7 +169,7 @@ _CLAUSE_END = re.compile(
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|there|remains?|persists?)\b")
 _DESCRIBED = re.compile(
     r"^(?:an? )?(?:small|tiny|trace|mild|moderate|large|left|right|bilateral|bibasilar|bibasal|new"
-    r"|stable|persistent|unchanged|increas\w+|worsening|patchy|multifocal|residual|minimal)\b"
+    r"|stable|persistent|unchanged|increase\w*|increasing|worsening|patchy|multifocal|residual|minimal)\b"
 )
 _NEW_PHRASE = re.compile(
     r",? with(?: an?| small| moderate| large| mild| persistent| stable| unchanged| left| right"
@@ -222,7 +222,7 @@ _EARLIER = re.compile(
     r"\b(?:previous(?:ly)?|prior|formerly|history of|old|healed|remote|earlier)\b"
 )
 _STILL = re.compile(
-    r"\b(?:unchanged|stable|again|persist\w*|remain\w*|increas\w+|decreas\w+|larger|smaller|improv\w+"
+    r"\b(?:unchanged|stable|again|persist\w*|remain\w*|increase\w*|increasing|decrease\w*|decreasing|larger|smaller|improv\w+"
     r"|worse\w*|progress\w+|new|residual|still|continu\w+|similar|resolving|redemonstrated)\b"
 )
 _NO_NEW = re.compile(r"\bno (?:definite )?new\b|\bno (?:other|additional|further)\b|\botherwise\b")
@@ -242,8 +242,8 @@ _BORDERLINE = re.compile(
     r"|probabl[ey]|possibl[ey]|likely|suspected|difficult|accentuated|exaggerated|not well)\b"
 )
 _COMPARES = re.compile(
-    rf"\b(?:{_PRIOR}|compar\w+|interval|unchanged|stable|new(?:ly)?|increas(?:ed|ing)"
-    r"|decreas(?:ed|ing)|improv(?:ed|ing|ement)|worsen(?:ed|ing)|again|since|persist\w*"
+    rf"\b(?:{_PRIOR}|compar\w+|interval|unchanged|stable|new(?:ly)?|increased|increasing"
+    r"|decreased|decreasing|improv(?:ed|ing|ement)|worsen(?:ed|ing)|again|since|persist\w*"
     r"|no longer|previously|resolv(?:ed|ing)|resolution|residual|redemonstrated|progress(?:ed|ion|ive))\b"
 )
 
