@@ -85,8 +85,10 @@ def encode(work: Encoding) -> tuple[Dataset, ...]:
         When a source lacks what a reference needs.
     """
     written: list[Dataset] = []
+    segmentations = 0
     for entry in work.entries:
-        content = _Content(work, entry)
+        content = _Content(work, entry, segmentations)
+        segmentations += len(groups(entry))
         if content.groups:
             written.append(_document(content, Place(KIND, len(written) + 1)))
     return tuple(written)
@@ -111,10 +113,14 @@ class _Region:
 
 
 class _Content:
-    """The measurement groups of one entry, and what they refer to."""
+    """The measurement groups of one entry, and what they refer to.
 
-    def __init__(self, work: Encoding, entry: JobResults) -> None:
+    ``before`` counts the Segmentations that entries before this one make of the same work.
+    """
+
+    def __init__(self, work: Encoding, entry: JobResults, before: int) -> None:
         self.work = work
+        self.before = before
         self.entry = entry
         self.references: list[Dataset] = []
         found = entry.outcome
@@ -244,7 +250,7 @@ class _Content:
     def _volumes(self) -> list[_Group]:
         """Return a group for each segment of a volume: its size and what was measured in it."""
         made = []
-        for index, masks in enumerate(groups(self.entry), 1):
+        for index, masks in enumerate(groups(self.entry), self.before + 1):
             if not masks[0].volumetric:
                 continue
             place = Place(SEGMENTATION, index)
