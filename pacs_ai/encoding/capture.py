@@ -19,7 +19,6 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from pacs_ai.encoding import Encoding
 from pacs_ai.encoding.canvas import AMBER, BLACK, FAINT, RED, TEXT, WHITE, Canvas, wrapped
 from pacs_ai.encoding.equipment import (
-    MANUFACTURER,
     MODEL_NAME,
     NOT_VERIFIED,
     REFERENCE_NOTE,
@@ -55,6 +54,7 @@ from pacs_ai.results import (
     NotSuitable,
     Segmentation,
 )
+from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import Code
 
 KIND = "capture"

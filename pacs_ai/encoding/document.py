@@ -17,7 +17,6 @@ from pydicom.sr.coding import Code as PydicomCode
 
 from pacs_ai.encoding import Encoding, Stamp
 from pacs_ai.encoding.equipment import (
-    MANUFACTURER,
     MODEL_NAME,
     REFERENCE_NOTE,
     algorithm_name,
@@ -26,6 +25,7 @@ from pacs_ai.encoding.equipment import (
 )
 from pacs_ai.encoding.identity import Identity, valid
 from pacs_ai.results import JobResults, ModelIdentity
+from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import PRIVATE_SCHEME, Code
 
 CHEST_XRAY = Code("399208008", "SCT", "Plain chest X-ray")

@@ -19,7 +19,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pacs_ai.encoding import ENCODERS, Encoding, Stamp
 from pacs_ai.encoding.identity import Identity, identity_of, valid, zone_of
 from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound
-from pacs_ai.study import Instance
+from pacs_ai.study import MANUFACTURER, Instance
 from pacs_ai.terms import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code
 from pacs_ai.uids import (
     IMPLEMENTATION_CLASS_UID,
@@ -28,7 +28,6 @@ from pacs_ai.uids import (
     digest,
 )
 
-MANUFACTURER = "PACS AI"
 MODEL_NAME = "PACS AI gateway"
 CONTENT_CREATOR = "PACS AI^"
 

@@ -21,9 +21,10 @@ from pacs_ai.encoding.document import (
     procedures,
     request_of,
 )
-from pacs_ai.encoding.equipment import MANUFACTURER, REFERENCE_NOTE, Place, finish
+from pacs_ai.encoding.equipment import REFERENCE_NOTE, Place, finish
 from pacs_ai.encoding.identity import identity_of, light_source
 from pacs_ai.results import Done, JobResults, Narrative, NothingFound
+from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import Code
 
 KIND = "narrative"

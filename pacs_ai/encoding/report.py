@@ -31,7 +31,7 @@ from pacs_ai.encoding.document import (
     request_of,
     text_item,
 )
-from pacs_ai.encoding.equipment import MANUFACTURER, Place, finish, tracking_uid
+from pacs_ai.encoding.equipment import Place, finish, tracking_uid
 from pacs_ai.encoding.identity import identity_of, light_source
 from pacs_ai.encoding.segmentation import KIND as SEGMENTATION
 from pacs_ai.encoding.segmentation import concept, groups, segment_tracking
@@ -47,6 +47,7 @@ from pacs_ai.results import (
     NothingFound,
     Segmentation,
 )
+from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import SIDES, term
 
 KIND = "report"

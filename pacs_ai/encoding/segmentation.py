@@ -19,7 +19,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pacs_ai.encoding import Encoding, Stamp
 from pacs_ai.encoding.equipment import (
     CONTENT_CREATOR,
-    MANUFACTURER,
     MODEL_NAME,
     NOT_VERIFIED,
     REFERENCE_NOTE,
@@ -34,6 +33,7 @@ from pacs_ai.encoding.equipment import (
 from pacs_ai.encoding.identity import light_source, valid
 from pacs_ai.errors import EncodingError
 from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound, Segmentation
+from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import Code, term
 
 KIND = "segmentation"
