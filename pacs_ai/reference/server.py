@@ -2,8 +2,8 @@
 
 ``POST /score`` with a bearer key; ``GET /`` says *Healthy*. What goes wrong inside the model comes
 back as 424 with the real status in ``ms-azureml-model-error-statuscode`` and ``-reason``, as the
-managed front door sends it. Every answer carries ``x-pacs-ai-reference: true``, so that a client can
-never take it for one of the real models.
+managed front door sends it. Every answer carries ``x-pacs-ai-reference: true``, so that a client
+can never take it for one of the real models.
 
 Started as ``python -m pacs_ai.reference.server --model parse2d --port 0 --key-file PATH``; one line
 of JSON on standard output names the port when it is ready. SIGTERM ends it.

@@ -1,0 +1,399 @@
+"""Lung fields and heart on a frontal chest radiograph, by fitting an outline and then the grey values.
+
+Dense tissue is bright and the picture is seen as a reader sees it: the patient's right lung on the left.
+An outline of two lungs with a dozen parameters is fitted so that it is darker inside than around it on
+all sides; local grey values then move the border. A picture on which no outline fits has no lungs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+from skimage import draw, segmentation, transform
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+SIDE = 384
+"""Edge of the square working picture, pixels."""
+
+_FIT_SIDE = 64
+_LEAST_CONTRAST = 0.15
+"""Mean difference of grey rank across the outline below which nothing is called a lung."""
+
+_LEAST_OVERLAP = 0.75
+"""Dice with the fitted outline below which the grey values have led astray and the outline stays."""
+
+_draw: Any = draw
+_segmentation: Any = segmentation
+_transform: Any = transform
+
+
+@dataclass(frozen=True, slots=True)
+class Chest:
+    """What was found on the working picture (:data:`SIDE` square); empty masks where nothing was.
+
+    Attributes
+    ----------
+    left, right, heart : ndarray of bool, shape (SIDE, SIDE)
+        The *patient's* left and right.
+    rank : ndarray of float, shape (SIDE, SIDE)
+        Each pixel's rank among the grey values of the body, 0 darkest to 1 brightest.
+    contrast : float
+        How much darker the outline is inside than around it.
+    """
+
+    left: Mask
+    right: Mask
+    heart: Mask
+    rank: Floats
+    contrast: float
+
+    @property
+    def found(self) -> bool:
+        """Whether there are lungs."""
+        return bool(self.left.any() and self.right.any())
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A picture padded to a square with black and brought to the working size, and the way back."""
+
+    shape: tuple[int, int]
+
+    @property
+    def edge(self) -> int:
+        """Edge of the padded square in pixels of the picture."""
+        return max(self.shape)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Rows and columns of padding before the picture."""
+        return (self.edge - self.shape[0]) // 2, (self.edge - self.shape[1]) // 2
+
+    def to_working(self, picture: NDArray[np.uint8]) -> Floats:
+        """Return the working picture, 0 to 1."""
+        padded = np.zeros((self.edge, self.edge))
+        top, left = self.offset
+        padded[top : top + self.shape[0], left : left + self.shape[1]] = picture / 255
+        return np.asarray(_transform.resize(padded, (SIDE, SIDE), order=1, anti_aliasing=True))
+
+    def to_picture(self, working: Floats) -> Floats:
+        """Bring a map on the working picture back to the picture's own rows and columns."""
+        full: Floats = _transform.resize(working, (self.edge, self.edge), order=1)
+        top, left = self.offset
+        return full[top : top + self.shape[0], left : left + self.shape[1]]
+
+
+def find_chest(picture: NDArray[np.uint8]) -> Chest:
+    """Find lung fields and heart.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (rows, columns)
+        A frontal chest radiograph, dense tissue bright; black bars round it do not matter.
+    """
+    rank, body = _rank(Square(picture.shape).to_working(picture))
+    empty = np.zeros((SIDE, SIDE), bool)
+    if body.mean() < 0.1 or np.ptp(picture) == 0:
+        return Chest(empty, empty, empty, rank, 0.0)
+    outlines, contrast = _fit(rank, body)
+    if contrast < _LEAST_CONTRAST:
+        return Chest(empty, empty, empty, rank, contrast)
+    right, left = _refine(rank, outlines)
+    if min(left.sum(), right.sum()) < 0.01 * SIDE**2:
+        return Chest(empty, empty, empty, rank, contrast)
+    return Chest(left, right, _heart(right, left), rank, contrast)
+
+
+def _rank(picture: Floats) -> tuple[Floats, Mask]:
+    """Return grey ranks inside the body and the body itself; the dark surround counts as bright."""
+    smooth = np.asarray(ndimage.gaussian_filter(picture, 1.5))
+    frame = SIDE // 40
+    bars = ndimage.binary_opening(smooth < 0.22, iterations=4)
+    surround = _touching(bars, frame, bottom=False) | _touching(smooth < 0.05, frame, bottom=True)
+    surround = np.asarray(ndimage.binary_dilation(surround, iterations=12))
+    body = ~surround
+    if not body.any():
+        return np.full(picture.shape, 0.8), body
+    values = np.sort(picture[body])
+    rank = np.searchsorted(values, picture) / values.size
+    rank[surround] = 0.8
+    return _levelled(rank), body
+
+
+def _levelled(rank: Floats) -> Floats:
+    """Take half of the slow trend out: an apex is darker than its surround, not than the lung."""
+    slow = np.asarray(ndimage.gaussian_filter(rank, SIDE / 8))
+    return np.clip(rank - 0.5 * (slow - slow.mean()), 0, 1)
+
+
+def _touching(mask: Mask, frame: int, *, bottom: bool) -> Mask:
+    """Return the parts of a mask that reach into the frame of the picture."""
+    labels: Any = ndimage.label(mask)[0]
+    edges = [labels[:frame].ravel(), labels[:, :frame].ravel(), labels[:, -frame:].ravel()]
+    if bottom:
+        edges.append(labels[-frame:].ravel())
+    parts = np.unique(np.concatenate(edges))
+    return np.asarray(np.isin(labels, parts[parts > 0]))
+
+
+def _outline(*, dome: float, top_width: float, heart: float | None) -> Floats:
+    """Return one lung field in its own box: rows 0 apex to 1 sulcus, columns 0 medial to 1 lateral.
+
+    Parameters
+    ----------
+    dome : float
+        Height of the diaphragm's dome.
+    top_width : float
+        Width of the upper third, about 1.
+    heart : float or None
+        How far the heart reaches into the field; None for the right lung.
+    """
+    lateral = [
+        *((0, 0.30 * top_width), (0.03, 0.50 * top_width), (0.12, 0.68 * top_width)),
+        *((0.27, 0.82 * top_width), (0.46, 0.46 * (1 + top_width)), (0.67, 0.98)),
+        *((0.86, 1.0), (1.0, 1.0), (1 - 0.45 * dome, 0.85)),
+    ]
+    if heart is None:
+        medial = [
+            *((1 - 0.9 * dome, 0.62), (1 - dome, 0.40), (1 - 0.92 * dome, 0.20)),
+            *((1 - 0.8 * dome, 0.06), (0.72, 0.02), (0.58, 0.0), (0.45, 0.0), (0.30, 0.03)),
+        ]
+    else:
+        medial = [
+            *((1 - 0.9 * dome, max(0.62, heart + 0.1)), (1 - dome, max(heart, 0.2))),
+            *((0.80, max(0.97 * heart, 0.04)), (0.68, 0.83 * heart), (0.55, 0.5 * heart)),
+            *((0.44, 0.16 * heart), (0.30, 0.02)),
+        ]
+    return np.array([*lateral, *medial, (0.15, 0.08), (0.05, 0.16 * top_width)])
+
+
+def _outlines(values: Floats) -> tuple[Floats, Floats]:
+    """Return the outlines of right and left lung (rows, columns of the unit square)."""
+    middle, right_gap, left_gap, right_width, left_width, top = values[:6]
+    right_height, left_height, heart, dome, top_width = values[6:]
+    right = _outline(dome=dome, top_width=top_width, heart=None)
+    left = _outline(dome=dome, top_width=top_width, heart=heart)
+    right = np.column_stack(
+        (top + right[:, 0] * right_height, middle - right_gap - right[:, 1] * right_width)
+    )
+    left = np.column_stack(
+        (top + left[:, 0] * left_height, middle + left_gap + left[:, 1] * left_width)
+    )
+    return right, left
+
+
+def _filled(outline: Floats, side: int) -> Mask:
+    mask = np.zeros((side, side), bool)
+    rows, columns = _draw.polygon(
+        outline[:, 0] * side - 0.5, outline[:, 1] * side - 0.5, (side, side)
+    )
+    mask[rows, columns] = True
+    return mask
+
+
+def _scaled(outline: Floats, factor: float) -> Floats:
+    centre = (outline.min(axis=0) + outline.max(axis=0)) / 2
+    return np.asarray(centre + (outline - centre) * factor)
+
+
+def _fit(rank: Floats, body: Mask) -> tuple[tuple[Floats, Floats], float]:
+    """Fit the two outlines; return them and their mean contrast."""
+    block = SIDE // _FIT_SIDE
+    smooth = np.asarray(ndimage.gaussian_filter(rank, 5))
+    small = smooth.reshape(_FIT_SIDE, block, _FIT_SIDE, block).mean(axis=(1, 3))
+    rows, columns = np.nonzero(body)
+    left, right = np.percentile(columns, [2, 98]) / SIDE
+    top, bottom = np.percentile(rows, [1, 99]) / SIDE
+    width, height = right - left, bottom - top
+    bounds = [
+        (left + 0.38 * width, left + 0.62 * width),
+        *((0.02 * width, 0.14 * width),) * 2,
+        *((0.20 * width, 0.46 * width),) * 2,
+        (top + 0.04 * height, top + 0.40 * height),
+        *((0.35 * height, 0.85 * height),) * 2,
+        *((0.05, 0.65), (0.05, 0.25), (0.70, 1.15)),
+    ]
+    found: Any = optimize.differential_evolution(
+        _cost,
+        optimize.Bounds(*np.array(bounds, float).T),
+        args=(small, float(width)),
+        rng=1,
+        popsize=7,
+        maxiter=55,
+        tol=1e-3,
+        polish=False,
+    )
+    outlines = _outlines(found.x)
+    return outlines, _contrast(outlines, small)
+
+
+def _cost(values: Floats, small: Floats, width: float) -> float:
+    outlines = _outlines(values)
+    inside = _filled(outlines[0], _FIT_SIDE) | _filled(outlines[1], _FIT_SIDE)
+    count = int(inside.sum())
+    if count < 40:
+        return 2.0
+    share = count / small.size
+    mean = float(small[inside].mean())
+    step = (float(small.mean()) - mean) / (1 - share)
+    between = share * (1 - share) * step * abs(step) / float(small.var() + 1e-9)
+    _, right_gap, left_gap, right_width, left_width, _, right_height, left_height = values[:8]
+    unlike = (
+        (right_width - left_width) ** 2
+        + 1.5 * (right_height - left_height) ** 2
+        + 0.5 * (right_gap - left_gap) ** 2
+    ) / width**2
+    # Gas under the left dome looks like lung: one lung does not reach far below the other.
+    uneven = abs(right_height - left_height) / max(right_height, left_height)
+    unlike += 10 * max(uneven - 0.06, 0) ** 2
+    slender = sum(
+        max(tall / wide - 2.7, 0) ** 2 + max(1.75 - tall / wide, 0) ** 2
+        for tall, wide in ((right_height, right_width), (left_height, left_width))
+    )
+    cost: float = -0.5 * between - 2 * _contrast(outlines, small) + 2 * unlike + 0.4 * slender
+    return cost
+
+
+_ZONES = ((-1.0, 0.12), (0.12, 0.5), (0.5, 0.85), (0.85, 2.0))
+"""Apex, upper and lower side walls, diaphragm: parts of a lung's height that must each stand out."""
+
+
+def _contrast(outlines: tuple[Floats, Floats], small: Floats) -> float:
+    """Return how much brighter it is around the outlines than inside, mean over zones and lungs."""
+    masks = [_filled(outline, _FIT_SIDE) for outline in outlines]
+    both = masks[0] | masks[1]
+    rows = (np.arange(_FIT_SIDE)[:, None] + 0.5) / _FIT_SIDE
+    total = 0.0
+    for outline, mask in zip(outlines, masks, strict=True):
+        around = _filled(_scaled(outline, 1.25), _FIT_SIDE) & ~both
+        border = mask & ~_filled(_scaled(outline, 0.7), _FIT_SIDE)
+        top, bottom = outline[:, 0].min(), outline[:, 0].max()
+        place = (rows - top) / (bottom - top)
+        for low, high in _ZONES:
+            zone = (place >= low) & (place < high)
+            outer, inner = small[around & zone], small[border & zone]
+            if outer.size and inner.size:
+                total += min(float(outer.mean() - inner.mean()), 0.35) / 8
+            else:
+                total -= 0.04
+    return total
+
+
+def _refine(rank: Floats, outlines: tuple[Floats, Floats]) -> tuple[Mask, Mask]:
+    """Move the border to where the grey value leaves that of the lung nearby for its surround's."""
+    smooth = np.asarray(ndimage.gaussian_filter(rank, 2.5))
+    outlined = [_filled(outline, SIDE) for outline in outlines]
+    masks = list(outlined)
+    pull = [0.45 * np.clip(_signed_distance(mask) / (0.05 * SIDE), -2.5, 1) for mask in masks]
+    for number, outline in enumerate(outlines):
+        # Soft tissue above the shoulder can be as dark as an apex; the outline knows better.
+        pull[number][: round((outline[:, 0].min() - 0.02) * SIDE)] = -2.0
+    for _ in range(6):
+        dark = _darkness(smooth, masks[0] | masks[1])
+        for number in (0, 1):
+            grown = (dark + pull[number] > 0) & ~masks[1 - number]
+            masks[number] = _smooth_part(grown)
+    kept = [
+        _snapped(smooth, mask) if _overlap(mask, first) > _LEAST_OVERLAP else first
+        for mask, first in zip(masks, outlined, strict=True)
+    ]
+    return kept[0], kept[1] & ~kept[0]
+
+
+def _overlap(mask: Mask, other: Mask) -> float:
+    """Return the Dice overlap of two masks."""
+    return 2 * float((mask & other).sum()) / max(float(mask.sum() + other.sum()), 1.0)
+
+
+def _snapped(smooth: Floats, mask: Mask) -> Mask:
+    """Move the border of a lung field to the first strong edge near it, seen from the lung."""
+    band = SIDE // 40
+    depth = _signed_distance(mask)
+    markers = (depth > band).astype(np.int32) + 2 * (depth < -band)
+    edges = np.asarray(ndimage.gaussian_gradient_magnitude(smooth, 1.5)) * (1.1 - smooth)
+    return _smooth_part(np.asarray(_segmentation.watershed(edges, markers) == 1))
+
+
+def _darkness(smooth: Floats, inside: Mask) -> Floats:
+    """Return how far each pixel is to the dark side of its neighbourhood's lung and surround."""
+    reach = 10
+
+    def local(mask: Mask) -> Floats:
+        weight = mask.astype(float)
+        total = ndimage.gaussian_filter(weight * smooth, reach)
+        return np.asarray(total / np.maximum(ndimage.gaussian_filter(weight, reach), 1e-3))
+
+    lung, other = local(inside), local(~inside)
+    dark = (0.55 * lung + 0.45 * other - smooth) / np.maximum(other - lung, 0.08)
+    return np.asarray(ndimage.gaussian_filter(np.clip(dark, -1.5, 1.5), 2))
+
+
+def _smooth_part(mask: Mask) -> Mask:
+    """Return the largest part of a mask without spurs, gaps and holes."""
+    opened = ndimage.binary_opening(mask, iterations=5)
+    labels: Any = ndimage.label(opened)[0]
+    sizes = np.bincount(labels.ravel())
+    if sizes.size < 2:
+        return np.zeros(mask.shape, bool)
+    sizes[0] = 0
+    part = np.pad(labels == sizes.argmax(), 20)
+    closed = ndimage.binary_closing(part, iterations=5)[20:-20, 20:-20]
+    filled = ndimage.binary_fill_holes(closed)
+    return np.asarray(ndimage.gaussian_filter(np.asarray(filled, float), 3) > 0.5)
+
+
+def _signed_distance(mask: Mask) -> Floats:
+    """Return the distance to the border in pixels, positive inside; far outside when empty."""
+    if not mask.any():
+        return np.full(mask.shape, -float(max(mask.shape)))
+    inside = np.asarray(ndimage.distance_transform_edt(mask))
+    outside = np.asarray(ndimage.distance_transform_edt(~mask))
+    return np.asarray(np.where(mask, inside - 0.5, 0.5 - outside))
+
+
+def probability(mask: Mask, *, softness: float = 2.0) -> Floats:
+    """Return a smooth probability of a mask: one half on its border, falling over ``softness`` pixels."""
+    return np.asarray(1 / (1 + np.exp(-_signed_distance(mask) / softness)))
+
+
+def _heart(right: Mask, left: Mask) -> Mask:
+    """Return the heart: what bulges between the lung fields in their lower half."""
+    rows = np.nonzero(right.any(axis=1) & left.any(axis=1))[0]
+    height = int(rows[-1] - rows[0])
+    floor = _floor(right)
+    # The heart's apex lies lower than its right border, on the left dome of the diaphragm.
+    last = min(floor + round(0.05 * height), int(rows[-1]))
+    inner = SIDE - right[:, ::-1].argmax(axis=1)
+    inner[floor:] = inner[floor - round(0.05 * height)]
+    outer = left.argmax(axis=1)
+    gap = np.zeros(right.shape, bool)
+    for row in range(int(rows[0]) + round(0.42 * height), last + 1):
+        gap[row, inner[row] : outer[row]] = True
+    if gap.sum() < 50:
+        return np.zeros(right.shape, bool)
+    return _smooth_part(gap & _ellipse_of(gap))
+
+
+def _floor(right: Mask) -> int:
+    """Return the last row where the right lung still reaches the mediastinum."""
+    rows = np.nonzero(right.any(axis=1))[0]
+    columns = np.nonzero(right.any(axis=0))[0]
+    border = SIDE - 1 - right[rows, ::-1].argmax(axis=1)
+    near = border > columns[-1] - 0.28 * np.ptp(columns)
+    return int(rows[near][-1])
+
+
+def _ellipse_of(region: Mask) -> Mask:
+    """Return the ellipse with the moments of a region, a little widened."""
+    places = np.stack(np.nonzero(region)).astype(float)
+    centre = places.mean(axis=1)
+    inverse = np.linalg.inv(np.cov(places))
+    grid = np.indices(region.shape).reshape(2, -1) - centre[:, None]
+    reach = np.einsum("in,ij,jn->n", grid, inverse, grid).reshape(region.shape)
+    return np.asarray(reach < 2.15**2)
