@@ -51,7 +51,7 @@ class _ViewText(NamedTuple):
 class View(Enum):
     """A view: its headers, and the axis of the body that the beam runs along."""
 
-    FRONTAL = _ViewText("PA", ("L", "F"), ("399348003", "SCT", "postero-anterior"), "CHEST PA", 1)
+    FRONTAL = _ViewText("PA", ("L", "F"), ("272479007", "SCT", "postero-anterior"), "CHEST PA", 1)
     LATERAL = _ViewText("LL", ("P", "F"), ("399173006", "SCT", "left lateral"), "CHEST LAT", 2)
 
 
