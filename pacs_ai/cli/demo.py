@@ -54,7 +54,7 @@ def run(out: Path, config: Path) -> int:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     path = out / "settings.yaml"
-    settings = _demo_settings(config, path, out)
+    settings = demo_settings(config, path, out)
     prepare(settings)
     console = Console(stderr=False)
     console.print("Starting listener, worker, web face and four reference models ...")
@@ -77,7 +77,7 @@ def run(out: Path, config: Path) -> int:
     return _conclude(console, settings, sent, report, out)
 
 
-def _demo_settings(config: Path, path: Path, out: Path) -> Settings:
+def demo_settings(config: Path, path: Path, out: Path) -> Settings:
     """Write the demo's settings with free ports and its own folders."""
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     ports = _free_ports(2 + len(values["endpoints"]))
