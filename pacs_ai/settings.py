@@ -142,10 +142,15 @@ class Site(_Section):
     """Who runs this gateway, where and for what."""
 
     name: str
+    """The site's name, shown on Workitems and results pages."""
     time_zone: str
+    """IANA name, such as ``Europe/Berlin``: for headers that state no zone, and for every date we write."""
     use: Use
+    """How results may be used, as the responsible person states it."""
     responsible: str
+    """The person who answers for that use."""
     production: bool = False
+    """While false, results say that this is not a production gateway."""
 
     @model_validator(mode="after")
     def _known_zone(self) -> Site:
@@ -163,7 +168,9 @@ class Listener(_Section):
     host: str = "127.0.0.1"
     port: Port = 11112
     maximum_associations: int = Field(default=32, ge=1, le=256)
+    """More at once are rejected for now (local limit exceeded)."""
     maximum_object: Size = 4 * 2**30
+    """A larger Instance is refused."""
     minimum_free: Size = 2 * 2**30
     """Below this much free space on the spool's disk Instances are refused as *out of resources*."""
     unsafe_plain_network: bool = False
@@ -188,13 +195,20 @@ class Peer(_Section):
     """A PACS or modality: what it is called, from where it may send, and where results go back."""
 
     ae_titles: tuple[AETitle, ...] = Field(min_length=1)
+    """Calling AE titles that it uses."""
     addresses: tuple[str, ...] = Field(default=("127.0.0.1",), min_length=1)
+    """IP addresses that it connects from."""
     host: str | None = None
+    """Where it takes results by C-STORE; without host and port it takes none."""
     port: Port | None = None
     called_ae_title: AETitle | None = None
+    """AE title of its Storage SCP; the first of ``ae_titles`` when left out."""
     profile: Profile = Profile.BASIC
+    """Which kinds of results it gets: ``basic`` or ``all``."""
     narrative: bool = False
+    """Whether the site releases draft reports to it."""
     quiet: Duration | None = None
+    """Quiet period of Studies from here; by modality when left out."""
 
 
 class FolderDestination(_Section):
@@ -202,6 +216,7 @@ class FolderDestination(_Section):
 
     kind: Literal["folder"]
     path: Path
+    """Where the files go, by Study."""
     profile: Profile = Profile.BASIC
     narrative: bool = False
 
@@ -216,6 +231,7 @@ class DicomDestination(_Section):
     profile: Profile = Profile.BASIC
     narrative: bool = False
     calling_ae_title: AETitle = "PACSAI"
+    """AE title that the gateway uses towards it."""
 
 
 Destination = Annotated[FolderDestination | DicomDestination, Field(discriminator="kind")]
@@ -233,14 +249,22 @@ class Endpoint(_Section):
 
     kind: Literal["insight", "parse2d", "parse3d", "cxrreport"]
     url: str
+    """Its scoring URL; ``https``, plain ``http`` to loopback only."""
     key: Secret | None = None
+    """Its key, as ``file:PATH`` or ``env:NAME``; sent as bearer token."""
     deployment: str | None = None
+    """Pins one deployment behind the URL."""
     name: str
+    """The model's name, as every result shows it."""
     version: str
+    """The model's version, as configured by the site; another version is another device."""
     manufacturer: str = "Microsoft"
     reference: bool = False
+    """True for the built-in reference models only: their results say so."""
     timeout: Duration = timedelta(seconds=100)
+    """Deadline of one whole request."""
     concurrency: int = Field(default=1, ge=1, le=64)
+    """How many requests may be under way at once."""
     window: Window = Window(width=1500, level=-160)
     """CT volumes go out as uint8 of this window."""
 
@@ -256,11 +280,13 @@ class Defaults(_Section):
     """What holds where a rule or peer says nothing else."""
 
     max_age: DurationOrOff = timedelta(hours=48)
+    """An older Study is stored and starts nothing; ``off`` takes Studies of any age."""
     deadline: Duration = timedelta(minutes=30)
     """How long inference is tried before a Job fails."""
     delivery_deadline: Duration = timedelta(days=7)
     """How long a destination may be away before a delivery fails."""
     max_result: Size = 50 * 10**6
+    """A larger result is not made: the work fails and says so."""
     quiet: Mapping[str, Duration] = Field(
         default_factory=lambda: {
             "CR": timedelta(seconds=60),
@@ -270,6 +296,7 @@ class Defaults(_Section):
             "MR": timedelta(seconds=180),
         }
     )
+    """By Modality: how long nothing may arrive before a Study counts as complete."""
     quiet_other: Duration = timedelta(seconds=120)
 
 
@@ -277,12 +304,17 @@ class WorkTimes(_Section):
     """Times of the ledger's work rows; tests use short ones openly."""
 
     lease: Duration = timedelta(seconds=30)
+    """How long a claim holds when nobody renews it; then another process may take over."""
     renew: Duration = timedelta(seconds=10)
+    """How often a claim is renewed."""
     bell: Duration = timedelta(seconds=1)
+    """How often due work is looked for."""
     strikes: int = Field(default=3, ge=1)
+    """Attempts that end without an outcome (crashes) before work is held."""
     backoff: tuple[Duration, ...] = tuple(
         timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600)
     )
+    """Waits between attempts that were refused for now; the last one repeats."""
 
 
 class Identity(StrEnum):
@@ -338,6 +370,7 @@ class Settings(_Section):
 
     site: Site
     data: Path = Path("pacs-ai-data")
+    """Folder of spool, ledger, keys and logs."""
     listener: Listener = Listener()
     web: Web = Web()
     broker: str | None = None
@@ -345,14 +378,21 @@ class Settings(_Section):
     ledger: str | None = None
     """SQLAlchemy URL; without one an SQLite file in ``data``."""
     peers: Mapping[str, Peer] = Field(default_factory=dict)
+    """Who may send, by a name of the site's own."""
     endpoints: Mapping[str, Endpoint] = Field(default_factory=dict)
+    """Scoring endpoints, by the name that rules use."""
     destinations: Mapping[str, Destination] = Field(default_factory=dict)
+    """Further destinations of results, by name."""
     delivery: Literal["hold", "origin"] | tuple[str, ...] = "hold"
+    """``hold`` (shadow), ``origin`` (back to the peer it came from), or names of destinations and peers."""
     identity: Identity = Identity.STRICT
+    """``strict`` holds a Study whose Instances have no PatientID or PatientName; ``lenient`` goes on."""
     defaults: Defaults = Defaults()
     work: WorkTimes = WorkTimes()
     worker_processes: int = Field(default=4, ge=1, le=64)
+    """How many pieces of work one worker carries out at once."""
     series_description_prefix: str = Field(default="AI", max_length=8)
+    """First word of every Series Description that the gateway writes."""
     _source: Source = PrivateAttr(default_factory=lambda: Source({}))
 
     @model_validator(mode="after")
