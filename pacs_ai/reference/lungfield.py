@@ -22,6 +22,7 @@ SIDE = 384
 """Edge of the square working picture, pixels."""
 
 _FIT_SIDE = 64
+_NEUTRAL = 0.55
 _LEAST_CONTRAST = 0.15
 """Mean difference of grey rank across the outline below which nothing is called a lung."""
 
@@ -84,7 +85,7 @@ class Square:
 
     def to_picture(self, working: Floats) -> Floats:
         """Bring a map on the working picture back to the picture's own rows and columns."""
-        full: Floats = _transform.resize(working, (self.edge, self.edge), order=1)
+        full: Floats = np.asarray(_transform.resize(working, (self.edge, self.edge), order=1))
         top, left = self.offset
         return full[top : top + self.shape[0], left : left + self.shape[1]]
 
@@ -111,7 +112,7 @@ def find_chest(picture: NDArray[np.uint8]) -> Chest:
 
 
 def _rank(picture: Floats) -> tuple[Floats, Mask]:
-    """Return grey ranks inside the body and the body itself; the dark surround counts as bright."""
+    """Return grey ranks inside the body and the body itself; the dark surround counts as neither."""
     smooth = np.asarray(ndimage.gaussian_filter(picture, 1.5))
     frame = SIDE // 40
     bars = ndimage.binary_opening(smooth < 0.22, iterations=4)
@@ -119,17 +120,17 @@ def _rank(picture: Floats) -> tuple[Floats, Mask]:
     surround = np.asarray(ndimage.binary_dilation(surround, iterations=12))
     body = ~surround
     if not body.any():
-        return np.full(picture.shape, 0.8), body
+        return np.full(picture.shape, _NEUTRAL), body
     values = np.sort(picture[body])
     rank = np.searchsorted(values, picture) / values.size
-    rank[surround] = 0.8
+    rank[surround] = _NEUTRAL
     return _levelled(rank), body
 
 
 def _levelled(rank: Floats) -> Floats:
     """Take half of the slow trend out: an apex is darker than its surround, not than the lung."""
     slow = np.asarray(ndimage.gaussian_filter(rank, SIDE / 8))
-    return np.clip(rank - 0.5 * (slow - slow.mean()), 0, 1)
+    return np.asarray(np.clip(rank - 0.5 * (slow - slow.mean()), 0, 1))
 
 
 def _touching(mask: Mask, frame: int, *, bottom: bool) -> Mask:
@@ -197,11 +198,6 @@ def _filled(outline: Floats, side: int) -> Mask:
     return mask
 
 
-def _scaled(outline: Floats, factor: float) -> Floats:
-    centre = (outline.min(axis=0) + outline.max(axis=0)) / 2
-    return np.asarray(centre + (outline - centre) * factor)
-
-
 def _fit(rank: Floats, body: Mask) -> tuple[tuple[Floats, Floats], float]:
     """Fit the two outlines; return them and their mean contrast."""
     block = SIDE // _FIT_SIDE
@@ -219,17 +215,26 @@ def _fit(rank: Floats, body: Mask) -> tuple[tuple[Floats, Floats], float]:
         *((0.35 * height, 0.85 * height),) * 2,
         *((0.05, 0.65), (0.05, 0.25), (0.70, 1.15)),
     ]
+    box = optimize.Bounds(*np.array(bounds, float).T)
     found: Any = optimize.differential_evolution(
         _cost,
-        optimize.Bounds(*np.array(bounds, float).T),
+        box,
         args=(small, float(width)),
         rng=1,
-        popsize=7,
-        maxiter=55,
+        popsize=12,
+        maxiter=70,
         tol=1e-3,
         polish=False,
     )
-    outlines = _outlines(found.x)
+    closer: Any = optimize.minimize(
+        _cost,
+        found.x,
+        args=(small, float(width)),
+        method="Nelder-Mead",
+        bounds=box,
+        options={"maxfev": 1500, "xatol": 1e-4, "fatol": 1e-5},
+    )
+    outlines = _outlines(closer.x)
     return outlines, _contrast(outlines, small)
 
 
@@ -260,29 +265,42 @@ def _cost(values: Floats, small: Floats, width: float) -> float:
     return cost
 
 
-_ZONES = ((-1.0, 0.12), (0.12, 0.5), (0.5, 0.85), (0.85, 2.0))
-"""Apex, upper and lower side walls, diaphragm: parts of a lung's height that must each stand out."""
+_ZONES = (0.12, 0.5, 0.85)
+"""Ends of apex, upper and lower side walls; the diaphragm is the rest. Each must stand out, on its
+medial and on its lateral half."""
+
+_OUTWARD, _INWARD = (1.08, 1.16, 1.24), (0.92, 0.84, 0.76)
 
 
 def _contrast(outlines: tuple[Floats, Floats], small: Floats) -> float:
     """Return how much brighter it is around the outlines than inside, mean over zones and lungs."""
-    masks = [_filled(outline, _FIT_SIDE) for outline in outlines]
-    both = masks[0] | masks[1]
-    rows = (np.arange(_FIT_SIDE)[:, None] + 0.5) / _FIT_SIDE
     total = 0.0
-    for outline, mask in zip(outlines, masks, strict=True):
-        around = _filled(_scaled(outline, 1.25), _FIT_SIDE) & ~both
-        border = mask & ~_filled(_scaled(outline, 0.7), _FIT_SIDE)
-        top, bottom = outline[:, 0].min(), outline[:, 0].max()
-        place = (rows - top) / (bottom - top)
-        for low, high in _ZONES:
-            zone = (place >= low) & (place < high)
-            outer, inner = small[around & zone], small[border & zone]
-            if outer.size and inner.size:
-                total += min(float(outer.mean() - inner.mean()), 0.35) / 8
-            else:
-                total -= 0.04
+    for outline in outlines:
+        line = _densely(outline)
+        step = _around(line, small, _OUTWARD) - _around(line, small, _INWARD)
+        top, bottom = line[:, 0].min(), line[:, 0].max()
+        zone = np.searchsorted(_ZONES, (line[:, 0] - top) / (bottom - top), side="right")
+        zone = 2 * zone + (line[:, 1] > (line[:, 1].min() + line[:, 1].max()) / 2)
+        count = 2 * len(_ZONES) + 2
+        points = np.maximum(np.bincount(zone, minlength=count), 1)
+        means = np.bincount(zone, step, minlength=count) / points
+        total += float(np.minimum(means, 0.35).mean()) / 2
     return total
+
+
+def _densely(outline: Floats) -> Floats:
+    """Return points along a closed outline, several on each side of it."""
+    ahead = np.roll(outline, -1, axis=0)
+    parts = np.linspace(0, 1, 4, endpoint=False)[:, None, None]
+    return np.asarray((outline + parts * (ahead - outline)).reshape(-1, 2))
+
+
+def _around(line: Floats, small: Floats, factors: tuple[float, ...]) -> Floats:
+    """Return the mean picture value at an outline's points, moved from its centre by factors."""
+    centre = (line.min(axis=0) + line.max(axis=0)) / 2
+    moved = centre + (line - centre) * np.array(factors)[:, None, None]
+    index = np.clip((moved * _FIT_SIDE).astype(int), 0, _FIT_SIDE - 1)
+    return np.asarray(small[index[..., 0], index[..., 1]].mean(axis=0))
 
 
 def _refine(rank: Floats, outlines: tuple[Floats, Floats]) -> tuple[Mask, Mask]:
@@ -290,20 +308,32 @@ def _refine(rank: Floats, outlines: tuple[Floats, Floats]) -> tuple[Mask, Mask]:
     smooth = np.asarray(ndimage.gaussian_filter(rank, 2.5))
     outlined = [_filled(outline, SIDE) for outline in outlines]
     masks = list(outlined)
-    pull = [0.45 * np.clip(_signed_distance(mask) / (0.05 * SIDE), -2.5, 1) for mask in masks]
-    for number, outline in enumerate(outlines):
-        # Soft tissue above the shoulder can be as dark as an apex; the outline knows better.
-        pull[number][: round((outline[:, 0].min() - 0.02) * SIDE)] = -2.0
+    pull = [_pull(outline, mask) for outline, mask in zip(outlines, outlined, strict=True)]
     for _ in range(6):
         dark = _darkness(smooth, masks[0] | masks[1])
         for number in (0, 1):
             grown = (dark + pull[number] > 0) & ~masks[1 - number]
-            masks[number] = _smooth_part(grown)
+            # What sticks out of the outline is lung only where it is broad.
+            broad = ndimage.binary_opening(grown, iterations=8)
+            masks[number] = _smooth_part(np.asarray(broad | (grown & outlined[number])))
     kept = [
         _snapped(smooth, mask) if _overlap(mask, first) > _LEAST_OVERLAP else first
         for mask, first in zip(masks, outlined, strict=True)
     ]
     return kept[0], kept[1] & ~kept[0]
+
+
+def _pull(outline: Floats, outlined: Mask) -> Floats:
+    """Return how strongly the outline holds each pixel inside (positive) or outside of the lung."""
+    depth = _signed_distance(outlined) / (0.05 * SIDE)
+    pull = np.where(depth > 0, 0.45 * np.minimum(depth, 1), 0.8 * depth)
+    pull[depth < -0.9] = -2.0
+    # A collar bone across the apex does not end the lung: deep in the upper half it is lung.
+    half = round(outline[:, 0].mean() * SIDE)
+    pull[:half][depth[:half] > 0.6] = 2.0
+    # Soft tissue above the shoulder can be as dark as an apex; the outline knows better.
+    pull[: round((outline[:, 0].min() - 0.02) * SIDE)] = -2.0
+    return np.asarray(pull)
 
 
 def _overlap(mask: Mask, other: Mask) -> float:
