@@ -36,13 +36,14 @@ class Spool:
     Parameters
     ----------
     path : Path
-        Made with mode 0700 when it is not there.
+        Made with mode 0700 when it is not there, and the folder above it too.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
-        for folder in (path, self.temporary, path / "instances", path / "results"):
+        # The folder above holds the ledger too.
+        for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def instance_path(self, digest: str, transfer_syntax_uid: str) -> Path:

@@ -54,7 +54,9 @@ class Database:
                 "the ledger is SQLite for now: leave `ledger` out, or use sqlite:///PATH"
             )
         if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = Path(parsed.database)
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
         self.engine = _engine(url)
 
     @contextmanager
