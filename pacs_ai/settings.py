@@ -142,7 +142,7 @@ class Site(_Section):
     """Who runs this gateway, where and for what."""
 
     name: str
-    """The site's name, shown on Workitems and results pages."""
+    """The site's name, shown on Workitems."""
     time_zone: str
     """IANA name, such as ``Europe/Berlin``: for headers that state no zone, and for every date we write."""
     use: Use
@@ -376,7 +376,7 @@ class Settings(_Section):
     broker: str | None = None
     """Redis URL; without one the worker starts a private broker of its own."""
     ledger: str | None = None
-    """SQLAlchemy URL; without one an SQLite file in ``data``."""
+    """SQLAlchemy URL, SQLite for now; without one a file in ``data``."""
     peers: Mapping[str, Peer] = Field(default_factory=dict)
     """Who may send, by a name of the site's own."""
     endpoints: Mapping[str, Endpoint] = Field(default_factory=dict)

@@ -1,0 +1,414 @@
+"""Fills the tables of the reference pages from the code: ``python docs/generate.py`` writes them anew.
+
+A page holds its prose; what stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is made here.
+A test compares the pages with what this makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from enum import Enum
+from itertools import groupby
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from pydicom.datadict import dictionary_VR
+from pydicom.uid import UID
+from pynetdicom import sop_class
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+
+from listener import ae, handlers  # noqa: E402 - found beside this folder
+from pacs_ai import encoding, intake, settings  # noqa: E402
+from pacs_ai.delivery import storage, wanted  # noqa: E402
+from pacs_ai.encoding.equipment import FIRST_SERIES_NUMBER  # noqa: E402
+from pacs_ai.ledger.views import StudyState  # noqa: E402
+from pacs_ai.ledger.work import TRANSITIONS  # noqa: E402
+from pacs_ai.peers.association import TIMEOUTS  # noqa: E402
+from pacs_ai.pixels import decode  # noqa: E402
+from pacs_ai.web import app, search  # noqa: E402
+
+PAGES = ("conformance.md", "settings.md", "states.md")
+_BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def render(text: str) -> str:
+    """Return a page with every generated part made anew."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}", text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+# ---------------------------------------------------------------------- what is received
+
+
+def _entity() -> Any:
+    only = SimpleNamespace(settings=SimpleNamespace(listener=settings.Listener()))
+    return ae.build(cast("Any", only))
+
+
+def storage_classes() -> str:
+    """SOP Classes that the listener accepts."""
+    accepted = {UID(one.abstract_syntax) for one in _entity().supported_contexts}
+    # pynetdicom knows a few classes that pydicom's dictionary does not name yet.
+    spelled = {uid: _spaced(keyword) for keyword, uid in sop_class._STORAGE_CLASSES.items()}
+    names = {uid: uid.name if uid.name != uid else spelled[uid] for uid in accepted}
+    return table(("SOP Class", "UID"), sorted((name, uid) for uid, name in names.items()))
+
+
+def _spaced(keyword: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", keyword)
+
+
+def transfer_syntaxes() -> str:
+    """Transfer syntaxes that the listener accepts, and whether their pixels are read."""
+    read = decode._NATIVE | decode._PLUGINS.keys()
+    return table(
+        ("Transfer Syntax", "UID", "pixel data"),
+        (
+            (UID(one).name, one, "read" if one in read else "stored; refused by name at the models")
+            for one in ae.TRANSFER_SYNTAXES
+        ),
+    )
+
+
+def listener_limits() -> str:
+    """Numbers of the listener."""
+    entity, ours = _entity(), settings.Listener()
+    return table(
+        ("what", "value"),
+        (
+            ("maximum PDU size", f"{entity.maximum_pdu_size} bytes"),
+            ("associations at once", f"{ours.maximum_associations} (setting)"),
+            ("largest Instance", f"{_size(ours.maximum_object)} (setting)"),
+            ("ACSE time-out", f"{entity.acse_timeout} s"),
+            ("DIMSE time-out", f"{entity.dimse_timeout} s"),
+            ("network time-out", f"{entity.network_timeout} s"),
+        ),
+    )
+
+
+def store_statuses() -> str:
+    """Statuses of the listener's C-STORE answers, read from the calls that make them."""
+    found: dict[int, set[str]] = {handlers.SUCCESS: {"stored durably, or held already"}}
+    for module, function, place in ((intake, "Refused", 1), (handlers, "_status", 0)):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id != function or len(node.args) != 2:
+                continue
+            named, words = node.args[place], node.args[1 - place]
+            if isinstance(named, ast.Name):
+                status = getattr(module, named.id, None)
+                if isinstance(status, int) and isinstance(words, ast.Constant):
+                    found.setdefault(status, set()).add(str(words.value))
+    found.setdefault(intake.UNREADABLE, set()).add("the data set cannot be read")
+    return table(
+        ("Status", "when"),
+        ((f"0x{code:04X}", "; ".join(sorted(words))) for code, words in sorted(found.items())),
+    )
+
+
+# ---------------------------------------------------------------------- what is made and sent
+
+
+def result_kinds() -> str:
+    """Kinds of SOP Instance that are written, each as the library's class and our code name it."""
+    return table(
+        ("kind", "SOP Class", "UID", "Modality", "Series Number", "profile basic", "profile all"),
+        (
+            (
+                kind,
+                _written(kind)[0].name,
+                _written(kind)[0],
+                _written(kind)[1],
+                f"{FIRST_SERIES_NUMBER + place} + 10 n" if not row.once_a_study else 9001 + place,
+                _goes(kind, settings.Profile.BASIC),
+                _goes(kind, settings.Profile.ALL),
+            )
+            for place, (kind, row) in enumerate(encoding.ENCODERS.items())
+        ),
+    )
+
+
+def _written(kind: str) -> tuple[UID, str]:
+    """Return SOP Class and Modality of a kind, from the class that its encoder calls."""
+    module = importlib.import_module(encoding.ENCODERS[kind].function.partition(":")[0])
+    source = inspect.getsource(module)
+    return next(found for sign, found in _CLASSES.items() if re.search(sign, source))
+
+
+_CLASSES = {
+    r"hd\.seg\.Segmentation\(": (UID("1.2.840.10008.5.1.4.1.1.66.4"), "SEG"),
+    r"hd\.sr\.Comprehensive3DSR\(": (UID("1.2.840.10008.5.1.4.1.1.88.34"), "SR"),
+    r"hd\.sr\.EnhancedSR\(": (UID("1.2.840.10008.5.1.4.1.1.88.22"), "SR"),
+    r"SOPClassUID = SecondaryCaptureImageStorage": (UID("1.2.840.10008.5.1.4.1.1.7"), "OT"),
+}
+
+
+def _goes(kind: str, profile: settings.Profile) -> str:
+    flat, volume = (
+        wanted(kind, volumetric=volumetric, profile=profile, narrative=False)
+        for volumetric in (False, True)
+    )
+    released = wanted(kind, volumetric=False, profile=profile, narrative=True)
+    if flat and volume:
+        return "yes"
+    if volume:
+        return "on volumes"
+    return "where released" if released else "no"
+
+
+def answers() -> str:
+    """What the gateway makes of the statuses that a destination answers."""
+    read = ((code, *storage.read_status(code)) for code in range(0x10000))
+    bare = ((code, answer, re.sub(r" \(0x\w+\)$", "", words)) for code, answer, words in read)
+    other = storage.read_status(0x0002)[1].removesuffix(" (0x0002)")
+    rows = []
+    for (answer, words), group in groupby(bare, key=lambda one: one[1:]):
+        codes = [code for code, _, _ in group]
+        if words == other:
+            continue
+        span = f"0x{codes[0]:04X}" + (f" to 0x{codes[-1]:04X}" if len(codes) > 1 else "")
+        rows.append((span, answer, words or "stored"))
+    return table(("Status", "taken as", "meaning"), [*rows, ("any other", "refused", other)])
+
+
+def sender_limits() -> str:
+    """Time-outs of the gateway as a Service Class User."""
+    return table(
+        ("waiting for", "seconds"),
+        ((name, f"{getattr(TIMEOUTS, name):g}") for name in TIMEOUTS.__slots__),
+    )
+
+
+# ---------------------------------------------------------------------- the web face
+
+
+def web_resources() -> str:
+    """Resources of the HTTP face."""
+    routes = cast("Any", app.create_app(cast("Any", None)).routes)
+    return table(
+        ("method", "resource", "what"),
+        (
+            (
+                ", ".join(sorted(route.methods - {"HEAD"})),
+                f"`{route.path}`",
+                inspect.getdoc(route.endpoint),
+            )
+            for route in routes
+        ),
+    )
+
+
+def search_keys() -> str:
+    """Keys that a search for Workitems takes."""
+    return table(
+        ("key", "VR"), ((f"`{'.'.join(one)}`", dictionary_VR(one[-1])) for one in search._KEYS)
+    )
+
+
+# ---------------------------------------------------------------------- states
+
+
+def study_states() -> str:
+    """States of a Study, from the docstring that lists them."""
+    names = re.findall(r"``(\w+)``", inspect.getdoc(StudyState) or "")[1:]
+    return table(("state", "means"), ((f"`{name}`", _STATES[name]) for name in names))
+
+
+_STATES = {
+    "receiving": "Instances have come; the quiet period is not over.",
+    "running": "Complete, and something of it is under way; the reason says what.",
+    "done": "Every Job has ended, and results are there.",
+    "nothing_found": "Every Job has ended and at least one model flagged nothing. Not a normal result.",
+    "not_suitable": "A rule or model wanted it and could not take it; the reason says what to mend.",
+    "held": "A person must look before anything goes on.",
+    "failed": "Something did not work for good, or its deadline is over.",
+    "not_current": "Too old, undated or dated ahead: stored, and nothing is started.",
+    "no_rule": "No rule took it; the reason says for every rule which condition said no.",
+    "derived_only": "Only results and other derived Instances of it came.",
+}
+
+
+def work_moves() -> str:
+    """Moves that a row of work may make."""
+    return table(
+        ("from", "to"),
+        (
+            (f"`{state}`", ", ".join(f"`{one}`" for one in sorted(goals)) or "(the end)")
+            for state, goals in TRANSITIONS.items()
+        ),
+    )
+
+
+# ---------------------------------------------------------------------- settings
+
+
+def all_settings() -> str:
+    """Every setting by section, with type, default and meaning."""
+    sections: list[tuple[str, type[BaseModel]]] = [
+        ("(top level)", settings.Settings),
+        ("site", settings.Site),
+        ("listener", settings.Listener),
+        ("web", settings.Web),
+        ("peers.NAME", settings.Peer),
+        ("endpoints.NAME", settings.Endpoint),
+        ("endpoints.NAME.window", settings.Window),
+        ("destinations.NAME with kind: folder", settings.FolderDestination),
+        ("destinations.NAME with kind: dicom", settings.DicomDestination),
+        ("defaults", settings.Defaults),
+        ("work", settings.WorkTimes),
+    ]
+    return "\n\n".join(f"## {title}\n\n{_section(model)}" for title, model in sections)
+
+
+def _section(model: type[BaseModel]) -> str:
+    written, meanings = _declared(model)
+    # What a destination and a peer have in common is explained once, at the peer.
+    known = {name: _declared(settings.Peer)[1][name] for name in ("profile", "narrative")}
+    rows = [
+        (
+            f"`{name}`",
+            _kind(written[name], info.annotation),
+            _default(name, info),
+            meanings.get(name) or _about(info.annotation) or known.get(name, ""),
+        )
+        for name, info in model.model_fields.items()
+    ]
+    return f"{inspect.getdoc(model)}\n\n" + table(("name", "type", "default", "meaning"), rows)
+
+
+def _declared(model: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return type and docstring of each field, as the source has them."""
+    (body,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class
+    types, meanings = {}, {}
+    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            types[node.target.id] = ast.unparse(node.annotation)
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                meanings[node.target.id] = str(after.value.value).replace("``", "`")
+    return types, meanings
+
+
+_WORDS = {
+    "AETitle": "AE title",
+    "DurationOrOff": "duration or off",
+    "Duration": "duration",
+    "Size": "size",
+    "Port": "port number",
+    "Secret": "file:PATH or env:NAME",
+    "Path": "path",
+    "str": "text",
+    "int": "number",
+    "float": "number",
+    "bool": "true or false",
+    "| None": "",
+}
+
+
+def _about(kind: Any) -> str:
+    section = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return (inspect.getdoc(kind) or "").splitlines()[0] if section else ""
+
+
+def _kind(written: str, kind: Any) -> str:
+    """Return a type in the words of a settings file."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " or ".join(f"`{one.value}`" for one in kind)
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not settings.Secret:
+        return "section"
+    text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", written)
+    text = re.sub(r"Mapping\[str, Duration\]", "Duration by Modality", text)
+    text = re.sub(r"Mapping\[str, \w+\]", "sections by name", text)
+    text = re.sub(r"Literal\[([^]]*)\]", lambda found: _choices(found[1]), text)
+    for name, words in _WORDS.items():
+        text = re.sub(rf"(?<![\w`]){re.escape(name)}(?![\w`])", words, text)
+    return text.replace(" | ", " or ").strip()
+
+
+def _choices(listed: str) -> str:
+    return " or ".join(f"`{one.strip(' ' + chr(39))}`" for one in listed.split(","))
+
+
+def _default(name: str, info: Any) -> str:
+    if info.is_required():
+        return "**required**"
+    value = info.get_default(call_default_factory=True)
+    if value is PydanticUndefined or isinstance(value, BaseModel):
+        return "see below"
+    return _shown(name, value)
+
+
+def _shown(name: str, value: Any) -> str:
+    match value:
+        case None:
+            text = "off" if name == "max_age" else ""
+        case dict():
+            return ", ".join(f"{key} {_shown(name, one)}" for key, one in value.items())
+        case tuple():
+            return ", ".join(_shown(name, one) for one in value)
+        case timedelta():
+            text = _duration(value)
+        case Enum():
+            text = str(value.value)
+        case bool():
+            text = str(value).lower()
+        case int() if value >= 10**6:
+            text = _size(value)
+        case _:
+            text = str(value)
+    return f"`{text}`" if text else ""
+
+
+def _duration(value: timedelta) -> str:
+    seconds = value.total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0 and (unit != "d" or seconds > 2 * length):
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _size(value: int) -> str:
+    for unit, length in (("GiB", 2**30), ("MB", 10**6)):
+        if value % length == 0:
+            return f"{value // length}{unit}"
+    return f"{value}B"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "storage-classes": storage_classes,
+    "transfer-syntaxes": transfer_syntaxes,
+    "listener-limits": listener_limits,
+    "store-statuses": store_statuses,
+    "result-kinds": result_kinds,
+    "answers": answers,
+    "sender-limits": sender_limits,
+    "web-resources": web_resources,
+    "search-keys": search_keys,
+    "study-states": study_states,
+    "work-moves": work_moves,
+    "settings": all_settings,
+}
+
+if __name__ == "__main__":
+    for page in PAGES:
+        path = DOCS / page
+        path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
