@@ -54,8 +54,8 @@ class Run:
         Seconds from the last stored Instance to the end of the last delivery.
     steps : mapping of str to float
         ``assemble wait`` (from the last Instance until the Study counts as complete, most of it the
-        configured quiet period), then the seconds that each step was busy, and ``between``: what
-        passed while none of them was.
+        configured quiet period), then the seconds that each step was busy (steps may overlap), and
+        ``between``: what passed while none of them was.
     """
 
     send: float
@@ -86,7 +86,9 @@ def measure(runs: int, *, tell: Callable[[str], object]) -> dict[str, Any]:
             pids = {role: supervisor.pid(role) for role in commands(path, settings)}
             with Memory(pids) as memory:
                 done = [_run(settings, Views(database), number, tell) for number in range(runs)]
-            return report(done, memory.peaks, quiet=settings.quiet("CT", next(iter(settings.peers))))
+            return report(
+                done, memory.peaks, quiet=settings.quiet("CT", next(iter(settings.peers)))
+            )
         finally:
             supervisor.stop()
             database.close()

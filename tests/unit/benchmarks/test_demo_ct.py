@@ -102,7 +102,9 @@ def test_the_benchmark_reports_one_run() -> None:
     assert seconds["assemble wait"] >= made["quiet_period_seconds"]
     parts = {"assemble wait", "route", "infer", "encode", "deliver", "between"}
     whole = seconds["last C-STORE to delivered"]
-    assert sum(seconds[part] for part in parts) == pytest.approx(whole)
+    # Steps may overlap: the first object can be on its way while the page is drawn.
+    assert sum(seconds[part] for part in parts) >= whole - 1e-6
+    assert all(seconds[part] <= whole for part in parts)
     assert all(seconds[part] > 0 for part in parts - {"between"})
     peaks = made["peak_resident_bytes"]
     assert peaks["everything"] >= peaks["gateway"] >= peaks["worker"] > 100_000_000
