@@ -38,6 +38,9 @@ _WIDEST_AIRWAY = 800.0
 _WIDEST_VESSEL = 700.0
 """Area of a hole in one slice of a lung that is still filled as its vessels, mm²."""
 
+_BESIDE = 30.0
+"""What lies further than this from the body's middle is on one side for certain, mm."""
+
 _LEAST_LUNG = 60_000.0
 """A lung has at least this volume, mm³; what is smaller is not called one."""
 
@@ -158,7 +161,7 @@ def coarse_lungs(grid: Grid, body: Mask) -> tuple[Mask, Mask]:
     airways = find_airways(grid, air)
     air &= ~ndimage.binary_dilation(airways, _CROSS)
     air = np.asarray(ndimage.binary_opening(air, _CROSS))
-    first, second = _two_largest(air, grid)
+    first, second = _two_largest(air, grid, body)
     if not first.any():
         return empty
     if second.any():
@@ -258,7 +261,7 @@ def _walled(values: Floats, hole: Mask) -> bool:
     return float(np.mean(values[ring] > _WALL)) > 0.5
 
 
-def _two_largest(air: Mask, grid: Grid) -> tuple[Mask, Mask]:
+def _two_largest(air: Mask, grid: Grid, body: Mask) -> tuple[Mask, Mask]:
     """Return the two lungs as components, cut apart where they touch; empty where there is none."""
     labels, count = _label(air)
     sizes = np.bincount(labels.ravel(), minlength=count + 1).astype(float) * grid.voxel
@@ -275,15 +278,20 @@ def _two_largest(air: Mask, grid: Grid) -> tuple[Mask, Mask]:
     if second_size > max(_LEAST_LUNG, 0.15 * sizes[order[0]]):
         second = np.asarray(labels == order[1])
     else:
-        first, second = _cut_apart(first, grid)
+        first, second = _cut_apart(first, grid, body)
     return _with_near_parts((first, second), labels, sizes, mean, grid)
 
 
-def _cut_apart(joined: Mask, grid: Grid) -> tuple[Mask, Mask]:
-    """Cut two lungs that touch: shrink until they part, then give each voxel to the nearer one."""
-    depth = np.asarray(ndimage.distance_transform_edt(joined, sampling=grid.spacing), np.float32)
+def _cut_apart(joined: Mask, grid: Grid, body: Mask) -> tuple[Mask, Mask]:
+    """Cut two lungs that touch, in front of the heart or behind it.
+
+    Shrunk lungs part where they touch in a point. Where they lie against each other over an area, what
+    is well to either side of the body's middle belongs to that side's lung, and between the two the
+    cut follows the pleura, which is brighter than lung.
+    """
     whole = float(joined.sum())
-    for reach in (2.0, 4.0, 6.0, 8.0, 11.0, 14.0):
+    depth = np.asarray(ndimage.distance_transform_edt(joined, sampling=grid.spacing), np.float32)
+    for reach in (2.0, 4.0, 6.0, 8.0):
         labels, count = _label(depth > reach)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)
         sizes[0] = 0
@@ -292,7 +300,13 @@ def _cut_apart(joined: Mask, grid: Grid) -> tuple[Mask, Mask]:
             markers = (labels == order[0]).astype(np.int32) + 2 * (labels == order[1])
             parts = _segmentation.watershed(-depth, markers, mask=joined)
             return np.asarray(parts == 1), np.asarray(parts == 2)
-    return joined, np.zeros(joined.shape, bool)
+    middle = ndimage.center_of_mass(body)[0]
+    off = (np.arange(joined.shape[0]) - middle)[:, None, None] * grid.spacing[0]
+    markers = (joined & (off < -_BESIDE)).astype(np.int32) + 2 * (joined & (off > _BESIDE))
+    if min(np.count_nonzero(markers == side) for side in (1, 2)) < 0.1 * whole:
+        return joined, np.zeros(joined.shape, bool)
+    parts = _segmentation.watershed(grid.values, markers, mask=joined)
+    return np.asarray(parts == 1), np.asarray(parts == 2)
 
 
 def _with_near_parts(
