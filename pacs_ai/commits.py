@@ -120,10 +120,7 @@ def _add_job(
 ) -> None:
     endpoint = settings.endpoints[job.endpoint]
     model = asdict(_identity(endpoint))
-    job_id, new = studies.add_job(
-        connection,
-        version,
-        position,
+    asked = studies.AskedJob(
         key=_job_key(job, endpoint, model),
         rule=job.rule,
         endpoint=job.endpoint,
@@ -135,6 +132,7 @@ def _add_job(
         parameters=job.parameters,
         model=model,
     )
+    job_id, new = studies.add_job(connection, version, position, asked)
     if new:
         work.add(
             connection,
@@ -219,6 +217,7 @@ def encoded(
                 study=study.StudyInstanceUID,
                 deadline=now() + settings.defaults.delivery_deadline,
             )
+    work.add_worklist(connection, study.StudyInstanceUID)
 
 
 # ---------------------------------------------------------------------- deliver

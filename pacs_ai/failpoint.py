@@ -1,8 +1,8 @@
 """Places where a test may end a process at once, to prove that nothing is lost there.
 
-Nothing happens unless the environment variable ``PACS_AI_FAILPOINT`` names a place when the process
-starts. A place is armed for one death: the file in ``PACS_AI_FAILPOINT_ONCE`` is taken away by the
-process that dies, so that the next one goes on.
+Nothing happens unless the environment variable ``PACS_AI_FAILPOINT`` names places (with commas between)
+when the process starts. With ``PACS_AI_FAILPOINT_ONCE`` a place is armed for one death: the file of its
+name in that folder is taken away by the process that dies, so that the next one goes on.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ PLACES = (
 )
 """Every place there is; the kill test walks them all."""
 
-_armed = os.environ.get("PACS_AI_FAILPOINT")
+_armed = frozenset(os.environ.get("PACS_AI_FAILPOINT", "").split(","))
 
 
 def failpoint(place: str) -> None:
     """Die here by SIGKILL when a test armed this place."""
-    if _armed != place:
+    if place not in _armed:
         return
     once = os.environ.get("PACS_AI_FAILPOINT_ONCE")
     if once is not None:
         try:
-            Path(once).unlink()
+            (Path(once) / place).unlink()
         except FileNotFoundError:
             return
     os.kill(os.getpid(), signal.SIGKILL)

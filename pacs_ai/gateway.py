@@ -142,8 +142,8 @@ class Gateway:
             with self.ledger.database.write() as connection:
                 commits.answered(connection, destination, receipts)
             refused = commits.undelivered(destination, receipts)
-            with attempt.commit(State.FAILED if refused else State.DONE, refused):
-                pass
+            with attempt.commit(State.FAILED if refused else State.DONE, refused) as connection:
+                work.add_worklist(connection, attempt.claimed.study)
             failpoint("deliver.committed")
         return True
 

@@ -7,6 +7,7 @@ delivered twice changes nothing but time, so results, retries, countdowns and ca
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,11 +15,15 @@ from typing import Any
 
 from celery import Celery, signals
 from kombu import Queue
+from kombu.exceptions import OperationalError
 
+from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
 from pacs_ai.settings import Settings
 from worker.bell import Bell
 from worker.broker import private_broker
+
+log = logging.getLogger(__name__)
 
 TASK = "pacs_ai.carry_out"
 
@@ -47,9 +52,12 @@ class Face:
     def carry_out(self, queue: str, work_id: str) -> None:
         """Carry out the best ready work of a queue, then ring for what is ready now."""
         gateway = self.gateway()
-        if gateway.carry_out(queue):
-            for ready, hint in dict(gateway.ledger.due()).items():
-                self.ring(ready, hint)
+        try:
+            if gateway.carry_out(queue):
+                for ready, hint in dict(gateway.ledger.due()).items():
+                    self.ring(ready, hint)
+        except (TransientError, OperationalError) as error:
+            log.warning("not now; the bell rings again", extra={"error": type(error).__name__})
 
     def ring(self, queue: str, work_id: str) -> None:
         """Send one message: there is work in a queue."""

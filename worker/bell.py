@@ -2,11 +2,16 @@
 
 One worker leads. Once a second it looks for quiet periods that are over, back-offs that have passed and
 leases that ran out, and rings. Ringing twice is harmless; the ledger decides who works.
+
+The thread lives in the process that forks Celery's children. A child forked while this process has the
+SQLite file open inherits locks that are not its own, and every write of it says "busy" for ever: the bell
+therefore closes the database after each look, and no fork happens during one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -40,24 +45,29 @@ class Bell:
         self._owner = owner_name()
         self._over = threading.Event()
         self._rung: dict[str, float] = {}
+        self._looking = threading.Lock()
+        os.register_at_fork(
+            before=self._looking.acquire,
+            after_in_parent=self._looking.release,
+            after_in_child=self._looking.release,
+        )
 
     def run(self) -> None:
         """Ring until :meth:`stop`."""
         ledger = Ledger(self._settings.ledger_url, self._settings.work)
-        try:
-            while not self._over.wait(self._settings.work.bell.total_seconds()):
-                try:
-                    if ledger.lead("bell", owner=self._owner, lease=_LEAD):
-                        self.look(ledger)
-                except (TransientError, OperationalError):
-                    log.warning("the bell could not ring; it looks again")
-        finally:
-            ledger.close()
+        while not self._over.wait(self._settings.work.bell.total_seconds()):
+            try:
+                self.look(ledger)
+            except (TransientError, OperationalError):
+                log.warning("the bell could not ring; it looks again")
 
     def look(self, ledger: Ledger) -> None:
-        """Ring once for everything that is due and was not rung for lately."""
+        """Ring, when this worker leads, for everything due that was not rung for lately."""
+        with self._looking:
+            leads = ledger.lead("bell", owner=self._owner, lease=_LEAD)
+            due = ledger.due() if leads else []
+            ledger.close()
         at = time.monotonic()
-        due = ledger.due()
         waiting = {work_id for _, work_id in due}
         self._rung = {one: when for one, when in self._rung.items() if one in waiting}
         for queue, work_id in due:

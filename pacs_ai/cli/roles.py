@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
+
+import pydicom
 
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.errors import ConfigError, Fault
@@ -39,7 +42,12 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Send the log of this process to standard error as JSON lines."""
+    """Send the log of this process to standard error as JSON lines.
+
+    pydicom warns of bad values by printing them, and a value may be a patient's: it is told not to.
+    """
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.filterwarnings("ignore", module="pydicom")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

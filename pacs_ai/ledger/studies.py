@@ -292,36 +292,39 @@ def add_routing(
     connection.execute(update(table).where(table.c.id == version_id).values(routed_at=now()))
 
 
+@dataclass(frozen=True, slots=True)
+class AskedJob:
+    """A Job that a Study version asks for; ``inputs`` holds rows of ``instances`` by role."""
+
+    key: str
+    rule: str
+    endpoint: str
+    kind: str
+    inputs: Mapping[str, Sequence[int]]
+    parameters: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+
 def add_job(
-    connection: Connection,
-    version: Version,
-    position: int,
-    *,
-    key: str,
-    rule: str,
-    endpoint: str,
-    kind: str,
-    inputs: Mapping[str, Sequence[int]],
-    parameters: Mapping[str, Any],
-    model: Mapping[str, Any],
+    connection: Connection, version: Version, position: int, asked: AskedJob
 ) -> tuple[str, bool]:
     """Link a Study version to the Job of this key; return the Job's id and whether it is new."""
     table = tables.jobs
-    job_id = connection.scalar(select(table.c.id).where(table.c.key == key))
+    job_id = connection.scalar(select(table.c.id).where(table.c.key == asked.key))
     new = job_id is None
     if new:
         job_id = str(uuid.uuid4())
         connection.execute(
             insert(table).values(
                 id=job_id,
-                key=key,
+                key=asked.key,
                 study_instance_uid=version.study,
-                rule=rule,
-                endpoint=endpoint,
-                kind=kind,
-                inputs={role: list(ids) for role, ids in inputs.items()},
-                parameters=dict(parameters),
-                model=dict(model),
+                rule=asked.rule,
+                endpoint=asked.endpoint,
+                kind=asked.kind,
+                inputs={role: list(ids) for role, ids in asked.inputs.items()},
+                parameters=dict(asked.parameters),
+                model=dict(asked.model),
                 created_at=now(),
             )
         )
