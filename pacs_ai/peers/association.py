@@ -92,6 +92,27 @@ def associate(
         When there is no association: no such host, no connection, rejected, no answer in time.
     """
     entity = _entity(calling, timeouts)
+    try:
+        association = _request(entity, f"{called} at {host}:{port}", host, port, called, contexts)
+        try:
+            yield association
+        except BaseException:
+            if association.is_established:
+                association.abort()
+            raise
+        association.release()
+    finally:
+        entity.close()
+
+
+def _request(
+    entity: _Entity,
+    peer: str,
+    host: str,
+    port: int,
+    called: str,
+    contexts: Iterable[tuple[str, str]],
+) -> Association:
     connected: list[Event] = []
     try:
         association = entity.associate(
@@ -105,16 +126,8 @@ def associate(
     except socket.gaierror as error:
         raise TransientError(f"{host} has no address: check the host name of {called}") from error
     if not association.is_established and not association.rejected_contexts:
-        raise TransientError(
-            _why_not(association, f"{called} at {host}:{port}", connected=bool(connected))
-        )
-    try:
-        yield association
-    except BaseException:
-        if association.is_established:
-            association.abort()
-        raise
-    association.release()
+        raise TransientError(_why_not(association, peer, connected=bool(connected)))
+    return association
 
 
 def accepts(association: Association, sop_class_uid: str, transfer_syntax_uid: str) -> bool:
@@ -127,7 +140,7 @@ def accepts(association: Association, sop_class_uid: str, transfer_syntax_uid: s
 
 
 class _BoundedSocket(AssociationSocket):
-    """A connection that never waits for ever, and that is closed whatever became of it."""
+    """A connection that never waits for ever."""
 
     def connect(self, primitive: T_CONNECT) -> None:
         super().connect(primitive)
@@ -135,16 +148,11 @@ class _BoundedSocket(AssociationSocket):
             # pynetdicom waits without limit on a peer that stops reading or sends half a PDU.
             self.socket.settimeout(self.assoc.network_timeout)
 
-    def _shutdown_socket(self) -> None:
-        # pynetdicom leaves a socket open that is not connected, or no longer.
-        connection = self.socket
-        super()._shutdown_socket()
-        if connection is not None:
-            connection.close()
-
 
 class _Entity(AE):
-    """An AE whose connections are bounded; pynetdicom has no other place to say so."""
+    """An AE for one association, whose connection is bounded and closed whatever became of it."""
+
+    _connection: socket.socket | None = None
 
     def _create_socket(
         self,
@@ -154,10 +162,16 @@ class _Entity(AE):
     ) -> AssociationSocket:
         bounded = _BoundedSocket(assoc, address=address)
         bounded.tls_args = tls_args
+        self._connection = bounded.socket
         return bounded
 
+    def close(self) -> None:
+        """Close the connection; pynetdicom forgets one that failed, or that its peer ended."""
+        if self._connection is not None:
+            self._connection.close()
 
-def _entity(calling: str, timeouts: Timeouts) -> AE:
+
+def _entity(calling: str, timeouts: Timeouts) -> _Entity:
     entity = _Entity(calling)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME

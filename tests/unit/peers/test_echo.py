@@ -1,6 +1,7 @@
 """C-ECHO to a real Verification SCP over loopback."""
 
 import socket
+from pathlib import Path
 
 import pytest
 from pydicom.uid import CTImageStorage
@@ -87,3 +88,16 @@ def _greeted(server: socket.socket, greeting: bytes) -> EchoAnswer:
         return ask(server.getsockname()[1])
     finally:
         thread.join()
+
+
+def test_no_connection_is_left_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(5)
+        before = _sockets()
+        _greeted(other, b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert _sockets() <= before
+
+
+def _sockets() -> set[str]:
+    links = (path for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+    return {link for link in (str(path.readlink()) for path in links) if "socket:" in link}
