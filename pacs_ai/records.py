@@ -214,21 +214,16 @@ class Records:
     def _references(
         self, study: Study, made: Sequence[deliveries.ObjectRow]
     ) -> Iterator[workitem.Reference]:
+        """Yield what a reader needs, where it can be retrieved: at the peer, never at the gateway."""
         peer = self._settings.peers.get(study.peer)
-        title = peer.ae_titles[0] if peer is not None else self._settings.listener.ae_title
-        for one in study.instances:
+        if peer is None:
+            return
+        title = peer.called_ae_title or peer.ae_titles[0]
+        for one in (*study.instances, *made):
             yield workitem.Reference(
                 one.SOPClassUID,
                 one.SOPInstanceUID,
                 one.SeriesInstanceUID,
-                study.StudyInstanceUID,
-                title,
-            )
-        for result in made:
-            yield workitem.Reference(
-                result.SOPClassUID,
-                result.SOPInstanceUID,
-                result.SeriesInstanceUID,
                 study.StudyInstanceUID,
                 title,
             )

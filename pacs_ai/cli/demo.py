@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pacs_ai import phantom
+from pacs_ai.cli.screen import screen
 from pacs_ai.cli.serve import commands, prepare
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.delivery import Answer, Outgoing, sender
@@ -56,7 +58,7 @@ def run(out: Path, config: Path) -> int:
     path = out / "settings.yaml"
     settings = demo_settings(config, path, out)
     prepare(settings)
-    console = Console(stderr=False)
+    console = screen()
     console.print("Starting listener, worker, web face and four reference models ...")
     supervisor = Supervisor(commands(path, settings), log_folder=out / "log")
     supervisor.start()
@@ -254,11 +256,8 @@ def _conclude(
             f"{one.title}\n{timeline['state']}",
             "\n".join(f"{job['rule']} → {job['endpoint']}" for job in timeline["jobs"]),
             "\n".join(str(job["outcome"]) for job in timeline["jobs"]),
-            "\n".join(
-                f"{delivery['kind']} → {delivery['destination']}: {delivery['state']}"
-                for delivery in timeline["deliveries"]
-            ),
-            "\n".join(f"{item['label']} {item['priority']}" for item in timeline["workitems"]),
+            _delivered(timeline["deliveries"]),
+            "\n".join(f"{item['label']}\n{item['priority']}" for item in timeline["workitems"]),
             f"{_seconds(timeline):.1f}",
         )
         faults += _missing(one, timeline)
@@ -277,6 +276,15 @@ def _conclude(
     for fault in faults:
         typer.echo(f"MISSING: {fault}", err=True)
     return 1 if faults else 0
+
+
+def _delivered(deliveries: list[dict[str, Any]]) -> str:
+    """Return one line for each kind, destination and state, with how many there are."""
+    counted = Counter((one["kind"], one["destination"], one["state"]) for one in deliveries)
+    return "\n".join(
+        f"{number} {kind} → {destination}: {state}"
+        for (kind, destination, state), number in counted.items()
+    )
 
 
 def _missing(one: Sent, timeline: dict[str, Any]) -> list[str]:

@@ -7,9 +7,9 @@ import json
 from typing import Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from pacs_ai.cli.screen import screen
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.views import Views
@@ -103,7 +103,7 @@ def _print_overview(report: dict[str, Any]) -> None:
             study["state"],
             study["reason"],
         )
-    Console().print(table)
+    screen().print(table)
 
 
 def _print_timelines(timelines: list[dict[str, Any]]) -> None:
