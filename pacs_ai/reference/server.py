@@ -16,11 +16,13 @@ import asyncio
 import hmac
 import json
 import logging
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -180,6 +182,8 @@ def _parsed(body: bytes) -> tuple[object, object]:
 def serve(model: str, *, host: str, port: int, key: str) -> None:
     """Serve a model until SIGTERM or SIGINT; say on standard output when ready.
 
+    Runs in the main thread of a process of its own.
+
     Parameters
     ----------
     model : str
@@ -208,7 +212,14 @@ def serve(model: str, *, host: str, port: int, key: str) -> None:
     ready = {"model": model, "port": listening.getsockname()[1]}
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()
+    # When it has shut down, uvicorn raises the signal again for whoever was there before: nobody.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignored)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """Leave a signal be: the server has already ended by it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
