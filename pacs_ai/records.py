@@ -219,7 +219,8 @@ class Records:
         if peer is None:
             return
         title = peer.called_ae_title or peer.ae_titles[0]
-        for one in (*study.instances, *made):
+        members: list[Instance | deliveries.ObjectRow] = [*study.instances, *made]
+        for one in members:
             yield workitem.Reference(
                 one.SOPClassUID,
                 one.SOPInstanceUID,

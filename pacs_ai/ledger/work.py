@@ -275,6 +275,8 @@ def again_later(
     delay = min(after, 3600.0) if after is not None else random.uniform(0.5, 1) * table_delay  # noqa: S311 - jitter
     start = at + timedelta(seconds=delay)
     if work.deadline is not None and start > work.deadline:
+        start = work.deadline  # one last time
+    if work.deadline is not None and at >= work.deadline:
         _move(connection, row, State.FAILED, reason=f"{reason}; the deadline is over", ended_at=at)
         return State.FAILED
     _move(connection, row, State.READY, reason=reason, not_before=start)

@@ -1,0 +1,512 @@
+"""The seven steps with real ledger, spool and encoders; only the models are played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+import yaml
+
+from pacs_ai import delivery, models, phantom
+from pacs_ai.cli.files import data_set_bytes
+from pacs_ai.delivery import Answer, Outgoing, Receipt
+from pacs_ai.gateway import Gateway
+from pacs_ai.intake import Context, Stored
+from pacs_ai.ledger.views import Views
+from pacs_ai.settings import load
+from pacs_ai.uids import derived_uid
+from tests.unit import fake_models
+
+DEMO = Path(__file__).parents[2] / "config/demo.yaml"
+
+
+@pytest.fixture(scope="session")
+def radiographs() -> tuple[pydicom.Dataset, ...]:
+    return phantom.chest_radiographs(name="gateway", when=datetime.now(UTC), opacity=False)
+
+
+class Driver:
+    """A gateway whose work is carried out in the test's own process."""
+
+    def __init__(self, folder: Path, **sections: Any) -> None:
+        values = yaml.safe_load(DEMO.read_text())
+        values["data"] = str(folder / "gateway")
+        values["peers"]["demo"]["quiet"] = "0s"
+        values["destinations"]["results"]["path"] = str(folder / "results")
+        values["rules"][0]["run"] = ["parse2d", "cxrreport"]
+        values["rules"][0]["run"][0] = {"parse2d": ["left lung"]}
+        values["work"] = {"backoff": ["10ms"]}
+        values.update(sections)
+        path = folder / "settings.yaml"
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        self.gateway = Gateway(load(path))
+        self.views = Views(self.gateway.ledger.database)
+
+    def receive(self, *data_sets: pydicom.Dataset) -> None:
+        for data_set in data_sets:
+            buffer = BytesIO()
+            data_set.save_as(buffer, enforce_file_format=True)
+            context = Context(
+                str(data_set.SOPClassUID),
+                str(data_set.SOPInstanceUID),
+                str(data_set.file_meta.TransferSyntaxUID),
+            )
+            incoming = self.gateway.incoming("demo", context)
+            incoming.write(data_set_bytes(buffer.getvalue()))
+            self.answer = incoming.commit()
+
+    def carry_out(self) -> None:
+        """Carry out everything that is ready."""
+        queues = Gateway.queue_names(self.gateway.settings)
+        while sum(self.gateway.carry_out(queue) for queue in queues):
+            pass
+
+    def timeline(self, study: str) -> dict[str, Any]:
+        return self.views.timeline(study)
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Driver]]:
+    fake_models.calls.clear()
+    made: list[Driver] = []
+
+    def make(*, parse2d: str = "lungs", cxrreport: str = "nothing", **sections: Any) -> Driver:
+        monkeypatch.setitem(models.MODELS, "parse2d", f"tests.unit.fake_models:{parse2d}")
+        monkeypatch.setitem(models.MODELS, "cxrreport", f"tests.unit.fake_models:{cxrreport}")
+        made.append(Driver(tmp_path, **sections))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.gateway.close()
+
+
+def _study(data_sets: Sequence[pydicom.Dataset]) -> str:
+    return str(data_sets[0].StudyInstanceUID)
+
+
+def _changed(data_set: pydicom.Dataset, **values: Any) -> pydicom.Dataset:
+    copy = deepcopy(data_set)
+    for keyword, value in values.items():
+        setattr(copy, keyword, value)
+    return copy
+
+
+def _repeat(data_set: pydicom.Dataset, name: str, **values: Any) -> pydicom.Dataset:
+    """Return another Instance of the same Series."""
+    copy = _changed(data_set, SOPInstanceUID=derived_uid("instance", name), **values)
+    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
+    return copy
+
+
+# ------------------------------------------------------------------ assemble
+
+
+def test_a_study_passes_every_step_and_ends_in_one_state(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    assert one.answer == Stored()
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "nothing_found"
+    assert "not a normal result" in timeline["reason"]
+    kinds = sorted(made["kind"] for made in timeline["objects"])
+    assert kinds == ["capture", "report", "segmentation"]
+    assert {delivery["state"] for delivery in timeline["deliveries"]} == {"stored"}
+    assert "no Instance arrived" in timeline["versions"][0]["evidence"]
+
+
+def test_the_same_bytes_again_start_nothing(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    before = one.timeline(_study(radiographs))
+    one.receive(*radiographs)
+    one.carry_out()
+    after = one.timeline(_study(radiographs))
+    assert after["work"] == before["work"]
+    assert after["instances"] == before["instances"]
+
+
+def test_a_late_instance_makes_a_version_that_runs_only_what_changed(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    frontal, lateral = radiographs
+    one = driver()
+    one.receive(frontal)
+    one.carry_out()
+    first = one.timeline(_study(radiographs))
+    one.receive(lateral)
+    one.carry_out()
+    second = one.timeline(_study(radiographs))
+    assert [version["number"] for version in second["versions"]] == [1, 2]
+    assert second["versions"][0]["superseded"] is not None
+    # The lateral view changes what the report model is given, and nothing for the frontal masks.
+    assert [job.kind for job in fake_models.calls].count("parse2d") == 1
+    assert [job.kind for job in fake_models.calls].count("cxrreport") == 2
+    superseded = {made["kind"] for made in second["objects"] if made["superseded"]}
+    assert superseded == {"report", "capture"}
+    masks = [made for made in second["objects"] if made["kind"] == "segmentation"]
+    assert masks == [made for made in first["objects"] if made["kind"] == "segmentation"]
+    sent = [len(d["receipts"]) for d in second["deliveries"] if d["kind"] == "segmentation"]
+    assert sent == [1]
+
+
+def test_a_late_derived_instance_starts_nothing(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    before = one.timeline(_study(radiographs))
+    late = _repeat(radiographs[0], "mpr", Modality="SR")
+    one.receive(late)
+    one.carry_out()
+    after = one.timeline(_study(radiographs))
+    assert after["work"] == before["work"]
+    assert after["instances"] == {"source": 2, "derived": 1}
+
+
+def test_our_own_results_sent_back_are_recognised_and_start_nothing(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    before = one.timeline(_study(radiographs))
+    returned = [pydicom.dcmread(path) for path in sorted((tmp_path / "results").rglob("*.dcm"))]
+    assert len(returned) == 3
+    one.receive(*returned)
+    one.carry_out()
+    after = one.timeline(_study(radiographs))
+    assert after["instances"] == {"source": 2, "own": 3}
+    assert after["work"] == before["work"]
+
+
+def test_a_corrected_name_makes_new_results_under_the_corrected_name(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    one.receive(*(_changed(data_set, PatientName="Phantom^Corrected") for data_set in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "nothing_found"
+    assert len(timeline["versions"]) == 2
+    current = {m["SOPInstanceUID"] for m in timeline["objects"] if not m["superseded"]}
+    files = [pydicom.dcmread(path) for path in (tmp_path / "results").rglob("*.dcm")]
+    names = {str(file.PatientName) for file in files if file.SOPInstanceUID in current}
+    assert names == {"Phantom^Corrected"}
+
+
+def test_other_pixels_under_the_same_uid_hold_the_study_and_keep_both(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    flipped = _changed(radiographs[0], PixelData=bytes(reversed(radiographs[0].PixelData)))
+    one.receive(flipped)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "held"
+    assert str(radiographs[0].SOPInstanceUID) in timeline["reason"]
+    assert len(timeline["versions"]) == 1
+    assert timeline["instances"] == {"source": 3}
+
+
+def test_two_patients_in_one_study_hold_it(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(radiographs[0], _changed(radiographs[1], PatientID="SOMEONE-ELSE"))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "held"
+    assert "more than one patient" in timeline["reason"]
+    assert "SOMEONE-ELSE" not in str(timeline)
+    assert not fake_models.calls
+
+
+def test_strict_identity_holds_and_names_the_element(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(identity="strict")
+    one.receive(*(_changed(data_set, PatientName="") for data_set in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "held"
+    assert "has no PatientName" in timeline["reason"]
+
+
+@pytest.mark.parametrize(
+    ("date", "reason"),
+    [
+        ((datetime.now(UTC) - timedelta(days=4)).strftime("%Y%m%d"), "max_age"),
+        ("", "undated"),
+        ((datetime.now(UTC) + timedelta(days=9)).strftime("%Y%m%d"), "future"),
+    ],
+)
+def test_what_is_not_current_starts_nothing(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    date: str,
+    reason: str,
+) -> None:
+    one = driver(defaults={"max_age": "48h"})
+    one.receive(*(_changed(d, StudyDate=date, SeriesDate="") for d in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "not_current"
+    assert reason in timeline["reason"]
+    assert not timeline["jobs"]
+    assert not timeline["workitems"]
+
+
+def test_a_study_is_not_frozen_before_its_quiet_period_is_over(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    peers = {"demo": {"ae_titles": ["DEMO"], "quiet": "1h"}}
+    one = driver(peers=peers)
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "receiving"
+    assert not timeline["versions"]
+
+
+# ------------------------------------------------------------------ route
+
+
+def test_a_study_that_no_rule_took_says_which_rules_said_no(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*(_changed(data_set, BodyPartExamined="KNEE") for data_set in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "no_rule"
+    assert "cxr-adult: BodyPartExamined is KNEE" in timeline["reason"]
+    assert not timeline["objects"]
+
+
+def test_paused_routing_waits_and_goes_on(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.gateway.ledger.set_switch("routing", actor="anna", paused=True)
+    one.receive(*radiographs)
+    one.carry_out()
+    assert not fake_models.calls
+    assert one.views.health()["paused"] == ["routing"]
+    one.gateway.ledger.set_switch("routing", actor="anna", paused=False)
+    one.carry_out()
+    assert one.timeline(_study(radiographs))["state"] == "nothing_found"
+
+
+# ------------------------------------------------------------------ infer
+
+
+@pytest.mark.parametrize(
+    ("cxrreport", "state", "reason"),
+    [
+        ("opacity", "done", "results are there"),
+        ("nothing", "nothing_found", "not a normal result"),
+        ("held", "held", "another model version"),
+        ("broken", "failed", "the endpoint answered 400"),
+    ],
+)
+def test_every_outcome_is_one_visible_state(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    cxrreport: str,
+    state: str,
+    reason: str,
+) -> None:
+    one = driver(cxrreport=cxrreport)
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == state
+    assert reason in timeline["reason"]
+    # What the other model found is there all the same, and so is the page that says both.
+    assert {"segmentation", "capture"} <= {made["kind"] for made in timeline["objects"]}
+
+
+def test_a_study_that_suits_no_model_says_why(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(parse2d="unsuitable", cxrreport="unsuitable")
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "not_suitable"
+    assert "send a radiograph" in timeline["reason"]
+
+
+def test_an_endpoint_that_is_away_starves_no_other(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(cxrreport="away", work={"backoff": ["1h"]})
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "running"
+    states = {job["endpoint"]: job["outcome"] for job in timeline["jobs"]}
+    assert states["parse2d"] == "done"
+    assert [made["kind"] for made in timeline["objects"]] == ["segmentation"]
+
+
+# ------------------------------------------------------------------ deliver
+
+
+def test_held_delivery_makes_results_and_sends_none(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    one = driver(delivery="hold")
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["objects"]
+    assert {delivery["state"] for delivery in timeline["deliveries"]} == {"withheld"}
+    assert not (tmp_path / "results").exists()
+
+
+def test_paused_delivery_waits_and_goes_on(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    one = driver()
+    one.gateway.ledger.set_switch("delivery", actor="anna", paused=True)
+    one.receive(*radiographs)
+    one.carry_out()
+    assert not list((tmp_path / "results").rglob("*.dcm"))
+    one.gateway.ledger.set_switch("delivery", actor="anna", paused=False)
+    one.carry_out()
+    assert len(list((tmp_path / "results").rglob("*.dcm"))) == 3
+
+
+def test_the_basic_profile_gets_the_page_and_no_mask_on_a_projection(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    results = {"kind": "folder", "path": str(tmp_path / "results")}
+    one = driver(destinations={"results": results})
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert [delivery["kind"] for delivery in timeline["deliveries"]] == ["capture"]
+
+
+class FakePacs:
+    """Answers as a test wishes, and keeps what it was sent."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.batches: list[dict[str, bytes]] = []
+
+    def send(self, batch: tuple[Outgoing, ...], destination: object) -> tuple[Receipt, ...]:
+        answer = self.answers.pop(0) if self.answers else Answer.STORED
+        self.batches.append({one.SOPInstanceUID: one.path.read_bytes() for one in batch})
+        return tuple(Receipt(one.SOPInstanceUID, answer, None, "as played") for one in batch)
+
+
+def _with_pacs(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., Driver], pacs: FakePacs
+) -> Driver:
+    monkeypatch.setattr("tests.unit.test_gateway.FakePacs.current", pacs, raising=False)
+    monkeypatch.setitem(delivery.DESTINATIONS, "folder", "tests.unit.test_gateway:send_to_pacs")
+    return make(parse2d="lungs", cxrreport="unsuitable")
+
+
+def send_to_pacs(batch: tuple[Outgoing, ...], destination: object) -> tuple[Receipt, ...]:
+    current: FakePacs = FakePacs.current  # type: ignore[attr-defined]
+    return current.send(batch, destination)
+
+
+@pytest.mark.parametrize("answer", [Answer.LATER, Answer.UNKNOWN])
+def test_what_may_or_may_not_have_arrived_goes_again_unchanged(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+) -> None:
+    pacs = FakePacs(*[answer] * 2)
+    one = _with_pacs(monkeypatch, driver, pacs)
+    one.receive(*radiographs)
+    deadline = datetime.now(UTC) + timedelta(seconds=10)
+    while one.timeline(_study(radiographs))["state"] != "done":
+        one.carry_out()
+        assert datetime.now(UTC) < deadline
+    sent: dict[str, set[bytes]] = {}
+    for batch in pacs.batches:
+        for uid, data in batch.items():
+            sent.setdefault(uid, set()).add(data)
+    assert len(pacs.batches) > 2
+    assert {len(versions) for versions in sent.values()} == {1}
+    receipts = one.timeline(_study(radiographs))["deliveries"][0]["receipts"]
+    assert [receipt["answer"] for receipt in receipts][-1] == "stored"
+
+
+def test_a_refusal_for_good_is_seen_and_not_sent_again(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pacs = FakePacs(*[Answer.REFUSED] * 9)
+    one = _with_pacs(monkeypatch, driver, pacs)
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "failed"
+    assert "refused" in timeline["reason"]
+    uids = [uid for batch in pacs.batches for uid in batch]
+    assert len(uids) == len(set(uids))
+
+
+# ------------------------------------------------------------------ worklist
+
+
+def test_a_present_finding_is_listed_once_and_a_failure_tells_imaging_it(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    worklist = [
+        {
+            "when": {"finding": "lung opacity", "assertion": "present"},
+            "label": "AI-CXR-REVIEW",
+            "priority": "HIGH",
+            "performers": ["thoracic"],
+        },
+        {"when": {"state": ["failed"]}, "label": "AI-STATUS", "audience": "imaging-it"},
+    ]
+    one = driver(parse2d="broken", cxrreport="opacity", worklist=worklist)
+    one.receive(*radiographs)
+    one.carry_out()
+    items = one.timeline(_study(radiographs))["workitems"]
+    assert {(item["label"], item["priority"]) for item in items} == {
+        ("AI-CXR-REVIEW", "HIGH"),
+        ("AI-STATUS", "MEDIUM"),
+    }
+    (reader,) = [item for item in items if item["label"] == "AI-CXR-REVIEW"]
+    assert "unverified AI" in reader["comments"]
+    found = one.views.workitem(reader["uid"])
+    assert found is not None
+    assert found["00080018"]["Value"] == [reader["uid"]]
+
+
+def test_an_absent_finding_lists_nothing(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    assert not one.timeline(_study(radiographs))["workitems"]
