@@ -58,6 +58,8 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.201",  # High-Throughput JPEG 2000 lossless
     "1.2.840.10008.1.2.4.202",
     "1.2.840.10008.1.2.4.203",
+    "1.2.840.10008.1.2.4.204",  # JPIP HTJ2K Referenced
+    "1.2.840.10008.1.2.4.205",  # JPIP HTJ2K Referenced Deflate
     "1.2.840.10008.1.2.8.1",  # Deflated Image Frame
 )
 """Every standard transfer syntax of stored Instances, in the order they are preferred: nothing is
