@@ -82,7 +82,7 @@ OVER_THE_FENCE: dict[tuple[str, str], str] = {
 """Who reaches over, to what, and why."""
 
 ENVIRONMENT: dict[str, str] = {
-    "pacs_ai.settings": "keys are named env:NAME",
+    "pacs_ai.settings.values": "keys are named env:NAME",
     "pacs_ai.failpoint": "armed by tests before the process reads any setting",
     "pacs_ai.cli.supervisor": "children get the supervisor's own environment",
     "pacs_ai.reference.score": "as in the models' own containers a variable names the model",

@@ -1,0 +1,243 @@
+"""Settings: read once from one YAML file and the environment, frozen, passed in.
+
+Only this package reads the environment or a settings file. Every fault of a file is reported together,
+each with its line and what to do. Rules are handed on unread, with the lines they stand on: routing and
+worklist parse their own (:class:`Source`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from pacs_ai.errors import ConfigError, Fault
+from pacs_ai.settings.sections import (
+    Defaults,
+    Destination,
+    DicomDestination,
+    Endpoint,
+    FolderDestination,
+    Identity,
+    Listener,
+    Peer,
+    Profile,
+    Site,
+    Use,
+    Web,
+    Window,
+    WorkTimes,
+)
+from pacs_ai.settings.source import REQUIRED, Source, parse_yaml, required
+from pacs_ai.settings.values import Secret, Section, parse_duration, parse_size
+
+__all__ = [
+    "REQUIRED",
+    "Defaults",
+    "Destination",
+    "DicomDestination",
+    "Endpoint",
+    "FolderDestination",
+    "Identity",
+    "Listener",
+    "Peer",
+    "Profile",
+    "Secret",
+    "Settings",
+    "Site",
+    "Source",
+    "Use",
+    "Web",
+    "Window",
+    "WorkTimes",
+    "load",
+    "loads",
+    "parse_duration",
+    "parse_size",
+]
+
+_RULE_SECTIONS = ("text_elements", "age", "terms", "never", "rules", "worklist")
+
+
+class Settings(Section):
+    """All settings of one gateway."""
+
+    site: Site
+    data: Path = Path("pacs-ai-data")
+    """Folder of spool, ledger, keys and logs."""
+    listener: Listener = Listener()
+    web: Web = Web()
+    broker: str | None = None
+    """Redis URL; without one the worker starts a private broker of its own."""
+    ledger: str | None = None
+    """SQLAlchemy URL, SQLite for now; without one a file in ``data``."""
+    peers: Mapping[str, Peer] = Field(default_factory=dict)
+    """Who may send, by a name of the site's own."""
+    endpoints: Mapping[str, Endpoint] = Field(default_factory=dict)
+    """Scoring endpoints, by the name that rules use."""
+    destinations: Mapping[str, Destination] = Field(default_factory=dict)
+    """Further destinations of results, by name."""
+    delivery: Literal["hold", "origin"] | tuple[str, ...] = "hold"
+    """``hold`` (shadow), ``origin`` (back to the peer it came from), or names of destinations and peers."""
+    identity: Identity = Identity.STRICT
+    """``strict`` holds a Study whose Instances have no PatientID or PatientName; ``lenient`` goes on."""
+    defaults: Defaults = Defaults()
+    work: WorkTimes = WorkTimes()
+    worker_processes: int = Field(default=4, ge=1, le=64)
+    """How many pieces of work one worker carries out at once."""
+    series_description_prefix: str = Field(default="AI", max_length=8)
+    """First word of every Series Description that the gateway writes."""
+    _source: Source = PrivateAttr(default_factory=lambda: Source({}))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        loopback = self.listener.host in ("127.0.0.1", "::1", "localhost")
+        if not loopback and not self.listener.unsafe_plain_network:
+            raise ValueError(
+                "listener.host is not loopback: set listener.unsafe_plain_network: true "
+                "and keep the network between PACS and gateway closed"
+            )
+        if isinstance(self.delivery, tuple):
+            for name in self.delivery:
+                if name not in self.destinations and name not in self.peers:
+                    raise ValueError(
+                        f"delivery names {name!r}, which is no destination and no peer"
+                    )
+        return self
+
+    @property
+    def spool_path(self) -> Path:
+        """Folder of stored Instances."""
+        return self.data / "spool"
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.ledger or f"sqlite:///{(self.data / 'ledger.sqlite').resolve()}"
+
+    def rules_source(self, section: str) -> Source | None:
+        """Return a section that another module parses, or None when the file has none."""
+        return self._source.child(section) if section in self._source.value else None
+
+    def quiet(self, modality: str, peer: str) -> timedelta:
+        """Return how long a Study must be quiet before it counts as complete."""
+        known = self.peers.get(peer)
+        if known is not None and known.quiet is not None:
+            return known.quiet
+        return self.defaults.quiet.get(modality, self.defaults.quiet_other)
+
+    def peer_of(self, calling_ae_title: str, address: str) -> str | None:
+        """Return the peer that may send under this AE title from this address, or None."""
+        for name, peer in self.peers.items():
+            if calling_ae_title in peer.ae_titles and address in peer.addresses:
+                return name
+        return None
+
+    def destination(self, name: str) -> FolderDestination | DicomDestination | None:
+        """Return a destination by name, or None; a peer with host and port is one too."""
+        if name in self.destinations:
+            return self.destinations[name]
+        peer = self.peers.get(name)
+        if peer is None or peer.host is None or peer.port is None:
+            return None
+        return DicomDestination(
+            host=peer.host,
+            port=peer.port,
+            ae_title=peer.called_ae_title or peer.ae_titles[0],
+            profile=peer.profile,
+            narrative=peer.narrative,
+            calling_ae_title=self.listener.ae_title,
+        )
+
+    def reachable(self, name: str) -> FolderDestination | DicomDestination:
+        """Return a destination by name.
+
+        Raises
+        ------
+        ConfigError
+            When the settings name none, or a peer of that name has no host and port.
+        """
+        found = self.destination(name)
+        if found is None:
+            raise ConfigError([Fault(f"{name!r} has no host and port: add them under peers")])
+        return found
+
+    @property
+    def destination_names(self) -> tuple[str, ...]:
+        """Names of everything that results can go to: destinations, and peers with an address."""
+        reachable = (name for name in self.peers if name not in self.destinations)
+        return (*self.destinations, *(n for n in reachable if self.destination(n) is not None))
+
+    def destinations_for(self, peer: str) -> tuple[str, ...]:
+        """Return the names of the destinations that results of a peer's Study go to.
+
+        While delivery is held, the peer itself: results are made, and marked as withheld from it.
+        """
+        if isinstance(self.delivery, tuple):
+            return self.delivery
+        return (peer,)
+
+
+def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read a settings file.
+
+    Parameters
+    ----------
+    path : Path
+        A YAML file.
+    overrides : mapping, optional
+        Top-level sections that replace those of the file (the demo's ports, for instance).
+
+    Raises
+    ------
+    ConfigError
+        With every fault found: each line and what to do.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            [Fault(f"cannot be read ({error.strerror}): check --config", path)]
+        ) from error
+    return loads(text, file=path, overrides=overrides)
+
+
+def loads(
+    text: str, *, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read settings from YAML text; see :func:`load`."""
+    source = parse_yaml(text, file)
+    merged = {**source.value, **(overrides or {})}
+    source = Source(merged, file, source.lines)
+    faults = [
+        Fault(f"{'.'.join(map(str, path))} is REQUIRED: fill it in", file, source.lines.get(path))
+        for path in required(merged)
+    ]
+    try:
+        values = {key: value for key, value in merged.items() if key not in _RULE_SECTIONS}
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += [
+            fault
+            for problem in error.errors()
+            if problem.get("input") != REQUIRED
+            for fault in [_fault(problem["loc"], problem["msg"], source)]
+        ]
+        raise ConfigError(faults) from None
+    if faults:
+        raise ConfigError(faults)
+    settings._source = source
+    return settings
+
+
+def _fault(location: tuple[str | int, ...], message: str, source: Source) -> Fault:
+    path: tuple[str | int, ...] = ()
+    for part in location:
+        if (*path, part) in source.lines:
+            path = (*path, part)
+    dotted = ".".join(str(part) for part in location)
+    text = message.removeprefix("Value error, ")
+    return Fault(f"{dotted}: {text}" if dotted else text, source.file, source.lines.get(path))

@@ -1,0 +1,208 @@
+"""The sections of a settings file, one class each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, model_validator
+
+from pacs_ai.settings.values import AETitle, Duration, DurationOrOff, Port, Secret, Section, Size
+
+
+class Use(StrEnum):
+    """How results may be used, as the responsible person states it."""
+
+    RESEARCH = "research"
+    LOCALLY_VALIDATED = "locally-validated"
+
+
+class Site(Section):
+    """Who runs this gateway, where and for what."""
+
+    name: str
+    """The site's name, shown on Workitems."""
+    time_zone: str
+    """IANA name, such as ``Europe/Berlin``: for headers that state no zone, and for every date we write."""
+    use: Use
+    """How results may be used, as the responsible person states it."""
+    responsible: str
+    """The person who answers for that use."""
+    production: bool = False
+    """While false, results say that this is not a production gateway."""
+
+    @model_validator(mode="after")
+    def _known_zone(self) -> Site:
+        try:
+            ZoneInfo(self.time_zone)
+        except Exception as error:  # zoneinfo raises three unrelated types
+            raise ValueError("time_zone is an IANA name such as Europe/Berlin") from error
+        return self
+
+
+class Listener(Section):
+    """The DICOM face."""
+
+    ae_title: AETitle = "PACSAI"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    maximum_associations: int = Field(default=32, ge=1, le=256)
+    """More at once are rejected for now (local limit exceeded)."""
+    maximum_object: Size = 4 * 2**30
+    """A larger Instance is refused."""
+    minimum_free: Size = 2 * 2**30
+    """Below this much free space on the spool's disk Instances are refused as *out of resources*."""
+    unsafe_plain_network: bool = False
+    """Allows an address other than loopback although DICOM TLS is not there yet."""
+
+
+class Web(Section):
+    """The HTTP face; loopback only until it has tokens."""
+
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    port: Port = 8080
+
+
+class Profile(StrEnum):
+    """Which kinds of SOP Instance a destination gets."""
+
+    BASIC = "basic"
+    ALL = "all"
+
+
+class Peer(Section):
+    """A PACS or modality: what it is called, from where it may send, and where results go back."""
+
+    ae_titles: tuple[AETitle, ...] = Field(min_length=1)
+    """Calling AE titles that it uses."""
+    addresses: tuple[str, ...] = Field(default=("127.0.0.1",), min_length=1)
+    """IP addresses that it connects from."""
+    host: str | None = None
+    """Where it takes results by C-STORE; without host and port it takes none."""
+    port: Port | None = None
+    called_ae_title: AETitle | None = None
+    """AE title of its Storage SCP; the first of ``ae_titles`` when left out."""
+    profile: Profile = Profile.BASIC
+    """Which kinds of results it gets: ``basic`` or ``all``."""
+    narrative: bool = False
+    """Whether the site releases draft reports to it."""
+    quiet: Duration | None = None
+    """Quiet period of Studies from here; by modality when left out."""
+
+
+class FolderDestination(Section):
+    """A folder that gets results as DICOM files."""
+
+    kind: Literal["folder"]
+    path: Path
+    """Where the files go, by Study."""
+    profile: Profile = Profile.BASIC
+    narrative: bool = False
+
+
+class DicomDestination(Section):
+    """A Storage SCP that gets results by C-STORE."""
+
+    kind: Literal["dicom"] = "dicom"
+    host: str
+    port: Port
+    ae_title: AETitle
+    profile: Profile = Profile.BASIC
+    narrative: bool = False
+    calling_ae_title: AETitle = "PACSAI"
+    """AE title that the gateway uses towards it."""
+
+
+Destination = Annotated[FolderDestination | DicomDestination, Field(discriminator="kind")]
+
+
+class Window(Section):
+    """A linear window: width and level in the units of the modality (HU for CT)."""
+
+    width: float = Field(gt=0)
+    level: float
+
+
+class Endpoint(Section):
+    """A scoring endpoint and the model behind it."""
+
+    kind: Literal["insight", "parse2d", "parse3d", "cxrreport"]
+    url: str
+    """Its scoring URL; ``https``, plain ``http`` to loopback only."""
+    key: Secret | None = None
+    """Its key, as ``file:PATH`` or ``env:NAME``; sent as bearer token."""
+    deployment: str | None = None
+    """Pins one deployment behind the URL."""
+    name: str
+    """The model's name, as every result shows it."""
+    version: str
+    """The model's version, as configured by the site; another version is another device."""
+    manufacturer: str = "Microsoft"
+    reference: bool = False
+    """True for the built-in reference models only: their results say so."""
+    timeout: Duration = timedelta(seconds=100)
+    """Deadline of one whole request."""
+    concurrency: int = Field(default=1, ge=1, le=64)
+    """How many requests may be under way at once."""
+    window: Window = Window(width=1500, level=-160)
+    """CT volumes go out as uint8 of this window."""
+
+    @model_validator(mode="after")
+    def _safe_address(self) -> Endpoint:
+        loopback = re.match(r"^http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", self.url)
+        if not self.url.startswith("https://") and not loopback:
+            raise ValueError("url must be https:// (plain http only to loopback)")
+        return self
+
+
+class Defaults(Section):
+    """What holds where a rule or peer says nothing else."""
+
+    max_age: DurationOrOff = timedelta(hours=48)
+    """An older Study is stored and starts nothing; ``off`` takes Studies of any age."""
+    deadline: Duration = timedelta(minutes=30)
+    """How long inference is tried before a Job fails."""
+    delivery_deadline: Duration = timedelta(days=7)
+    """How long a destination may be away before a delivery fails."""
+    max_result: Size = 50 * 10**6
+    """A larger result is not made: the work fails and says so."""
+    quiet: Mapping[str, Duration] = Field(
+        default_factory=lambda: {
+            "CR": timedelta(seconds=60),
+            "DX": timedelta(seconds=60),
+            "US": timedelta(seconds=60),
+            "CT": timedelta(seconds=120),
+            "MR": timedelta(seconds=180),
+        }
+    )
+    """By Modality: how long nothing may arrive before a Study counts as complete."""
+    quiet_other: Duration = timedelta(seconds=120)
+
+
+class WorkTimes(Section):
+    """Times of the ledger's work rows; tests use short ones openly."""
+
+    lease: Duration = timedelta(seconds=30)
+    """How long a claim holds when nobody renews it; then another process may take over."""
+    renew: Duration = timedelta(seconds=10)
+    """How often a claim is renewed."""
+    bell: Duration = timedelta(seconds=1)
+    """How often due work is looked for."""
+    strikes: int = Field(default=3, ge=1)
+    """Attempts that end without an outcome (crashes) before work is held."""
+    backoff: tuple[Duration, ...] = tuple(
+        timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600)
+    )
+    """Waits between attempts that were refused for now; the last one repeats."""
+
+
+class Identity(StrEnum):
+    """What happens to an Instance without PatientID or PatientName."""
+
+    STRICT = "strict"
+    LENIENT = "lenient"
