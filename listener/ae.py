@@ -89,7 +89,7 @@ def build(gateway: Gateway) -> AE:
         entity.add_supported_context(str(context.abstract_syntax), list(TRANSFER_SYNTAXES))
     entity.maximum_pdu_size = MAXIMUM_PDU
     entity.maximum_associations = settings.maximum_associations
-    entity.require_called_aet = True
+    entity.require_called_aet = False  # the handler judges: the gateway may have several titles
     entity.acse_timeout = 10
     entity.dimse_timeout = 60
     entity.network_timeout = 60

@@ -30,7 +30,7 @@ CANNOT_UNDERSTAND = 0xC000
 
 _REJECTED_PERMANENT, _REJECTED_TRANSIENT = 0x01, 0x02
 _SOURCE_USER, _SOURCE_PRESENTATION = 0x01, 0x03
-_CALLING_NOT_RECOGNISED, _LOCAL_LIMIT = 0x03, 0x02
+_CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED, _LOCAL_LIMIT = 0x03, 0x07, 0x02
 
 _PIECE = 1024 * 1024
 
@@ -49,8 +49,8 @@ class Handlers:
     def requested(self, event: Event) -> None:
         """Reject who is not a configured peer, and everyone while the disk is nearly full.
 
-        Rejects with *calling AE title not recognised* (permanent), or *local limit exceeded*
-        (transient) (PS3.8 section 9.3.4).
+        Rejects with *called* or *calling AE title not recognised* (permanent), or *local limit
+        exceeded* (transient) (PS3.8 section 9.3.4).
         """
         reason = self._reason_to_reject(event.assoc)
         if reason is not None:
@@ -60,6 +60,9 @@ class Handlers:
 
     def _reason_to_reject(self, association: Association) -> tuple[int, int, int] | None:
         try:
+            if not self._is_called(association):
+                log.warning("association rejected: called by a title that is not the gateway's")
+                return _REJECTED_PERMANENT, _SOURCE_USER, _CALLED_NOT_RECOGNISED
             if self._peer(association) is None:
                 log.warning("association rejected: not a configured peer and address")
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
@@ -70,6 +73,12 @@ class Handlers:
             log.exception("association rejected: the gateway could not judge it")
             return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
         return None
+
+    def _is_called(self, association: Association) -> bool:
+        request = association.requestor.primitive
+        own = self._gateway.settings.listener
+        called = str(request.called_ae_title if request else "").strip()
+        return called in (own.ae_title, *own.also_called)
 
     def _disk_is_nearly_full(self) -> bool:
         return self._gateway.spool.free_bytes() < self._gateway.settings.listener.minimum_free

@@ -17,7 +17,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from pacs_ai import commits, encoding, models, results, routing
-from pacs_ai.delivery import Outgoing, sender
+from pacs_ai.delivery import Outgoing, doubt, sender
 from pacs_ai.encoding import Encoding
 from pacs_ai.errors import EncodingError
 from pacs_ai.failpoint import failpoint
@@ -137,7 +137,12 @@ class Gateway:
             target = self.settings.reachable(destination)
             with self.ledger.database.read() as connection:
                 batch = deliveries.pending(connection, attempt.claimed.study, destination)
-            receipts = sender(target.kind)(self._outgoing(batch), target) if batch else ()
+            outgoing = self._outgoing(batch)
+            why_not = doubt(outgoing, target) if outgoing else None
+            if why_not:
+                with attempt.commit(State.HELD, why_not):
+                    return True
+            receipts = sender(target.kind)(outgoing, target) if outgoing else ()
             failpoint("deliver.sent")
             with self.ledger.database.write() as connection:
                 commits.answered(connection, destination, receipts)

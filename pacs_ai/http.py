@@ -70,7 +70,10 @@ def session() -> requests.Session:
     followed, nothing is sent twice, plain http goes to loopback only, and a request without a
     time-out of its own has 5 s to connect and 60 s between bytes.
     """
-    made = _Session()
+    return _mounted(_Session())
+
+
+def _mounted(made: _Session) -> requests.Session:
     made.trust_env = False
     made.headers["User-Agent"] = "PACS-AI"
     made.headers["Accept-Encoding"] = "identity"
@@ -78,6 +81,21 @@ def session() -> requests.Session:
     made.mount("https://", adapter)
     made.mount("http://", adapter)
     return made
+
+
+def bounded_session(*, deadline: timedelta, body_limit: int) -> requests.Session:
+    """Return a Session for a library that sends its requests itself; each one is bounded.
+
+    As :func:`session`; besides, every request ends within ``deadline``, its answer has at most
+    ``body_limit`` bytes, and only success (2xx) is an answer.
+
+    Raises
+    ------
+    UnreachableError, AnswerError, AddressError
+        From every method of the Session; as :func:`exchange`, and UnreachableError for a status that
+        is not 2xx.
+    """
+    return _mounted(_BoundedSession(deadline, body_limit))
 
 
 def exchange(
@@ -166,6 +184,30 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         # An address comes from settings, never from an answer.
         return None
+
+
+class _BoundedSession(_Session):
+    def __init__(self, deadline: timedelta, body_limit: int) -> None:
+        super().__init__()
+        self._seconds = deadline.total_seconds()
+        self._body_limit = body_limit
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        host = urlsplit(request.url or "").hostname or ""
+        kwargs["stream"] = True  # the body is read here, and not further than it may go
+        kwargs["timeout"] = (min(CONNECT_SECONDS, self._seconds), self._seconds)
+        with _Watch(self._seconds) as watch:
+            try:
+                with super().send(request, **kwargs) as answer:
+                    answer._content = _read(answer, self._body_limit, host)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                reason = _too_late(host, self._seconds) if watch.over else _cut(host, error)
+                raise UnreachableError(reason) from None
+            if watch.over:
+                raise UnreachableError(_too_late(host, self._seconds))
+        if not answer.ok or answer.is_redirect:
+            raise UnreachableError(f"{host} answered HTTP status {answer.status_code}")
+        return answer
 
 
 class _Watch:

@@ -59,6 +59,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "alembic": ("pacs_ai.ledger",),
     "highdicom": ("pacs_ai.encoding",),
     "requests": ("pacs_ai.http",),
+    "dicomweb_client": ("pacs_ai.peers",),
     "urllib3": ("pacs_ai.http",),
     "nibabel": ("pacs_ai.pixels", "pacs_ai.reference"),
     "skimage": ("pacs_ai.reference",),
@@ -96,6 +97,7 @@ VAGUE = frozenset({"utils", "util", "helpers", "helper", "common", "misc", "mana
 HEAVY = frozenset(
     {
         *("highdicom", "scipy", "skimage", "nibabel", "celery", "kombu", "redis", "requests"),
+        *("dicomweb_client", "pacs_ai.peers.qido", "pacs_ai.peers.find"),
         *("PIL", "starlette", "uvicorn", "typer", "rich"),
         *("pacs_ai.http", "pacs_ai.pixels", "pacs_ai.reference", "pacs_ai.phantom"),
     }

@@ -13,7 +13,9 @@ from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 
-from pacs_ai.settings import DicomDestination, FolderDestination, Profile
+from pydicom.dataset import Dataset
+
+from pacs_ai.settings import Confirm, DicomDestination, FolderDestination, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,42 @@ DESTINATIONS: dict[str, str] = {
     "folder": "pacs_ai.delivery.folder:send",
 }
 
+Find = Callable[[str, DicomDestination], tuple[Dataset, ...]]
+
+CONFIRMATIONS: dict[Confirm, str] = {
+    Confirm.C_FIND: "pacs_ai.peers.find:find_study",
+    Confirm.QIDO: "pacs_ai.peers.qido:find_study",
+}
+"""How a destination is asked for a Study; each row takes its UID and the destination."""
+
 
 def sender(kind: str) -> Send:
     """Return the function that delivers to a kind of destination; it is imported on first use."""
     module, _, name = DESTINATIONS[kind].partition(":")
     function: Send = getattr(import_module(module), name)
     return function
+
+
+def doubt(
+    batch: tuple[Outgoing, ...], destination: FolderDestination | DicomDestination
+) -> str | None:
+    """Return why a batch may not be sent now, or None; see :mod:`pacs_ai.delivery.confirmation`.
+
+    None too where the destination is not to be asked, as the settings say.
+
+    Raises
+    ------
+    TransientError
+        When the destination gave no answer.
+    """
+    if isinstance(destination, FolderDestination) or destination.confirm is Confirm.OFF:
+        return None
+    module, _, name = CONFIRMATIONS[destination.confirm].partition(":")
+    find: Find = getattr(import_module(module), name)
+    found: str | None = import_module("pacs_ai.delivery.confirmation").doubt(
+        batch, destination, find
+    )
+    return found
 
 
 def wanted(kind: str, *, volumetric: bool, profile: Profile, narrative: bool) -> bool:

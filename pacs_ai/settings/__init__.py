@@ -16,6 +16,8 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings.sections import (
+    Confirm,
+    Confirmed,
     Defaults,
     Destination,
     DicomDestination,
@@ -32,10 +34,12 @@ from pacs_ai.settings.sections import (
     WorkTimes,
 )
 from pacs_ai.settings.source import REQUIRED, Source, parse_yaml, required
-from pacs_ai.settings.values import Secret, Section, parse_duration, parse_size
+from pacs_ai.settings.values import Secret, Section, in_network, parse_duration, parse_size
 
 __all__ = [
     "REQUIRED",
+    "Confirm",
+    "Confirmed",
     "Defaults",
     "Destination",
     "DicomDestination",
@@ -132,7 +136,8 @@ class Settings(Section):
     def peer_of(self, calling_ae_title: str, address: str) -> str | None:
         """Return the peer that may send under this AE title from this address, or None."""
         for name, peer in self.peers.items():
-            if calling_ae_title in peer.ae_titles and address in peer.addresses:
+            known = calling_ae_title in peer.ae_titles
+            if known and any(in_network(address, network) for network in peer.addresses):
                 return name
         return None
 
@@ -150,6 +155,9 @@ class Settings(Section):
             profile=peer.profile,
             narrative=peer.narrative,
             calling_ae_title=self.listener.ae_title,
+            confirm=peer.confirm,
+            qido_url=peer.qido_url,
+            qido_key=peer.qido_key,
         )
 
     def reachable(self, name: str) -> FolderDestination | DicomDestination:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from pacs_ai.settings.values import AETitle, Duration, DurationOrOff, Port, Secret, Section, Size
+from pacs_ai.settings.values import (
+    AETitle,
+    Duration,
+    DurationOrOff,
+    Networks,
+    Port,
+    Secret,
+    Section,
+    ServedURL,
+    Size,
+)
 
 
 class Use(StrEnum):
@@ -49,6 +58,9 @@ class Listener(Section):
     """The DICOM face."""
 
     ae_title: AETitle = "PACSAI"
+    """The gateway's own AE title, the one it calls others with."""
+    also_called: tuple[AETitle, ...] = ()
+    """Further AE titles that it may be called by."""
     host: str = "127.0.0.1"
     port: Port = 11112
     maximum_associations: int = Field(default=32, ge=1, le=256)
@@ -75,13 +87,42 @@ class Profile(StrEnum):
     ALL = "all"
 
 
-class Peer(Section):
+class Confirm(StrEnum):
+    """How a destination is asked, right before sending, whether a Study still has this identity."""
+
+    OFF = "off"
+    C_FIND = "c-find"
+    QIDO = "qido"
+
+
+# YAML reads a bare `off` as false.
+_Confirm = Annotated[Confirm, BeforeValidator(lambda value: "off" if value is False else value)]
+
+
+class Confirmed(Section):
+    """What a destination that can be asked has in common, a peer or one of its own."""
+
+    confirm: _Confirm = Confirm.OFF
+    """How it is asked, right before sending, whether it holds the Study under the same identity."""
+    qido_url: ServedURL | None = None
+    """With `confirm: qido`: the root of its DICOMweb service; `https`, plain `http` to loopback only."""
+    qido_key: Secret | None = None
+    """Key of that service, as `file:PATH` or `env:NAME`; sent as bearer token."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        if self.confirm is Confirm.QIDO and self.qido_url is None:
+            raise ValueError("confirm: qido needs qido_url, the root of the DICOMweb service")
+        return self
+
+
+class Peer(Confirmed):
     """A PACS or modality: what it is called, from where it may send, and where results go back."""
 
     ae_titles: tuple[AETitle, ...] = Field(min_length=1)
     """Calling AE titles that it uses."""
-    addresses: tuple[str, ...] = Field(default=("127.0.0.1",), min_length=1)
-    """IP addresses that it connects from."""
+    addresses: Networks = ("127.0.0.1",)
+    """IP addresses, or networks such as `192.0.2.0/24`, that it connects from."""
     host: str | None = None
     """Where it takes results by C-STORE; without host and port it takes none."""
     port: Port | None = None
@@ -105,7 +146,7 @@ class FolderDestination(Section):
     narrative: bool = False
 
 
-class DicomDestination(Section):
+class DicomDestination(Confirmed):
     """A Storage SCP that gets results by C-STORE."""
 
     kind: Literal["dicom"] = "dicom"
@@ -132,7 +173,7 @@ class Endpoint(Section):
     """A scoring endpoint and the model behind it."""
 
     kind: Literal["insight", "parse2d", "parse3d", "cxrreport"]
-    url: str
+    url: ServedURL
     """Its scoring URL; ``https``, plain ``http`` to loopback only."""
     key: Secret | None = None
     """Its key, as ``file:PATH`` or ``env:NAME``; sent as bearer token."""
@@ -151,13 +192,6 @@ class Endpoint(Section):
     """How many requests may be under way at once."""
     window: Window = Window(width=1500, level=-160)
     """CT volumes go out as uint8 of this window."""
-
-    @model_validator(mode="after")
-    def _safe_address(self) -> Endpoint:
-        loopback = re.match(r"^http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", self.url)
-        if not self.url.startswith("https://") and not loopback:
-            raise ValueError("url must be https:// (plain http only to loopback)")
-        return self
 
 
 class Defaults(Section):

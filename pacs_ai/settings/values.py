@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import stat
@@ -53,10 +54,50 @@ def _duration_or_off(value: object) -> timedelta | None:
     return None if value in ("off", False, None) else parse_duration(value)
 
 
+def _network(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{value!r} is no IP address and no network: write 192.0.2.10 or 192.0.2.0/24"
+        ) from error
+    if not network.prefixlen:
+        raise ValueError(f"{value!r} is everybody: name the networks that may connect")
+    return str(network) if "/" in value else value
+
+
+def _somewhere(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("name at least one address or network")
+    return value
+
+
+def in_network(address: str, network: str) -> bool:
+    """Tell whether an IP address is, or lies in, what a peer's ``addresses`` names."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped  # how a listener on an IPv6 address sees an IPv4 peer
+    return found in ipaddress.ip_network(network)
+
+
+def _served_url(value: str) -> str:
+    loopback = re.match(r"^http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", value)
+    if not value.startswith("https://") and not loopback:
+        raise ValueError("a URL is https:// (plain http only to loopback)")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 DurationOrOff = Annotated[timedelta | None, BeforeValidator(_duration_or_off)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(_network)], ...], AfterValidator(_somewhere)
+]
+ServedURL = Annotated[str, AfterValidator(_served_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -1,7 +1,8 @@
 """Orthanc with DICOMweb: a real PACS of the test's own, on free ports, in a folder of its own.
 
 Seen of Orthanc 1.10.1: the DICOM port listens on every address; a Study becomes stable again with every
-late Instance and goes out whole; its C-STORE takes no LABELMAP segmentation.
+late Instance and goes out whole; its C-STORE takes no LABELMAP segmentation; C-FIND is for the AE titles among
+its DicomModalities only (the association is aborted otherwise).
 """
 
 import json
@@ -115,9 +116,10 @@ def orthanc(
         script = folder / "forward.lua"
         script.write_text(FORWARD_STABLE_STUDIES)
         configuration["LuaScripts"] = [str(script)]
-        configuration["DicomModalities"] = {
-            "gateway": {"AET": gateway_ae_title, "Host": "127.0.0.1", "Port": gateway_port}
-        }
+    # It lets anybody store, and answers C-FIND to those only whom it knows.
+    configuration["DicomModalities"] = {
+        "gateway": {"AET": gateway_ae_title, "Host": "127.0.0.1", "Port": gateway_port or 104}
+    }
     settings = folder / "orthanc.json"
     settings.write_text(json.dumps(configuration, indent=2))
     with pacs.log.open("wb") as log:
