@@ -24,8 +24,8 @@ from tests.running import Models
 
 WHEN = datetime(2026, 11, 23, 14, tzinfo=UTC)
 NAME = "truth"
-FRONTAL_DICE = {"left lung": 0.85, "right lung": 0.85, "heart": 0.8}
-"""What the reference models reach on the projections; a mirrored image falls far below."""
+FRONTAL_DICE = {"left lung": 0.93, "right lung": 0.93, "heart": 0.8}
+"""What the reference models must reach on the projection; on a mirrored one they reach none of it."""
 
 ENCODE = """
 import datetime, pathlib, sys, time
@@ -166,4 +166,4 @@ def test_the_opacity_is_boxed_where_the_phantom_s_is(sent: Sent, gateway: Gatewa
         for box in reading.finding_boxes(pydicom.dcmread(path), "lung opacity")
     ]
     (box,) = boxes
-    assert reading.overlap(box, phantom.opacity_box()) > 0.5
+    assert reading.overlap(box, phantom.opacity_box()) > 0.6
