@@ -67,7 +67,7 @@ def recorded(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
     real_fsync, real_link = os.fsync, os.link
 
     def fsync(descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         kind = "file" if path.is_file() else "parent" if path.name == "instances" else "folder"
         real_fsync(descriptor)
         steps.append(f"fsync {kind}")

@@ -87,7 +87,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     real_fsync, real_link = os.fsync, os.link
 
     def fsync(descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.is_dir():
             steps.append(("fsync", str(path)))
         else:
