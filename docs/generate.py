@@ -7,7 +7,6 @@ A test compares the pages with what this makes.
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
 import sys
@@ -23,13 +22,13 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
-from pynetdicom import sop_class
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from listener import ae, handlers  # noqa: E402 - found beside this folder
 from pacs_ai import encoding, intake, settings  # noqa: E402
+from pacs_ai.cli import sheet  # noqa: E402
 from pacs_ai.delivery import storage, wanted  # noqa: E402
 from pacs_ai.encoding.equipment import FIRST_SERIES_NUMBER  # noqa: E402
 from pacs_ai.ledger.views import StudyState  # noqa: E402
@@ -65,15 +64,7 @@ def _entity() -> Any:
 
 def storage_classes() -> str:
     """SOP Classes that the listener accepts."""
-    accepted = {UID(one.abstract_syntax) for one in _entity().supported_contexts}
-    # pynetdicom knows a few classes that pydicom's dictionary does not name yet.
-    spelled = {uid: _spaced(keyword) for keyword, uid in sop_class._STORAGE_CLASSES.items()}
-    names = {uid: uid.name if uid.name != uid else spelled[uid] for uid in accepted}
-    return table(("SOP Class", "UID"), sorted((name, uid) for uid, name in names.items()))
-
-
-def _spaced(keyword: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", keyword)
+    return table(("SOP Class", "UID"), sheet.accepted_classes())
 
 
 def transfer_syntaxes() -> str:
@@ -135,9 +126,9 @@ def result_kinds() -> str:
         (
             (
                 kind,
-                _written(kind)[0].name,
-                _written(kind)[0],
-                _written(kind)[1],
+                UID(row.sop_class_uid).name,
+                row.sop_class_uid,
+                row.modality,
                 f"{FIRST_SERIES_NUMBER + place} + 10 n" if not row.once_a_study else 9001 + place,
                 _goes(kind, settings.Profile.BASIC),
                 _goes(kind, settings.Profile.ALL),
@@ -145,21 +136,6 @@ def result_kinds() -> str:
             for place, (kind, row) in enumerate(encoding.ENCODERS.items())
         ),
     )
-
-
-def _written(kind: str) -> tuple[UID, str]:
-    """Return SOP Class and Modality of a kind, from the class that its encoder calls."""
-    module = importlib.import_module(encoding.ENCODERS[kind].function.partition(":")[0])
-    source = inspect.getsource(module)
-    return next(found for sign, found in _CLASSES.items() if re.search(sign, source))
-
-
-_CLASSES = {
-    r"hd\.seg\.Segmentation\(": (UID("1.2.840.10008.5.1.4.1.1.66.4"), "SEG"),
-    r"hd\.sr\.Comprehensive3DSR\(": (UID("1.2.840.10008.5.1.4.1.1.88.34"), "SR"),
-    r"hd\.sr\.EnhancedSR\(": (UID("1.2.840.10008.5.1.4.1.1.88.22"), "SR"),
-    r"SOPClassUID = SecondaryCaptureImageStorage": (UID("1.2.840.10008.5.1.4.1.1.7"), "OT"),
-}
 
 
 def _goes(kind: str, profile: settings.Profile) -> str:
@@ -296,7 +272,18 @@ def _section(model: type[BaseModel]) -> str:
 
 
 def _declared(model: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return type and docstring of each field, as the source has them."""
+    """Return type and docstring of each field, as the source has them, inherited ones too."""
+    types: dict[str, str] = {}
+    meanings: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if issubclass(one, BaseModel) and one is not BaseModel:
+            written, meant = _written(one)
+            types |= written
+            meanings |= meant
+    return types, meanings
+
+
+def _written(model: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
     (body,) = ast.parse(inspect.getsource(model)).body
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class
     types, meanings = {}, {}
@@ -310,6 +297,8 @@ def _declared(model: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
 
 _WORDS = {
     "AETitle": "AE title",
+    "Networks": "list of addresses",
+    "ServedURL": "URL",
     "DurationOrOff": "duration or off",
     "Duration": "duration",
     "Size": "size",

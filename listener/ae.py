@@ -6,13 +6,16 @@ Settings of pynetdicom that matter are set when the listener starts, and each sa
 
 from __future__ import annotations
 
+import re
 import signal
 import tempfile
 import threading
 from collections.abc import Callable
 
+from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.sop_class import _STORAGE_CLASSES
 from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.handlers import Handlers
@@ -69,6 +72,8 @@ VERIFICATION = "1.2.840.10008.1.1"
 MAXIMUM_PDU = 131_072
 SWEEP_SECONDS = 600.0
 
+_WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
 
 def configure() -> None:
     """Set what pynetdicom keeps as module globals, once, when the process starts."""
@@ -80,13 +85,24 @@ def configure() -> None:
     _config.UNRESTRICTED_STORAGE_SERVICE = False
 
 
+def storage_classes() -> dict[str, str]:
+    """Return every Storage SOP Class that is accepted, UID to name (PS3.4 Annex B.5)."""
+    # pynetdicom knows a few classes that pydicom's dictionary does not name yet.
+    spelled = {str(uid): keyword for keyword, uid in _STORAGE_CLASSES.items()}
+    accepted = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
+    return {
+        str(uid): uid.name if uid.name != uid else re.sub(_WORD_ENDS, " ", spelled[uid])
+        for uid in accepted
+    }
+
+
 def build(gateway: Gateway) -> AE:
     """Return the AE as the settings describe it, not yet listening."""
     settings = gateway.settings.listener
     entity = AE(ae_title=settings.ae_title)
     entity.add_supported_context(VERIFICATION)
-    for context in AllStoragePresentationContexts:
-        entity.add_supported_context(str(context.abstract_syntax), list(TRANSFER_SYNTAXES))
+    for sop_class in storage_classes():
+        entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
     entity.maximum_pdu_size = MAXIMUM_PDU
     entity.maximum_associations = settings.maximum_associations
     entity.require_called_aet = False  # the handler judges: the gateway may have several titles

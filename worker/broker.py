@@ -21,6 +21,7 @@ from pacs_ai.errors import PacsAiError
 from pacs_ai.processes import die_with_parent
 
 _START_SECONDS = 15.0
+_PING_SECONDS = 3.0
 
 
 class BrokerError(PacsAiError):
@@ -58,6 +59,39 @@ def private_broker(folder: Path) -> Iterator[str]:
         process.terminate()
         process.wait(timeout=30)
         shutil.rmtree(run, ignore_errors=True)
+
+
+def ping(url: str) -> None:
+    """Ask the broker at a URL whether it is there, for at most a few seconds.
+
+    Parameters
+    ----------
+    url : str
+        ``redis://``, ``rediss://``, or a Unix socket as ``redis+socket://``.
+
+    Raises
+    ------
+    BrokerError
+        When it does not answer; the message never shows the URL, which may hold a password.
+    """
+    address = url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
+    try:
+        client = redis.Redis.from_url(
+            address, socket_connect_timeout=_PING_SECONDS, socket_timeout=_PING_SECONDS
+        )
+    except (ValueError, TypeError):
+        raise BrokerError("broker is not a Redis URL: write redis://HOST:PORT/0") from None
+    try:
+        client.ping()
+    except redis.exceptions.AuthenticationError:
+        raise BrokerError("the broker refuses the password: correct the one in broker") from None
+    except redis.exceptions.RedisError as error:
+        raise BrokerError(
+            f"the broker does not answer ({type(error).__name__}): start it, or check the address, "
+            "password and firewall"
+        ) from None
+    finally:
+        client.close()
 
 
 def _arguments(folder: Path, socket: Path) -> list[str]:

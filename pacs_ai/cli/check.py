@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import typer
 
 from pacs_ai import routing
+from pacs_ai.cli import neighbours
 from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.soundness import unsound
 from pacs_ai.peers.echo import echo
-from pacs_ai.settings import DicomDestination, Settings, load
+from pacs_ai.settings import Settings, load
 from pacs_ai.worklist import rules as worklist_rules
+
+_YEARS = range(2026, 2100)
 
 
 def run(config: Path) -> int:
@@ -79,11 +82,20 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
     try:
         database = Database(settings.ledger_url)
         try:
-            database.verify()
+            yield from (Fault(f"ledger: {reason}") for reason in unsound(database))
         finally:
             database.close()
     except PacsAiError as error:
         yield Fault(f"ledger: {error}")
+
+
+def _clock(settings: Settings) -> Iterator[Fault]:
+    year = datetime.now(UTC).year
+    if year not in _YEARS:
+        yield Fault(
+            f"this machine's clock says {year}: set it, and let a time service keep it; "
+            "every date in results and every deadline comes from it"
+        )
 
 
 def _ports(settings: Settings) -> Iterator[Fault]:
@@ -93,7 +105,7 @@ def _ports(settings: Settings) -> Iterator[Fault]:
         ("listener", settings.listener.host, settings.listener.port),
         ("web", settings.web.host, settings.web.port),
     ):
-        if _connects(host, port):
+        if neighbours.connects(host, port):
             yield Fault(f"{name}.port: {port} is taken by another program: choose another port")
 
 
@@ -107,54 +119,14 @@ def _is_ours(settings: Settings) -> bool:
     return answer.ok
 
 
-def _endpoints(settings: Settings) -> Iterator[Fault]:
-    for name, endpoint in settings.endpoints.items():
-        where = f"endpoints.{name}"
-        try:
-            if endpoint.key is not None:
-                endpoint.key.read()
-        except ConfigError as error:
-            if not endpoint.reference:  # `serve` makes the keys of the built-in models
-                yield from (Fault(f"{where}.key: {fault.message}") for fault in error.faults)
-        address = urlsplit(endpoint.url)
-        port = address.port or (443 if address.scheme == "https" else 80)
-        if not endpoint.reference and not _connects(str(address.hostname), port):
-            yield Fault(
-                f"{where}.url: nothing answers there: check the address, the name service "
-                "and the firewall"
-            )
-
-
-def _destinations(settings: Settings) -> Iterator[Fault]:
-    for name in settings.destination_names:
-        target = settings.destination(name)
-        if isinstance(target, DicomDestination):
-            answer = echo(
-                host=target.host,
-                port=target.port,
-                called=target.ae_title,
-                calling=target.calling_ae_title,
-            )
-            if not answer.ok:
-                yield Fault(f"{name}: C-ECHO failed: {answer.detail}")
-    for name in settings.peers if settings.delivery == "origin" else ():
-        if settings.destination(name) is None:
-            yield Fault(f"peers.{name}: delivery is origin, but it has no host and port: add them")
-
-
-def _connects(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=3):
-            return True
-    except OSError:
-        return False
-
-
 CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     _imports,
     _disk,
     _ledger,
+    _clock,
     _ports,
-    _endpoints,
-    _destinations,
+    neighbours.broker,
+    neighbours.endpoints,
+    neighbours.destinations,
+    neighbours.clocks,
 )

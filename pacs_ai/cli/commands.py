@@ -31,6 +31,9 @@ Config = Annotated[
     typer.Option("--config", "-c", help="Settings file (YAML).", envvar="PACS_AI_CONFIG"),
 ]
 Files = Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.", exists=True)]
+AsSheet = Annotated[
+    bool, typer.Option("--sheet", help="Print what the vendor of the PACS must set up instead.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -75,10 +78,17 @@ def serve(config: Config = DEMO_CONFIG) -> None:
 
 
 @app.command()
-def check(config: Config = DEMO_CONFIG) -> None:
-    """Look for every problem at once: settings, rules, imports, ports, endpoints, peers, disk."""
+def check(
+    config: Config = DEMO_CONFIG,
+    sheet: AsSheet = False,  # noqa: FBT002
+) -> None:
+    """Look for every problem at once: settings, peers, endpoints, broker, ledger, disk, clock."""
     from pacs_ai.cli.check import run  # noqa: PLC0415
+    from pacs_ai.cli.sheet import text  # noqa: PLC0415
 
+    if sheet:
+        typer.echo(text(_settings(config)))
+        return
     sys.exit(run(config))
 
 

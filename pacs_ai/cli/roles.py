@@ -27,6 +27,26 @@ def _ready(role: str) -> Callable[[], None]:
     return tell
 
 
+def ping_broker(url: str) -> None:
+    """Ask the broker of the settings whether it is there.
+
+    Raises
+    ------
+    PacsAiError
+        When it does not answer as a broker.
+    """
+    from worker.broker import ping  # noqa: PLC0415 - faces do not import each other
+
+    ping(url)
+
+
+def accepted() -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return what the listener accepts: SOP Classes (UID to name) and transfer syntaxes."""
+    from listener.ae import TRANSFER_SYNTAXES, storage_classes  # noqa: PLC0415
+
+    return storage_classes(), TRANSFER_SYNTAXES
+
+
 def listener(settings: Settings) -> None:
     """Run the DICOM face."""
     refuse_strangers()

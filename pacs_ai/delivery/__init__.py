@@ -86,6 +86,13 @@ def sender(kind: str) -> Send:
     return function
 
 
+def asker(confirm: Confirm) -> Find:
+    """Return the function that asks a destination for a Study; it is imported on first use."""
+    module, _, name = CONFIRMATIONS[confirm].partition(":")
+    function: Find = getattr(import_module(module), name)
+    return function
+
+
 def doubt(
     batch: tuple[Outgoing, ...], destination: FolderDestination | DicomDestination
 ) -> str | None:
@@ -100,8 +107,7 @@ def doubt(
     """
     if isinstance(destination, FolderDestination) or destination.confirm is Confirm.OFF:
         return None
-    module, _, name = CONFIRMATIONS[destination.confirm].partition(":")
-    find: Find = getattr(import_module(module), name)
+    find = asker(destination.confirm)
     found: str | None = import_module("pacs_ai.delivery.confirmation").doubt(
         batch, destination, find
     )

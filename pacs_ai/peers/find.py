@@ -80,7 +80,9 @@ def _matches(
     found: list[Dataset] = []
     for status, match in association.send_c_find(identifier, CONTEXT[0]):
         if "Status" not in status:
-            raise TransientError(f"{peer} took the C-FIND and gave no whole answer")
+            raise TransientError(
+                f"{peer} gave no whole answer to a C-FIND: may this AE title query there?"
+            )
         if status.Status == _SUCCESS:
             return tuple(found)
         if status.Status not in _PENDING:

@@ -180,7 +180,8 @@ def test_a_pacs_that_does_not_answer_is_asked_again_later(
     state, reason = _work(one.timeline(_study(radiographs)))
     assert state == "ready"
     assert "answer" in reason
-    assert not [event for event in one.timeline(_study(radiographs))["deliveries"][0]["receipts"]]
+    deliveries = one.timeline(_study(radiographs))["deliveries"]
+    assert [one["receipts"] for one in deliveries] == [[]] * len(deliveries)
 
 
 def _destination(pacs: Orthanc, **values: Any) -> DicomDestination:

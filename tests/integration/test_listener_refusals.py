@@ -73,6 +73,26 @@ def test_another_called_ae_title_is_rejected_for_good(listener: Listening) -> No
     assert answer == (PERMANENT, USER, CALLED_UNKNOWN)
 
 
+def test_every_title_that_the_gateway_has_may_be_called_and_no_other(tmp_path: Path) -> None:
+    with listening(make_settings(tmp_path, also_called=["AI-CT", "AI-MR"])) as listener:
+        for called in (CALLED, "AI-CT", "AI-MR"):
+            with association(listener.port, called=called) as opened:
+                assert opened.is_established
+        assert _rejection(listener.port, called="AI-XA") == (PERMANENT, USER, CALLED_UNKNOWN)
+
+
+def test_a_peer_may_be_a_network(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    peer = settings.peers["modality"]
+    for network, admitted in (("127.0.0.0/8", True), ("127.0.0.128/25", False)):
+        changed = {"modality": peer.model_copy(update={"addresses": (network,)})}
+        with (
+            listening(settings.model_copy(update={"peers": changed})) as listener,
+            association(listener.port) as opened,
+        ):
+            assert opened.is_established is admitted
+
+
 def test_nobody_may_send_when_no_peer_is_listed(tmp_path: Path) -> None:
     settings = make_settings(tmp_path).model_copy(update={"peers": {}})
     with listening(settings) as listener:

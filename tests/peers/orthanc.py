@@ -1,8 +1,8 @@
 """Orthanc with DICOMweb: a real PACS of the test's own, on free ports, in a folder of its own.
 
 Seen of Orthanc 1.10.1: the DICOM port listens on every address; a Study becomes stable again with every
-late Instance and goes out whole; its C-STORE takes no LABELMAP segmentation; C-FIND is for the AE titles among
-its DicomModalities only (the association is aborted otherwise).
+late Instance and goes out whole; its C-STORE takes no LABELMAP segmentation; C-FIND is for the AE titles
+among its DicomModalities only (the association is aborted otherwise).
 """
 
 import json

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from pacs_ai import settings
 from pacs_ai.cli.commands import app
-from pacs_ai.encoding import ENCODERS
+from pacs_ai.encoding import ENCODERS, TRANSFER_SYNTAX_UID
 from pacs_ai.ledger import views
 from pacs_ai.ledger.work import State
 from pacs_ai.results import Narrative, Segmentation, Sentence
@@ -68,8 +68,9 @@ def test_the_sop_class_on_the_page_is_the_one_that_is_written(kind: str, tmp_pat
         sources=uids,
     )
     (made, *_) = ENCODERS[kind](make.encoding(make.study(scan), entry))
-    sop_class, modality = GENERATOR["_written"](kind)
-    assert (made.SOPClassUID, made.Modality) == (sop_class, modality)
+    row = ENCODERS[kind]
+    assert (made.SOPClassUID, made.Modality) == (row.sop_class_uid, row.modality)
+    assert made.file_meta.TransferSyntaxUID == TRANSFER_SYNTAX_UID
     number = 9001 + list(ENCODERS).index(kind)
     assert (int(made.SeriesNumber) - number) % (1 if kind == "capture" else 10) == 0
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pacs_ai.errors import ConfigError
 from pacs_ai.settings import (
+    Confirm,
     DicomDestination,
     Secret,
     Settings,
@@ -155,3 +156,82 @@ def test_settings_do_not_change() -> None:
 def test_a_time_zone_that_nobody_knows_is_a_fault(zone: str) -> None:
     text = SITE.replace("Etc/UTC", f"'{zone}'")
     assert [one for one in _messages(text) if "Europe/Berlin" in one]
+
+
+# ---------------------------------------------------------------------- who may connect
+
+
+NETWORKS = (
+    "peers: {pacs: {ae_titles: [A], addresses: [192.0.2.10, 198.51.100.0/24, '2001:db8::/64']}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [
+        ("192.0.2.10", "pacs"),
+        ("192.0.2.11", None),
+        ("198.51.100.1", "pacs"),
+        ("198.51.101.1", None),
+        ("::ffff:198.51.100.1", "pacs"),
+        ("2001:db8::7", "pacs"),
+        ("2001:db8:1::7", None),
+        ("somewhere", None),
+    ],
+)
+def test_a_peer_connects_from_its_addresses_and_networks_only(
+    address: str, peer: str | None
+) -> None:
+    settings = loads(SITE + NETWORKS)
+    assert settings.peer_of("A", address) == peer
+    assert settings.peer_of("B", address) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("[pacs.example.org]", "write 192.0.2.10 or 192.0.2.0/24"),
+        ("[192.0.2.10/24]", "write 192.0.2.10 or 192.0.2.0/24"),
+        ("[0.0.0.0/0]", "name the networks that may connect"),
+        ("[]", "at least one address"),
+    ],
+)
+def test_an_address_that_is_none_is_a_fault(written: str, remedy: str) -> None:
+    text = f"peers: {{pacs: {{ae_titles: [A], addresses: {written}}}}}\n"
+    assert [one for one in _messages(SITE + text) if remedy in one]
+
+
+# ---------------------------------------------------------------------- confirming before sending
+
+
+def test_nobody_is_asked_unless_the_settings_say_so() -> None:
+    settings = loads(SITE + PEERS)
+    assert settings.peers["pacs"].confirm is Confirm.OFF
+    off = "peers: {pacs: {ae_titles: [A], host: 192.0.2.1, port: 104, confirm: off}}\n"
+    target = loads(SITE + off).destination("pacs")
+    assert isinstance(target, DicomDestination)
+    assert target.confirm is Confirm.OFF
+
+
+def test_a_peer_hands_on_how_it_is_asked() -> None:
+    text = (
+        "peers: {pacs: {ae_titles: [A], host: 192.0.2.1, port: 104, confirm: qido,"
+        " qido_url: 'https://pacs.example.org/dicom-web', qido_key: 'env:PACS_KEY'}}\n"
+    )
+    target = loads(SITE + text).destination("pacs")
+    assert isinstance(target, DicomDestination)
+    assert (target.confirm, target.qido_url) == (Confirm.QIDO, "https://pacs.example.org/dicom-web")
+    assert target.qido_key is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        ("confirm: qido", "needs qido_url"),
+        ("confirm: qido, qido_url: 'http://pacs.example.org/'", "https://"),
+        ("confirm: sometimes", "'off', 'c-find' or 'qido'"),
+    ],
+)
+def test_a_destination_that_cannot_be_asked_as_written_is_a_fault(values: str, remedy: str) -> None:
+    text = f"peers: {{pacs: {{ae_titles: [A], host: 192.0.2.1, port: 104, {values}}}}}\n"
+    assert [one for one in _messages(SITE + text) if remedy in one]
