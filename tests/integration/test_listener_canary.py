@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydicom.dataset import Dataset
+from pynetdicom import _config
 from sqlalchemy import select
 
 from pacs_ai import phantom
@@ -145,8 +146,9 @@ def test_nothing_is_shown_when_destination_and_headers_are_wrong(tmp_path: Path)
 
 
 def test_nothing_is_shown_when_instances_are_refused_and_an_endpoint_is_away(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_config, "ENFORCE_UID_CONFORMANCE", False)  # of this side of the wire
     config = _config(
         tmp_path,
         parse3d={"url": f"http://127.0.0.1:{free_port()}/score"},
