@@ -37,6 +37,8 @@ from pacs_ai.ledger.work import TRANSITIONS  # noqa: E402
 from pacs_ai.peers.association import TIMEOUTS  # noqa: E402
 from pacs_ai.pixels import decode  # noqa: E402
 from pacs_ai.web import app, search  # noqa: E402
+from pacs_ai.web.guard import Guard  # noqa: E402
+from pacs_ai.web.store import Store  # noqa: E402
 
 PAGES = ("conformance.md", "settings.md", "states.md")
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -203,7 +205,9 @@ def sender_limits() -> str:
 
 def web_resources() -> str:
     """Resources of the HTTP face."""
-    routes = cast("Any", app.create_app(cast("Any", None)).routes)
+    nothing = cast("Any", None)
+    guard = Guard(nothing, settings.Reading.OPEN)
+    routes = cast("Any", app.create_app(nothing, guard, Store(nothing, guard, nothing)).routes)
     return table(
         ("method", "resource", "what"),
         (

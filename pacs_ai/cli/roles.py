@@ -80,15 +80,20 @@ def worker(settings: Settings) -> None:
 
 def web(settings: Settings) -> None:
     """Run the HTTP face."""
-    from pacs_ai.ledger.engine import Database  # noqa: PLC0415
+    from pacs_ai.ledger.tokens import Tokens  # noqa: PLC0415
     from pacs_ai.ledger.views import Views  # noqa: PLC0415
     from pacs_ai.web.app import create_app, run  # noqa: PLC0415
+    from pacs_ai.web.guard import Guard  # noqa: PLC0415
+    from pacs_ai.web.store import Store  # noqa: PLC0415
 
     log_to_stderr()
-    database = Database(settings.ledger_url)
-    database.upgrade()
-    views = Views(database)
-    run(create_app(views), host=settings.web.host, port=settings.web.port, ready=_ready("web"))
+    gateway = Gateway(settings)
+    database = gateway.ledger.database
+    tokens = Tokens(database)
+    guard = Guard(tokens, settings.web.reading)
+    app = create_app(Views(database), guard, Store(gateway, guard, tokens))
+    run(app, host=settings.web.host, port=settings.web.port, ready=_ready("web"))
+    gateway.close()
 
 
 def models(settings: Settings) -> int:

@@ -264,3 +264,16 @@ leaders = Table(
     Column("owner", String(64), nullable=False),
     Column("until", Instant, nullable=False),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),  # stands in the token, in the open
+    Column("name", String(64), nullable=False),
+    Column("scope", String(16), nullable=False),  # stow | worklist | status
+    Column("digest", DigestType, nullable=False),  # SHA-256 of the whole token
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+)

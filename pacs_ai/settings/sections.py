@@ -61,11 +61,24 @@ class Listener(Section):
     """Allows an address other than loopback although DICOM TLS is not there yet."""
 
 
+class Reading(StrEnum):
+    """Who may read over HTTP."""
+
+    OPEN = "open"
+    TOKEN = "token"  # noqa: S105 - a word of the settings, not a secret
+
+
 class Web(Section):
-    """The HTTP face; loopback only until it has tokens."""
+    """The HTTP face; loopback only until it has TLS."""
 
     host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
     port: Port = 8080
+    reading: Reading = Reading.OPEN
+    """``open``: who is on this machine reads without a token; ``token``: every request needs one."""
+    maximum_request: Size = 64 * 2**30
+    """A larger STOW-RS request is refused; one Instance has ``listener.maximum_object``."""
+    simultaneous_stores: int = Field(default=8, ge=1, le=64)
+    """STOW-RS requests at once; one more is told to come again."""
 
 
 class Profile(StrEnum):
