@@ -32,6 +32,21 @@ _PAUSED_KINDS = {"delivery": Kind.DELIVER, "routing": Kind.ROUTE}
 
 
 @dataclass(slots=True)
+class Commit:
+    """The one transaction at the end of a step.
+
+    Attributes
+    ----------
+    connection : Connection
+    said : str or None
+        What happened, for the event and the timeline; no patient identifiers.
+    """
+
+    connection: Connection
+    said: str | None
+
+
+@dataclass(slots=True)
 class Attempt:
     """One attempt at a claimed row of work.
 
@@ -49,7 +64,7 @@ class Attempt:
     _over: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def commit(self, state: State = State.DONE, reason: str | None = None) -> Iterator[Connection]:
+    def commit(self, state: State = State.DONE, reason: str | None = None) -> Iterator[Commit]:
         """Open the one transaction in which facts, event, next work and the outcome become true.
 
         Raises
@@ -58,8 +73,9 @@ class Attempt:
             When another process took the work over; nothing of the block is kept then.
         """
         with self._ledger.database.write() as connection:
-            yield connection
-            work.finish(connection, self.claimed, state, reason=reason)
+            commit = Commit(connection, reason)
+            yield commit
+            work.finish(connection, self.claimed, state, reason=commit.said)
         self.ended = True
 
     def _renew(self) -> None:

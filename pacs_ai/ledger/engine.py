@@ -25,10 +25,10 @@ from pacs_ai.errors import PacsAiError, TransientError
 from pacs_ai.ledger import tables
 
 _PRAGMAS = (
+    "PRAGMA busy_timeout=10000",  # first: the others may have to wait too
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",
     "PRAGMA trusted_schema=OFF",
     "PRAGMA cell_size_check=ON",
 )
@@ -79,9 +79,18 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database."""
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+        """Open a connection that sees one state of the database.
+
+        Raises
+        ------
+        LedgerBusyError
+            When the database is locked or gone.
+        """
+        try:
+            with self.engine.connect() as connection, connection.begin():
+                yield connection
+        except OperationalError as error:
+            raise LedgerBusyError("the ledger's database is busy or gone") from error
 
     def upgrade(self) -> None:
         """Bring the schema to this version's and give a new installation its id."""
@@ -104,7 +113,8 @@ def migrations(connection: Connection) -> Config:
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"check_same_thread": False})
+    # An error of the database would otherwise show the values of its statement, a patient's among them.
+    engine = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(driver: Any, record: ConnectionPoolEntry) -> None:

@@ -218,6 +218,23 @@ def test_what_goes_wrong_in_one_instance_is_told_and_the_next_is_stored(
     assert [*gateway.spool.temporary.iterdir()] == []
 
 
+def test_an_instance_whose_bytes_were_swept_away_is_not_called_stored(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A listener that starts sweeps the temporary files of every process.
+    real = intake.Incoming.commit
+
+    def swept(self: Any) -> Any:
+        gateway.spool.sweep(older_than=0)
+        return real(self)
+
+    monkeypatch.setattr(intake.Incoming, "commit", swept)
+    answer = send(client(gateway), make(tokens))
+    assert answer.status_code == 503
+    assert _reasons(answer) == [0xA700]
+    assert held(gateway) == 0
+
+
 def test_a_sender_that_is_silent_is_cut_off(
     gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
