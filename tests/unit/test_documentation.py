@@ -148,7 +148,10 @@ def test_every_option_that_an_example_uses_exists() -> None:
         for line in "\n".join(_blocks(page, "sh")).splitlines():
             found = re.search(r"\bpacs-ai ([a-z]+)(.*)", line.partition("#")[0])
             if found and found[1] != "models":
-                known = {option for one in commands[found[1]].params for option in one.opts}
+                command = commands[found[1]]
+                if hasattr(command, "commands"):  # a group: its command is the next word
+                    command = command.commands[found[2].split()[0]]
+                known = {option for one in command.params for option in one.opts}
                 used = set(re.findall(r"(?<!\S)(--[a-z-]+)", found[2]))
                 wrong += [f"{page.name}: {found[1]} {one}" for one in used - known]
     assert wrong == []
