@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 DICOM = "application/dicom"
 
+_BOUNDARY = 200
+# RFC 2046 section 5.1.1 allows 70 characters; Orthanc 1.10 sends 73.
+
 _HEADERS = 16
 _HEADER_BYTES = 4096
 
@@ -46,7 +49,7 @@ def boundary(content_type: str) -> bytes:
     MediaTypeError
         When it is not ``multipart/related; type="application/dicom"``.
     MultipartError
-        When it has no boundary (RFC 2046 section 5.1.1: 1 to 70 characters).
+        When it has no boundary, or none that is a boundary.
     """
     header = Message()
     header["Content-Type"] = content_type
@@ -55,8 +58,8 @@ def boundary(content_type: str) -> bytes:
     if str(header.get_param("type", DICOM)).lower() != DICOM:
         raise MediaTypeError(f'Instances are taken as multipart/related; type="{DICOM}"')
     found = header.get_param("boundary", "")
-    if not isinstance(found, str) or not 0 < len(found) <= 70 or not found.isascii():
-        raise MultipartError("the Content-Type has no boundary of 1 to 70 characters")
+    if not isinstance(found, str) or not 0 < len(found) <= _BOUNDARY or not found.isascii():
+        raise MultipartError(f"the Content-Type has no boundary of 1 to {_BOUNDARY} characters")
     return found.encode("ascii")
 
 

@@ -33,6 +33,7 @@ from pacs_ai.ledger.views import Views
 from tests.integration.listening import image, listening, make_settings
 from tests.integration.listening import store as c_store
 from tests.peers import free_port
+from tests.peers.orthanc import orthanc
 from tests.running import Running, running_gateway
 
 BOUNDARY = "between-the-parts"
@@ -179,6 +180,23 @@ def test_the_same_bytes_as_by_c_store(web: Web, tmp_path: Path) -> None:
     (other,) = (settings.spool_path / "instances").rglob(f"{digest_of(data)}*")
     assert kept.read_bytes() == other.read_bytes()
     assert data_set_of(kept.read_bytes()) == data_set_of(data)
+
+
+def test_orthanc_sends_a_study_by_stow_rs(web: Web, tmp_path: Path) -> None:
+    study = generate_uid()
+    sent = [image(StudyInstanceUID=study) for _ in range(3)]
+    headers = {"Authorization": f"Bearer {web.token}"}
+    with orthanc(tmp_path, gateway_web={"Url": f"{web.url}/", "HttpHeaders": headers}) as pacs:
+        ids = []
+        for one in sent:
+            put = requests.post(f"{pacs.url}/instances", data=file_of(one), timeout=20)
+            put.raise_for_status()
+            ids.append(put.json()["ID"])
+        answer = requests.post(
+            f"{pacs.dicomweb.base_url}/servers/gateway/stow", json={"Resources": ids}, timeout=60
+        )
+        assert answer.status_code == 200, answer.text
+    assert [web.row(one).digest for one in sent] == [digest_of(file_of(one)) for one in sent]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ late Instance and goes out whole; its C-STORE takes no LABELMAP segmentation.
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,7 @@ def orthanc(
     *,
     gateway_port: int | None = None,
     gateway_ae_title: str = "PACSAI",
+    gateway_web: Mapping[str, Any] | None = None,
     stable_age: int = 1,
 ) -> Iterator[Orthanc]:
     """Start an Orthanc, and stop it at the end.
@@ -105,6 +106,8 @@ def orthanc(
     gateway_port : int, optional
         Where the gateway listens on loopback. With it, every Study goes there once it is stable.
     gateway_ae_title : str
+    gateway_web : mapping, optional
+        The gateway as a DICOMweb server named ``gateway``: Url and HttpHeaders.
     stable_age : int
         Seconds without a new Instance after which a Study is stable.
     """
@@ -118,6 +121,8 @@ def orthanc(
         configuration["DicomModalities"] = {
             "gateway": {"AET": gateway_ae_title, "Host": "127.0.0.1", "Port": gateway_port}
         }
+    if gateway_web is not None:
+        configuration["DicomWeb"]["Servers"] = {"gateway": dict(gateway_web)}
     settings = folder / "orthanc.json"
     settings.write_text(json.dumps(configuration, indent=2))
     with pacs.log.open("wb") as log:
