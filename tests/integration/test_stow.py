@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -80,7 +80,9 @@ class Web:
 
 
 @contextmanager
-def running_web(folder: Path, *, listener: dict[str, Any], **web: Any) -> Iterator[Web]:
+def running_web(
+    folder: Path, *, listener: dict[str, Any], failpoints: Sequence[str] = (), **web: Any
+) -> Iterator[Web]:
     values = {
         "site": {"name": "test", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
         "data": str(folder / "gateway"),
@@ -89,7 +91,7 @@ def running_web(folder: Path, *, listener: dict[str, Any], **web: Any) -> Iterat
     }
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump(values))
-    with running_gateway(path, roles=("web",)) as running:
+    with running_gateway(path, failpoints=failpoints, roles=("web",)) as running:
         tokens = Tokens(running.ledger.database)
         token, _ = tokens.create("pacs", scope=Scope.STOW, lifetime=None, actor="test")
         yield Web(running, token)
