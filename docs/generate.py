@@ -7,7 +7,6 @@ A test compares the pages with what this makes.
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
 import sys
@@ -149,19 +148,13 @@ def result_kinds() -> str:
     )
 
 
+_MODALITIES = {"SegmentationStorage": "SEG", "SecondaryCaptureImageStorage": "OT"}
+
+
 def _written(kind: str) -> tuple[UID, str]:
-    """Return SOP Class and Modality of a kind, from the class that its encoder calls."""
-    module = importlib.import_module(encoding.ENCODERS[kind].function.partition(":")[0])
-    source = inspect.getsource(module)
-    return next(found for sign, found in _CLASSES.items() if re.search(sign, source))
-
-
-_CLASSES = {
-    r"hd\.seg\.Segmentation\(": (UID("1.2.840.10008.5.1.4.1.1.66.4"), "SEG"),
-    r"hd\.sr\.Comprehensive3DSR\b": (UID("1.2.840.10008.5.1.4.1.1.88.34"), "SR"),
-    r"hd\.sr\.EnhancedSR\b": (UID("1.2.840.10008.5.1.4.1.1.88.22"), "SR"),
-    r"SOPClassUID = SecondaryCaptureImageStorage": (UID("1.2.840.10008.5.1.4.1.1.7"), "OT"),
-}
+    """Return SOP Class and Modality of a kind."""
+    sop_class = UID(encoding.ENCODERS[kind].sop_class)
+    return sop_class, _MODALITIES.get(sop_class.keyword, "SR")
 
 
 def _goes(kind: str, profile: settings.Profile) -> str:

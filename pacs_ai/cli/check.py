@@ -5,18 +5,31 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import typer
+from pydicom.uid import UID
 
 from pacs_ai import routing
 from pacs_ai.cli.packages import strangers
-from pacs_ai.errors import ConfigError, Fault, PacsAiError
+from pacs_ai.delivery import wanted
+from pacs_ai.encoding import ENCODERS
+from pacs_ai.errors import ConfigError, Fault, PacsAiError, TransientError
+from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.tokens import Tokens
+from pacs_ai.ledger.views import Views
+from pacs_ai.peers.contexts import refused_classes
 from pacs_ai.peers.echo import echo
 from pacs_ai.settings import DicomDestination, Settings, load
 from pacs_ai.worklist import rules as worklist_rules
+
+_CLOCK_SLACK = timedelta(minutes=1)
+_TOKEN_WARNING = timedelta(days=30)
+_REDIS_PORT = 6379
 
 
 def run(config: Path) -> int:
@@ -86,6 +99,62 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
         yield Fault(f"ledger: {error}")
 
 
+def _clock(settings: Settings) -> Iterator[Fault]:
+    with _existing_ledger(settings) as database:
+        newest = database and Views(database).newest_event()
+    if newest and (ahead := newest - now()) > _CLOCK_SLACK:
+        yield Fault(
+            f"clock: the ledger's newest event is {ahead.total_seconds() / 60:.0f} minutes ahead of "
+            "this machine's clock: set the clock; quiet periods, leases and waits go by it"
+        )
+
+
+def _tokens(settings: Settings) -> Iterator[Fault]:
+    at = now()
+    with _existing_ledger(settings) as database:
+        found = Tokens(database).expiring(before=at + _TOKEN_WARNING) if database else []
+    for one in found:
+        until = f"{one.expires_at:%Y-%m-%d}"
+        ends = f"ended on {until}" if one.state(at) == "expired" else f"ends on {until}"
+        yield Fault(
+            f"token {one.id} of {one.name} ({one.scope}) {ends}: make another under the same name "
+            "and change its client, or revoke it"
+        )
+
+
+@contextmanager
+def _existing_ledger(settings: Settings) -> Iterator[Database | None]:
+    """Open a ledger that is there and can be read; what is wrong with another says ``_ledger``."""
+    if not settings.ledger and not (settings.data / "ledger.sqlite").exists():
+        yield None
+        return
+    try:
+        database = Database(settings.ledger_url)
+        database.verify()
+    except PacsAiError:
+        yield None
+        return
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _broker(settings: Settings) -> Iterator[Fault]:
+    if settings.broker is None:
+        return  # the worker brings its own
+    address = urlsplit(settings.broker)
+    if address.hostname:
+        there = _connects(address.hostname, address.port or _REDIS_PORT)
+    else:
+        there = Path(address.path).is_socket()
+    if not there:
+        yield Fault(
+            "broker: nothing answers there: start Redis or Valkey, or check the address; without it "
+            "Instances are still taken in and wait"
+        )
+
+
 def _ports(settings: Settings) -> Iterator[Fault]:
     if _is_ours(settings):
         return
@@ -135,11 +204,32 @@ def _destinations(settings: Settings) -> Iterator[Fault]:
                 called=target.ae_title,
                 calling=target.calling_ae_title,
             )
-            if not answer.ok:
+            if answer.ok:
+                yield from _contexts(name, target)
+            else:
                 yield Fault(f"{name}: C-ECHO failed: {answer.detail}")
     for name in settings.peers if settings.delivery == "origin" else ():
         if settings.destination(name) is None:
             yield Fault(f"peers.{name}: delivery is origin, but it has no host and port: add them")
+
+
+def _contexts(name: str, target: DicomDestination) -> Iterator[Fault]:
+    """Say which results a destination would get and does not take."""
+    classes = [
+        UID(row.sop_class)
+        for kind, row in ENCODERS.items()
+        if wanted(kind, volumetric=True, profile=target.profile, narrative=target.narrative)
+    ]
+    try:
+        refused = refused_classes(target, classes)
+    except TransientError as error:
+        yield Fault(f"{name}: {error}")
+        return
+    for one in refused:
+        yield Fault(
+            f"{name}: does not take {one.name} ({one}) in Explicit VR Little Endian: enable it "
+            "there; until then these results are refused"
+        )
 
 
 def _connects(host: str, port: int) -> bool:
@@ -154,6 +244,9 @@ CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     _imports,
     _disk,
     _ledger,
+    _clock,
+    _tokens,
+    _broker,
     _ports,
     _endpoints,
     _destinations,

@@ -13,6 +13,12 @@ from datetime import datetime
 from importlib import import_module
 
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from pacs_ai.results import JobResults
 from pacs_ai.study import Study
@@ -78,11 +84,14 @@ class Encoder:
     ----------
     function : str
         Dotted name, imported on use.
+    sop_class : str
+        SOP Class UID of what it writes.
     once_a_study : bool
         Written once for a Study version, from all its Jobs, rather than for each Job.
     """
 
     function: str
+    sop_class: str
     once_a_study: bool = False
 
     def __call__(self, work: Encoding) -> tuple[Dataset, ...]:
@@ -93,10 +102,12 @@ class Encoder:
 
 
 ENCODERS: dict[str, Encoder] = {
-    "segmentation": Encoder("pacs_ai.encoding.segmentation:encode"),
-    "report": Encoder("pacs_ai.encoding.report:encode"),
-    "narrative": Encoder("pacs_ai.encoding.narrative:encode"),
-    "capture": Encoder("pacs_ai.encoding.capture:encode", once_a_study=True),
+    "segmentation": Encoder("pacs_ai.encoding.segmentation:encode", SegmentationStorage),
+    "report": Encoder("pacs_ai.encoding.report:encode", Comprehensive3DSRStorage),
+    "narrative": Encoder("pacs_ai.encoding.narrative:encode", EnhancedSRStorage),
+    "capture": Encoder(
+        "pacs_ai.encoding.capture:encode", SecondaryCaptureImageStorage, once_a_study=True
+    ),
 }
 """Kinds of SOP Instance by name; the order gives the Series Numbers (9001 and up)."""
 

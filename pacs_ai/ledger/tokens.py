@@ -10,12 +10,12 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, insert, inspect, select, update
 
 from pacs_ai.errors import PacsAiError
 from pacs_ai.ledger import events, tables
@@ -158,6 +158,21 @@ class Tokens:
         token = _token(row)
         return token if token.state(now()) == "valid" else None
 
+    def expiring(self, *, before: datetime) -> list[Token]:
+        """Return the tokens that end before a time and have no successor, the soonest first.
+
+        A successor has the same name and scope and ends later.
+        """
+        with self._database.read() as connection:
+            if not inspect(connection).has_table(tables.tokens.name):
+                return []  # a ledger from before there were tokens
+        last: dict[tuple[str, Scope], Token] = {}
+        for one in self.listed():
+            key = one.name, one.scope
+            if one.revoked_at is None and (key not in last or _end(one) > _end(last[key])):
+                last[key] = one
+        return sorted((one for one in last.values() if _end(one) < before), key=_end)
+
     def used(self, token: Token, *, stored: int, failed: int, study: str | None) -> None:
         """Record that Instances were sent with a token."""
         detail = {"token": token.id, "stored": stored, "failed": failed}
@@ -165,6 +180,10 @@ class Tokens:
             events.record(
                 connection, "stored by STOW-RS", actor=token.name, study=study, detail=detail
             )
+
+
+def _end(token: Token) -> datetime:
+    return token.expires_at or datetime.max.replace(tzinfo=UTC)
 
 
 def _digest(text: str) -> str:

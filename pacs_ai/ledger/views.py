@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
@@ -233,6 +234,12 @@ class Views:
         with self._database.read() as connection:
             found = connection.scalar(select(table.c.data_set).where(table.c.uid == uid))
         return None if found is None else _with_uid(uid, found)
+
+    def newest_event(self) -> datetime | None:
+        """Return when the last event was recorded, by the clock of its time."""
+        with self._database.read() as connection:
+            found: datetime | None = connection.scalar(select(func.max(tables.events.c.at)))
+        return found
 
     def health(self) -> dict[str, Any]:
         """Return whether the ledger answers, what is paused, and how much work waits."""

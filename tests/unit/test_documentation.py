@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian
 from typer.main import get_command
 
 from pacs_ai import settings
@@ -70,6 +71,7 @@ def test_the_sop_class_on_the_page_is_the_one_that_is_written(kind: str, tmp_pat
     (made, *_) = ENCODERS[kind](make.encoding(make.study(scan), entry))
     sop_class, modality = GENERATOR["_written"](kind)
     assert (made.SOPClassUID, made.Modality) == (sop_class, modality)
+    assert made.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian  # as `pacs-ai check` asks
     number = 9001 + list(ENCODERS).index(kind)
     assert (int(made.SeriesNumber) - number) % (1 if kind == "capture" else 10) == 0
 

@@ -7,13 +7,25 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
 
 from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.errors import ConfigError
+from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.tokens import Scope, Tokens
 from tests.peers import free_port
 from tests.unit.cli.conftest import Command, write_config
 
@@ -178,3 +190,111 @@ def test_our_own_packages_are_no_strangers() -> None:
         patched.setattr("pacs_ai.cli.packages._FACES", ("no_such_package",))
         with pytest.raises(ConfigError, match="nowhere"):
             refuse_strangers()
+
+
+# ---------------------------------------------------------------------- the ledger's own time
+
+
+def _tokens(folder: Path) -> Tokens:
+    return Tokens(Database(f"sqlite:///{folder / 'gateway' / 'ledger.sqlite'}"))
+
+
+def test_a_token_that_ends_soon_is_reported_until_it_has_a_successor(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    assert pacs_ai("status", "--config", config).code == 0
+    tokens = _tokens(tmp_path)
+    _, soon = tokens.create("pacs", scope=Scope.STOW, lifetime=timedelta(days=29), actor="x")
+    _, past = tokens.create("old", scope=Scope.STATUS, lifetime=timedelta(0), actor="x")
+    tokens.create("other", scope=Scope.STOW, lifetime=timedelta(days=31), actor="x")
+    tokens.create("never", scope=Scope.STOW, lifetime=None, actor="x")
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 2
+    assert f"token {soon.id} of pacs (stow) ends on" in ended.err
+    assert f"token {past.id} of old (status) ended on" in ended.err
+    tokens.create("pacs", scope=Scope.STOW, lifetime=timedelta(days=90), actor="x")
+    tokens.revoke(past.id, actor="x")
+    assert pacs_ai("check", "--config", config).code == 0
+
+
+def test_a_clock_that_went_back_is_reported(
+    pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path)
+    assert pacs_ai("pause", "delivery", "--config", config).code == 0
+    assert pacs_ai("check", "--config", config).code == 0
+    monkeypatch.setattr("pacs_ai.cli.check.now", lambda: now() - timedelta(hours=1))
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "60 minutes ahead of this machine's clock: set the clock" in ended.err
+
+
+# ---------------------------------------------------------------------- neighbours
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis+socket"])
+def test_a_broker_that_is_not_there_is_reported(
+    pacs_ai: Command, tmp_path: Path, taken: int, kind: str
+) -> None:
+    there = socket.socket(socket.AF_UNIX)
+    there.bind(str(tmp_path / "broker.sock"))
+    good, bad = {
+        "redis": (f"redis://127.0.0.1:{taken}/0", f"redis://127.0.0.1:{free_port()}/0"),
+        "redis+socket": (
+            f"redis+socket://{tmp_path / 'broker.sock'}",
+            f"redis+socket://{tmp_path / 'nothing.sock'}",
+        ),
+    }[kind]
+    with there:
+        assert pacs_ai("check", "--config", write_config(tmp_path, broker=good)).code == 0
+    ended = pacs_ai("check", "--config", write_config(tmp_path, broker=bad))
+    assert ended.code == 1
+    assert "broker: nothing answers there" in ended.err
+
+
+@contextmanager
+def _pacs(*classes: str) -> Iterator[int]:
+    entity = AE("PACS")
+    for one in (Verification, *classes):
+        entity.add_supported_context(one)
+    handlers = [(evt.EVT_C_ECHO, lambda event: 0x0000)]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+
+
+ALL = (
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+)
+
+
+@pytest.mark.parametrize(
+    ("taken_classes", "wishes", "missing"),
+    [
+        (ALL, {"profile": "all", "narrative": True}, ()),
+        (ALL[:2], {}, ()),
+        (ALL[:1], {}, ALL[1:2]),
+        ((), {"profile": "all", "narrative": True}, ALL),
+    ],
+)
+def test_what_a_destination_would_refuse_is_reported(
+    pacs_ai: Command,
+    tmp_path: Path,
+    taken_classes: tuple[str, ...],
+    wishes: dict[str, object],
+    missing: tuple[str, ...],
+) -> None:
+    with _pacs(*taken_classes) as port:
+        target = {"kind": "dicom", "host": "127.0.0.1", "port": port, "ae_title": "PACS", **wishes}
+        config = write_config(tmp_path, destinations={"pacs": target}, delivery=["pacs"])
+        ended = pacs_ai("check", "--config", config)
+    assert ended.code == (1 if missing else 0), ended.err
+    assert {one for one in ALL if f"({one})" in ended.err} == {*missing}
+    assert ended.err.count("enable it there") == len(missing)
