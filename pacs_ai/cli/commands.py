@@ -79,8 +79,18 @@ def serve(config: Config = DEMO_CONFIG) -> None:
 
 
 @app.command()
-def check(config: Config = DEMO_CONFIG) -> None:
-    """Look for every problem at once: settings, rules, imports, ports, endpoints, peers, disk."""
+def check(
+    config: Config = DEMO_CONFIG,
+    sheet: Annotated[  # noqa: FBT002 - typer's way
+        bool, typer.Option("--sheet", help="Print what to enter in the PACS instead.")
+    ] = False,
+) -> None:
+    """Look for every problem at once: settings, rules, ledger, clock, disk, ports, endpoints, peers."""
+    if sheet:
+        from pacs_ai.cli.roles import sheet as text  # noqa: PLC0415
+
+        typer.echo(text(_settings(config)), nl=False)
+        return
     from pacs_ai.cli.check import run  # noqa: PLC0415
 
     sys.exit(run(config))

@@ -36,6 +36,14 @@ def listener(settings: Settings) -> None:
     run(Gateway(settings), ready=_ready("listener"))
 
 
+def sheet(settings: Settings) -> str:
+    """Return what the administrator of a PACS has to enter for the DICOM face."""
+    from listener.ae import MAXIMUM_PDU, TRANSFER_SYNTAXES  # noqa: PLC0415
+    from pacs_ai.cli.sheet import sheet as text  # noqa: PLC0415
+
+    return text(settings, transfer_syntaxes=TRANSFER_SYNTAXES, maximum_pdu=MAXIMUM_PDU)
+
+
 def worker(settings: Settings) -> None:
     """Run the Celery face."""
     refuse_strangers()
