@@ -22,7 +22,9 @@ Mask = NDArray[np.bool_]
 
 def objects(folder: Path) -> dict[Path, Dataset]:
     """Return every DICOM file of a folder destination."""
-    found = {path: pydicom.dcmread(path) for path in sorted(folder.glob("*/*.dcm"))}
+    found: dict[Path, Dataset] = {
+        path: pydicom.dcmread(path) for path in sorted(folder.glob("*/*.dcm"))
+    }
     assert found, f"no result in {folder}"
     return found
 

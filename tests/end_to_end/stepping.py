@@ -40,11 +40,11 @@ def receive(gateway: Gateway, data_sets: Sequence[Dataset], folder: Path) -> Non
         assert isinstance(take_in(gateway, path), Stored)
 
 
-def infer(gateway: Gateway) -> None:
-    """Carry out everything up to the answers of the models, and nothing after."""
+def infer(gateway: Gateway, *endpoints: str) -> None:
+    """Carry out everything up to the answers of the models, or of those named, and nothing after."""
     while gateway.assemble() or gateway.route():
         pass
-    for name in gateway.settings.endpoints:
+    for name in endpoints or gateway.settings.endpoints:
         while gateway.carry_out(work.infer_queue(name)):
             pass
 

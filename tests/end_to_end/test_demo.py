@@ -154,7 +154,7 @@ def sources(shown: Shown, study: str) -> list[pydicom.Dataset]:
     """Return the headers of the Instances that were sent of a Study."""
     stored = (shown.out / "gateway/spool/instances").glob("*/*.dcm")
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in stored]
-    found = [
+    found: list[pydicom.Dataset] = [
         one
         for one in headers
         if one.StudyInstanceUID == study and "ContributingEquipmentSequence" not in one

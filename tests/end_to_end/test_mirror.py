@@ -46,7 +46,7 @@ def results_of(data_sets: Sequence[Dataset], folder: Path, models: Models) -> di
     """Take a Study through the gateway to its SOP Instances."""
     with stepping.stepped(folder, models) as gateway:
         stepping.receive(gateway, data_sets, folder / "sources")
-        stepping.infer(gateway)
+        stepping.infer(gateway, "parse2d", "parse3d", "cxrreport")
         stepping.encode(gateway)
         return stepping.made(gateway, str(data_sets[0].StudyInstanceUID))
 
