@@ -66,9 +66,10 @@ def web(settings: Settings) -> None:
     gateway = Gateway(settings)
     database = gateway.ledger.database
     tokens = Tokens(database)
-    guard = Guard(tokens, settings.web.reading)
-    app = create_app(Views(database), guard, Store(gateway, guard, tokens))
-    run(app, host=settings.web.host, port=settings.web.port, ready=_ready("web"))
+    guard = Guard(tokens, settings.web.needed_to_read)
+    store = Store(gateway, guard, tokens)
+    app = create_app(Views(database), guard, store, hosts=settings.web.hosts)
+    run(app, settings.web, ready=_ready("web"))
     gateway.close()
 
 

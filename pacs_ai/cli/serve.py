@@ -46,7 +46,8 @@ def run(config: Path, settings: Settings) -> int:
     def tell() -> None:
         face = settings.listener
         typer.echo(f"DICOM: {face.ae_title} at {face.host}:{face.port}")
-        typer.echo(f"Web: http://{settings.web.host}:{settings.web.port}/dicom-web/workitems")
+        scheme = "http" if settings.web.certificate is None else "https"
+        typer.echo(f"Web: {scheme}://{settings.web.host}:{settings.web.port}/dicom-web/workitems")
         typer.echo(f"Logs: {settings.data / 'log'}. Ctrl-C stops everything.")
 
     return supervisor.run(ready=tell)

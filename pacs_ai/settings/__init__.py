@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings.sections import (
+    LOOPBACK,
     Defaults,
     Destination,
     DicomDestination,
@@ -97,7 +98,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        loopback = self.listener.host in ("127.0.0.1", "::1", "localhost")
+        loopback = self.listener.host in LOOPBACK
         if not loopback and not self.listener.unsafe_plain_network:
             raise ValueError(
                 "listener.host is not loopback: set listener.unsafe_plain_network: true "

@@ -1,7 +1,7 @@
 """The HTTP face as an application: what it answers, and how it is served.
 
-It reads, and takes Instances in by STOW-RS; nothing else changes anything. The face stays on loopback until
-it has TLS, and answers only to loopback's own names, so that a page in somebody's browser cannot reach it
+It reads, and takes Instances in by STOW-RS; nothing else changes anything. The face is on loopback, or it has
+TLS; it answers only to names that the settings give, so that a page in somebody's browser cannot reach it
 under a name of its own (DNS rebinding).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -23,13 +24,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.ledger.tokens import Scope as Opens
+from pacs_ai.settings import Web
 from pacs_ai.web.guard import Guard
 from pacs_ai.web.media import negotiated
 from pacs_ai.web.search import QueryError, Workitem, parse, search
 from pacs_ai.web.store import Store
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 _TRANSACTION_UID = "00081195"
 
@@ -58,7 +59,7 @@ class Views(Protocol):
 
 
 def create_app(
-    views: Views, guard: Guard, store: Store, *, hosts: Sequence[str] = LOOPBACK
+    views: Views, guard: Guard, store: Store, *, hosts: Sequence[str] = Web().hosts
 ) -> Starlette:
     """Make the application.
 
@@ -103,23 +104,30 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def run(app: ASGIApp, *, host: str, port: int, ready: Callable[[], None]) -> None:
+def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, finish what is being answered, and return.
 
     No request is logged: its query may hold a patient's identifiers. ``ready`` is called when the
     port is open.
+
+    Raises
+    ------
+    ConfigError
+        When the certificate or its key cannot be used.
     """
+    tls = None if settings.certificate is None else _context(settings)
     config = uvicorn.Config(
         app,
         http="h11",  # bounds the size of a request's header (16 KiB)
-        host=host,
-        port=port,
+        host=settings.host,
+        port=settings.port,
         access_log=False,
         log_config=None,
         log_level="warning",
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=5,
+        ssl_context_factory=tls,
     )
     # Uvicorn raises the signal once more when it is done, which would end the role as if killed.
     former = signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -127,6 +135,19 @@ def run(app: ASGIApp, *, host: str, port: int, ready: Callable[[], None]) -> Non
         _Server(config, ready).run()
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _context(settings: Web) -> Callable[..., ssl.SSLContext]:
+    """Return what makes the TLS context: 1.2 or later, forward secrecy, authenticated (BCP 195)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    try:
+        context.load_cert_chain(str(settings.certificate), str(settings.key))
+    except OSError as error:  # SSLError is one
+        fault = "web.certificate and web.key cannot be used: check both files, and that they fit"
+        raise ConfigError([Fault(fault)]) from error
+    return lambda config, default: context
 
 
 class _Pages:

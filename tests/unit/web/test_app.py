@@ -319,9 +319,10 @@ def _assert_safe(client: TestClient, path: str, host: str, status: int) -> None:
 SERVED = """
 import sys
 from tests.unit.web.test_app import FakeViews, reading_app
+from pacs_ai.settings import Web
 from pacs_ai.web.app import run
 port = int(sys.argv[1])
-run(reading_app(FakeViews()), host="127.0.0.1", port=port, ready=lambda: print("ready", flush=True))
+run(reading_app(FakeViews()), Web(port=port), ready=lambda: print("ready", flush=True))
 """
 
 
