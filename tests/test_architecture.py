@@ -37,7 +37,12 @@ ROOMS: dict[str, frozenset[str]] = {
             *("pacs_ai.delivery", "pacs_ai.worklist"),
         }
     ),
-    "ground": frozenset({"pacs_ai.pixels", "pacs_ai.peers", "pacs_ai.http", "pacs_ai.processes"}),
+    "ground": frozenset(
+        {
+            *("pacs_ai.pixels", "pacs_ai.peers", "pacs_ai.http", "pacs_ai.processes"),
+            "pacs_ai.certificates",
+        }
+    ),
     "vocabulary": frozenset(
         {
             *("pacs_ai", "pacs_ai.study", "pacs_ai.results", "pacs_ai.terms", "pacs_ai.uids"),
@@ -246,7 +251,7 @@ def test_faces_never_import_each_other() -> None:
 def test_the_web_face_reads_nothing_of_the_ledger_but_views_and_tokens() -> None:
     # What it takes in goes through the gateway's one receive path.
     known = ("web", "ledger.views", "ledger.tokens", "gateway", "intake", "spool")
-    allowed = tuple(f"pacs_ai.{one}" for one in (*known, "errors", "settings"))
+    allowed = tuple(f"pacs_ai.{one}" for one in (*known, "certificates", "errors", "settings"))
     wrong = [
         str(one)
         for one, _ in own()

@@ -14,6 +14,7 @@ import typer
 from pydicom.uid import UID
 
 from pacs_ai import routing
+from pacs_ai.certificates import ends
 from pacs_ai.cli.packages import strangers
 from pacs_ai.delivery import wanted
 from pacs_ai.encoding import ENCODERS
@@ -28,7 +29,7 @@ from pacs_ai.settings import DicomDestination, Settings, load
 from pacs_ai.worklist import rules as worklist_rules
 
 _CLOCK_SLACK = timedelta(minutes=1)
-_TOKEN_WARNING = timedelta(days=30)
+_TOKEN_WARNING = _CERTIFICATE_WARNING = timedelta(days=30)
 _REDIS_PORT = 6379
 
 
@@ -140,6 +141,24 @@ def _existing_ledger(settings: Settings) -> Iterator[Database | None]:
         database.close()
 
 
+def _certificate(settings: Settings) -> Iterator[Fault]:
+    web = settings.web
+    if web.certificate is None or web.key is None:
+        return
+    try:
+        until = ends(web.certificate, web.key)
+    except ConfigError as error:
+        yield from (Fault(f"web: {fault.message}") for fault in error.faults)
+        return
+    if until is None:
+        yield Fault(f"web.certificate: {web.certificate} is not valid today: get another")
+    elif until < now() + _CERTIFICATE_WARNING:
+        yield Fault(
+            f"web.certificate: {web.certificate} ends on {until:%Y-%m-%d}: put another in its place "
+            "and start the web role again"
+        )
+
+
 def _broker(settings: Settings) -> Iterator[Fault]:
     if settings.broker is None:
         return  # the worker brings its own
@@ -246,6 +265,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     _ledger,
     _clock,
     _tokens,
+    _certificate,
     _broker,
     _ports,
     _endpoints,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pacs_ai.errors import ConfigError, Fault
+from pacs_ai.certificates import server_context
 from pacs_ai.ledger.tokens import Scope as Opens
 from pacs_ai.settings import Web
 from pacs_ai.web.guard import Guard
@@ -113,9 +112,12 @@ def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
     Raises
     ------
     ConfigError
-        When the certificate or its key cannot be used.
+        When the certificate or its key cannot be used, or the key is not the gateway's alone.
     """
-    tls = None if settings.certificate is None else _context(settings)
+    tls = None
+    if settings.certificate is not None and settings.key is not None:
+        context = server_context(settings.certificate, settings.key)
+        tls = lambda config, default: context  # noqa: E731 - as uvicorn asks for it
     config = uvicorn.Config(
         app,
         http="h11",  # bounds the size of a request's header (16 KiB)
@@ -135,19 +137,6 @@ def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
         _Server(config, ready).run()
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def _context(settings: Web) -> Callable[..., ssl.SSLContext]:
-    """Return what makes the TLS context: 1.2 or later, forward secrecy, authenticated (BCP 195)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
-    try:
-        context.load_cert_chain(str(settings.certificate), str(settings.key))
-    except OSError as error:  # SSLError is one
-        fault = "web.certificate and web.key cannot be used: check both files, and that they fit"
-        raise ConfigError([Fault(fault)]) from error
-    return lambda config, default: context
 
 
 class _Pages:

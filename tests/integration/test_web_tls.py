@@ -13,10 +13,8 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import dcmread
 
-from pacs_ai.errors import ConfigError
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.settings import Web as WebSettings
-from pacs_ai.web.app import run
 from tests.integration.listening import image
 from tests.integration.test_stow import Web, file_of, running_web
 from tests.peers import require
@@ -143,11 +141,3 @@ def test_plain_http_gets_nothing(web: Web) -> None:
 def test_an_unsafe_address_is_refused(values: dict[str, str], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         WebSettings.model_validate(values)
-
-
-def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.pem").write_text("nothing")
-    for name in ("a.pem", "missing.pem"):
-        settings = WebSettings(certificate=tmp_path / name, key=tmp_path / "a.pem")
-        with pytest.raises(ConfigError, match=r"web\.certificate and web\.key cannot be used"):
-            run(lambda *_: None, settings, ready=lambda: None)  # type: ignore[arg-type]
