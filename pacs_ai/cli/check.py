@@ -21,7 +21,7 @@ from pacs_ai.encoding import ENCODERS
 from pacs_ai.errors import ConfigError, Fault, PacsAiError, TransientError
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
-from pacs_ai.ledger.tokens import Tokens
+from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
 from pacs_ai.peers.contexts import refused_classes
 from pacs_ai.peers.echo import echo
@@ -114,6 +114,14 @@ def _tokens(settings: Settings) -> Iterator[Fault]:
     at = now()
     with _existing_ledger(settings) as database:
         found = Tokens(database).expiring(before=at + _TOKEN_WARNING) if database else []
+        known = Tokens(database).listed() if database else []
+    senders = {one.name for one in known if one.scope is Scope.STOW and one.state(at) == "valid"}
+    for name in sorted(senders) if settings.delivery == "origin" else ():
+        if settings.destination(name) is None:
+            yield Fault(
+                f"token of {name}: delivery is origin, but no peer of this name has host and port: "
+                "name the token like a peer; until then results of its Studies are withheld"
+            )
     for one in found:
         until = f"{one.expires_at:%Y-%m-%d}"
         ends = f"ended on {until}" if one.state(at) == "expired" else f"ends on {until}"

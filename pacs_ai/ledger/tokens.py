@@ -125,6 +125,8 @@ class Tokens:
         """Return every token there ever was, the oldest first."""
         table = tables.tokens
         with self._database.read() as connection:
+            if not inspect(connection).has_table(table.name):
+                return []  # `check` looks at ledgers of before there were tokens, and changes nothing
             rows = connection.execute(select(table).order_by(table.c.created_at, table.c.id)).all()
         return [_token(row) for row in rows]
 
@@ -163,9 +165,6 @@ class Tokens:
 
         A successor has the same name and scope and ends later.
         """
-        with self._database.read() as connection:
-            if not inspect(connection).has_table(tables.tokens.name):
-                return []  # a ledger from before there were tokens
         last: dict[tuple[str, Scope], Token] = {}
         for one in self.listed():
             key = one.name, one.scope

@@ -219,6 +219,30 @@ def test_a_token_that_ends_soon_is_reported_until_it_has_a_successor(
     assert pacs_ai("check", "--config", config).code == 0
 
 
+def test_a_ledger_from_before_there_were_tokens_is_no_problem(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    assert pacs_ai("status", "--config", config).code == 0
+    with closing(sqlite3.connect(tmp_path / "gateway" / "ledger.sqlite")) as other:
+        other.execute("DROP TABLE tokens")
+        other.execute("UPDATE alembic_version SET version_num = '0001'")
+        other.commit()
+    assert pacs_ai("check", "--config", config).code == 0
+
+
+def test_a_token_whose_results_go_nowhere_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    peers = {"pacs": {"ae_titles": ["A"], "host": "127.0.0.1", "port": free_port()}}
+    config = write_config(tmp_path, peers=peers, delivery="origin")
+    assert pacs_ai("status", "--config", config).code == 0
+    tokens = _tokens(tmp_path)
+    for name, scope in (("pacs", Scope.STOW), ("other", Scope.STOW), ("viewer", Scope.STATUS)):
+        tokens.create(name, scope=scope, lifetime=None, actor="x")
+    said = pacs_ai("check", "--config", config).err
+    assert "token of other: delivery is origin" in said
+    assert said.count("token of") == 1
+
+
 def test_a_clock_that_went_back_is_reported(
     pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
