@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from pacs_ai.web.app import create_app
 from pacs_ai.web.guard import Guard
 from pacs_ai.web.store import Store
 from tests.integration.listening import image, make_settings
-from tests.integration.test_stow import MULTIPART, body_of, file_of
+from tests.integration.test_stow import MULTIPART, body_of, digest_of, file_of
 
 STUDIES = "/dicom-web/studies"
 READ = {
@@ -296,3 +297,48 @@ def _meta_of(data_set: Any, syntax: str) -> bytes:
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta, enforce_standard=True)
     return b"\0" * 128 + b"DICM" + buffer.getvalue()
+
+
+def _mutated(chance: random.Random, body: bytes) -> bytes:
+    made = bytearray(body)
+    for _ in range(chance.randint(1, 4)):
+        at, size = chance.randrange(len(made)), chance.randint(1, 40)
+        match chance.randrange(4):
+            case 0:
+                made[at] = chance.randrange(256)
+            case 1:
+                del made[at : at + size]
+            case 2:
+                made[at:at] = chance.randbytes(size)
+            case _:
+                made[at:at] = made[max(0, at - 200) : at]
+    return bytes(made)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_body_breaks_the_gateway_or_its_word(
+    gateway: Gateway, tokens: Tokens, seed: int
+) -> None:
+    chance = random.Random(seed)
+    asked, token = client(gateway), make(tokens)
+    seen = set()
+    for _ in range(100):
+        body = body_of(*(file_of(image()) for _ in range(2)))
+        answer = send(asked, token, _mutated(chance, body))
+        seen.add(answer.status_code)
+        items = answer.json().get("00081199", {}).get("Value", [])
+        for one in items:
+            uid = one["00081155"]["Value"][0]
+            query = text(
+                "select digest, transfer_syntax_uid from instances where sop_instance_uid = :u"
+            )
+            with gateway.ledger.database.read() as connection:
+                rows = connection.execute(query, {"u": uid}).all()
+            assert rows, "called stored, and is not"
+            for row in rows:
+                path = gateway.spool.instance_path(*row)
+                assert digest_of(path.read_bytes()) == row.digest
+        assert bool(items) == (answer.status_code in (200, 202))
+    assert seen <= {200, 202, 400, 409}
+    assert {200, 400} < seen, "the mutations reach too little"
+    assert [*gateway.spool.temporary.iterdir()] == []
