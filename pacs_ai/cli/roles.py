@@ -64,6 +64,7 @@ def web(settings: Settings) -> None:
 
     log_to_stderr()
     gateway = Gateway(settings)
+    gateway.spool.sweep()  # what a web role that died left behind
     database = gateway.ledger.database
     tokens = Tokens(database)
     guard = Guard(tokens, settings.web.needed_to_read)

@@ -33,6 +33,7 @@ def test_a_death_while_storing_loses_nothing(place: str, tmp_path: Path) -> None
                 break
         assert answer.status_code == 200
         assert web.running.supervisor.pid("web") != first, "nothing died"
+        assert web.temporary() == []
         for data_set, data in zip(sent, files, strict=True):
             row = web.row(data_set)
             assert row.digest == digest_of(data)

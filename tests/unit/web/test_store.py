@@ -222,11 +222,12 @@ def test_what_goes_wrong_in_one_instance_is_told_and_the_next_is_stored(
 def test_an_instance_whose_bytes_were_swept_away_is_not_called_stored(
     gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A listener that starts sweeps the temporary files of every process.
+    # A temporary file that is an hour old is swept, whoever writes it.
     real = intake.Incoming.commit
 
     def swept(self: Any) -> Any:
-        gateway.spool.sweep(older_than=0)
+        for file in gateway.spool.temporary.iterdir():
+            file.unlink()
         return real(self)
 
     monkeypatch.setattr(intake.Incoming, "commit", swept)
