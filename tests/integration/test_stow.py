@@ -392,6 +392,22 @@ def test_a_path_for_a_uid_in_the_data_set_is_refused(web: Web) -> None:
     assert "../" not in answer.text
 
 
+def test_neither_answers_nor_the_log_name_the_patient_or_the_token(web: Web) -> None:
+    marks = {
+        "PatientName": "Canary^Yellow",
+        "PatientID": "CANARY-17",
+        "AccessionNumber": "CANARY-ACC",
+    }
+    good, study_less = image(**marks), image(**marks, StudyInstanceUID="")
+    answer = web.post(body_of(file_of(good), file_of(study_less), b"Canary^Yellow" * 20))
+    assert answer.status_code == 202
+    secret = web.token.rpartition("_")[2]
+    for text_of in (answer.text, str(answer.headers), web.log()):
+        assert "canary" not in text_of.lower()
+        assert secret not in text_of
+    assert "instance refused" in web.log()
+
+
 def test_a_part_of_another_media_type_fails(web: Web) -> None:
     answer = web.post(body_of(b"{}", header="Content-Type: application/dicom+json\r\n"))
     assert answer.status_code == 409
