@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from pydicom import config
+
+from tests.peers.postgresql import Cluster, add_template, running_cluster
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -26,3 +29,27 @@ def shared_data() -> Path:
     if not (SHARED_DATA / "README.md").is_file():
         pytest.fail("the shared images are not beside the checkout: put them at ../shared/data")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL server of the session's own, with a template of a ledger."""
+    with running_cluster() as cluster:
+        add_template(cluster)
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Return URLs of fresh ledgers; every test that asks runs on SQLite and on PostgreSQL."""
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        return cluster.new_ledger
+    numbers = count(1)
+    return lambda: f"sqlite:///{tmp_path / f'ledger{next(numbers)}.sqlite'}"
+
+
+@pytest.fixture
+def ledger_url(new_ledger_url: Callable[[], str]) -> str:
+    """Return the URL of a fresh ledger; every test that asks runs on SQLite and on PostgreSQL."""
+    return new_ledger_url()

@@ -15,12 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, or_, select
 
 from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import events, tables, work
+from pacs_ai.ledger import audit, events, tables, work
 from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.dialects import lock_studies, upsert
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.work import Claimed, Kind, State
 from pacs_ai.settings import WorkTimes
@@ -58,6 +59,7 @@ class Attempt:
             When another process took the work over; nothing of the block is kept then.
         """
         with self._ledger.database.write() as connection:
+            lock_studies(connection, [self.claimed.study])
             yield connection
             work.finish(connection, self.claimed, state, reason=reason)
         self.ended = True
@@ -132,6 +134,7 @@ class Ledger:
             exc_info=not isinstance(error, PacsAiError),
         )
         with suppress(LeaseLostError), self.database.write() as connection:
+            lock_studies(connection, [claimed.study])
             if isinstance(error, TransientError):
                 work.again_later(
                     connection,
@@ -154,14 +157,27 @@ class Ledger:
     def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
         """Stop or start delivery or routing at once; written as an event."""
         with self.database.write() as connection:
-            connection.execute(delete(tables.switches).where(tables.switches.c.name == name))
+            value = {"paused_at": now() if paused else None, "actor": actor}
             connection.execute(
-                insert(tables.switches).values(
-                    name=name, paused_at=now() if paused else None, actor=actor
-                )
+                upsert(connection, tables.switches)
+                .values(name=name, **value)
+                .on_conflict_do_update(index_elements=["name"], set_=value)
             )
             kind = f"{name} {'paused' if paused else 'resumed'}"
             events.record(connection, kind, actor=actor)
+
+    def seal_events(self) -> int:
+        """Seal a batch of the events that have no seal yet; return how many. The leader alone does."""
+        with self.database.read() as connection:
+            if not audit.has_unsealed(connection):
+                return 0
+        with self.database.write() as connection:
+            return audit.seal(connection)
+
+    def verify_events(self, *, noted: str | None = None) -> audit.Verdict:
+        """Look at every sealed event; ``noted`` is a seal that must still be in the chain."""
+        with self.database.read() as connection:
+            return audit.verify(connection, noted=noted)
 
     def release(self, study: str, *, actor: str) -> int:
         """Let a Study's held and failed work start again; return how many rows."""
@@ -171,18 +187,20 @@ class Ledger:
     def lead(self, name: str, *, owner: str, lease: timedelta) -> bool:
         """Become or stay the one leader of a role; False while another process is."""
         table = tables.leaders
-        at = now()
         with self.database.write() as connection:
-            row = connection.execute(select(table).where(table.c.name == name)).first()
-            if row is None:
-                connection.execute(insert(table).values(name=name, owner=owner, until=at + lease))
-                return True
-            if row.owner != owner and row.until > at:
-                return False
-            connection.execute(
-                update(table).where(table.c.name == name).values(owner=owner, until=at + lease)
+            at = now()
+            value = {"owner": owner, "until": at + lease}
+            led = connection.scalar(
+                upsert(connection, table)
+                .values(name=name, **value)
+                .on_conflict_do_update(
+                    index_elements=["name"],
+                    set_=value,
+                    where=or_(table.c.owner == owner, table.c.until <= at),
+                )
+                .returning(table.c.owner)
             )
-            return True
+        return led is not None
 
     def close(self) -> None:
         """Close the database."""

@@ -1,8 +1,7 @@
 """Connections to the ledger's database and its migrations.
 
-SQLite: WAL, ``synchronous=FULL``, foreign keys on, and every writing transaction begins with
-``BEGIN IMMEDIATE`` so that two writers wait for each other instead of failing (``reliability.md`` §5).
-Engines are made after a fork, never at import.
+What is special about SQLite and PostgreSQL stands in :mod:`pacs_ai.ledger.sqlite` and
+:mod:`pacs_ai.ledger.postgresql`. Engines are made after a fork, never at import.
 """
 
 from __future__ import annotations
@@ -11,27 +10,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import ArgumentError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacs_ai.errors import PacsAiError, TransientError
-from pacs_ai.ledger import tables
+from pacs_ai.ledger import postgresql, sqlite, tables
+from pacs_ai.ledger.clock import clock_of
+from pacs_ai.ledger.dialects import lock_schema
 
-_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",
-    "PRAGMA trusted_schema=OFF",
-    "PRAGMA cell_size_check=ON",
-)
+_BUSY = (OperationalError, InternalError, PoolTimeoutError)
+"""Locked, timed out, cut off, gone: what may be otherwise in a moment."""
 
 
 class LedgerBusyError(TransientError):
@@ -44,20 +39,33 @@ class Database:
     Parameters
     ----------
     url : str
-        SQLAlchemy URL; only SQLite is proven so far.
+        SQLAlchemy URL: ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/NAME``.
+
+    Raises
+    ------
+    PacsAiError
+        When it is another database, or one that is not safe to use.
     """
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            parsed = None  # its text would repeat the URL
+        self.engine: Engine
+        if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+            self.engine = sqlite.engine(parsed)
+            writing, reading = sqlite.WRITING, sqlite.READING
+        elif parsed is not None and parsed.drivername == postgresql.DRIVER:
+            self.engine = postgresql.engine(parsed)
+            writing, reading = postgresql.WRITING, postgresql.READING
+        else:
             raise PacsAiError(
-                "the ledger is SQLite for now: leave `ledger` out, or use sqlite:///PATH"
+                "the ledger is SQLite or PostgreSQL: leave `ledger` out, or use sqlite:///PATH or "
+                "postgresql+psycopg://USER@HOST/NAME"
             )
-        if parsed.database:
-            file = Path(parsed.database)
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
-        self.engine = _engine(url)
+        self._writing = self.engine.execution_options(**writing)
+        self._reading = self.engine.execution_options(**reading)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -68,24 +76,31 @@ class Database:
         LedgerBusyError
             When the database is locked or gone.
         """
-        try:
-            with (
-                self.engine.connect().execution_options(writes=True) as connection,
-                connection.begin(),
-            ):
-                yield connection
-        except OperationalError as error:
-            raise LedgerBusyError("the ledger's database is busy or gone") from error
+        with _transaction(self._writing) as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database."""
-        with self.engine.connect() as connection, connection.begin():
+        """Open a connection that sees one state of the database.
+
+        Raises
+        ------
+        LedgerBusyError
+            When the database is locked or gone.
+        """
+        with _transaction(self._reading) as connection:
             yield connection
 
     def upgrade(self) -> None:
-        """Bring the schema to this version's and give a new installation its id."""
+        """Bring the schema to this version's and give a new installation its id.
+
+        Nothing is written when both are there: a role without the right to change the schema will do.
+        """
+        with self.read() as connection:
+            if _is_current(connection):
+                return
         with self.write() as connection:
+            lock_schema(connection)
             command.upgrade(migrations(connection), "head")
             if connection.scalar(select(tables.installation.c.id)) is None:
                 connection.execute(insert(tables.installation).values(id=str(uuid.uuid4())))
@@ -103,20 +118,17 @@ def migrations(connection: Connection) -> Config:
     return config
 
 
-def _engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"check_same_thread": False})
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    try:
+        with engine.connect() as connection, connection.begin(), clock_of(connection):
+            yield connection
+    except _BUSY as error:
+        raise LedgerBusyError("the ledger's database is busy or gone") from error
 
-    @event.listens_for(engine, "connect")
-    def _configure(driver: Any, record: ConnectionPoolEntry) -> None:
-        driver.isolation_level = None  # the driver must not begin by itself
-        cursor = driver.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(pragma)
-        cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
+def _is_current(connection: Connection) -> bool:
+    heads = ScriptDirectory.from_config(migrations(connection)).get_heads()
+    if set(MigrationContext.configure(connection).get_current_heads()) != set(heads):
+        return False
+    return connection.scalar(select(tables.installation.c.id)) is not None

@@ -1,0 +1,125 @@
+"""PostgreSQL from Debian: a cluster of the tests' own, on a socket in a temporary folder and no port."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+from pacs_ai.ledger.engine import Database
+from pacs_ai.processes import die_with_parent
+from tests.peers import missing
+
+_TEMPLATE = "migrated"
+
+
+@dataclass
+class Cluster:
+    """A running server; its databases are copies of one that is migrated."""
+
+    socket: Path
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def url(self, database: str) -> str:
+        """Return the ledger's URL of a database."""
+        return f"postgresql+psycopg://pacsai@/{database}?host={self.socket}"
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        """Run one statement as the server's administrator; return its rows."""
+        with psycopg.connect(
+            host=str(self.socket), user="pacsai", dbname="postgres", autocommit=True
+        ) as connection:
+            ran = connection.execute(statement)  # type: ignore[arg-type]
+            return ran.fetchall() if ran.description else []
+
+    def empty_database(self) -> str:
+        """Make a database without a table; return its URL."""
+        name = f"empty{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def new_ledger(self) -> str:
+        """Make a migrated ledger; return its URL."""
+        name = f"ledger{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        return self.url(name)
+
+
+@contextmanager
+def running_cluster(*settings: str) -> Iterator[Cluster]:
+    """Run a server for the length of the block.
+
+    Parameters
+    ----------
+    *settings : str
+        Further settings of the server, such as ``fsync=off``.
+    """
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # a socket's path may have about 100 bytes
+    account: dict[str, object] = {}
+    if os.geteuid() == 0:  # PostgreSQL does not run as root: the package brings an account
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+    made = [programs / "initdb", "-D", folder / "data", "-U", "pacsai", "-A", "trust"]
+    options = [part for one in settings for part in ("-c", one)]
+    try:
+        subprocess.run([*made, "--no-sync"], check=True, capture_output=True, **account)  # type: ignore[call-overload]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(  # type: ignore[call-overload]
+                [
+                    *(programs / "postgres", "-D", folder / "data", "-k", folder),
+                    *("-c", "listen_addresses=", *options),
+                ],
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,
+                **account,
+            )
+        try:
+            cluster = Cluster(folder)
+            _wait(cluster, process, folder / "log")
+            yield cluster
+        finally:
+            process.send_signal(signal.SIGQUIT)  # its data is thrown away: no last checkpoint
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def add_template(cluster: Cluster) -> None:
+    """Make the migrated database that every ledger is a copy of."""
+    cluster.execute(f"CREATE DATABASE {_TEMPLATE}")
+    database = Database(cluster.url(_TEMPLATE))
+    database.upgrade()
+    with database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM installation")  # every ledger gets its own
+    database.close()
+
+
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        missing("PostgreSQL's initdb")
+    return found[-1].parent
+
+
+def _wait(cluster: Cluster, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            cluster.execute("SELECT 1")
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"PostgreSQL does not answer: {log.read_text()[-2000:]}")
