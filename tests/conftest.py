@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,24 +31,24 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Cluster]:
-    """A PostgreSQL server of the session's own, with a template of a ledger."""
+def postgresql_server() -> Iterator[Cluster]:
+    """A PostgreSQL server of the session's own."""
     with running_cluster() as cluster:
         add_template(cluster)
         yield cluster
 
 
+@pytest.fixture
+def postgresql(postgresql_server: Cluster) -> Iterator[Cluster]:
+    """The server; the ledgers that a test lent are empty again after it."""
+    yield postgresql_server
+    postgresql_server.take_back()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def new_ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Return URLs of fresh ledgers; every test that asks runs on SQLite and on PostgreSQL."""
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh ledger; every test that asks runs on SQLite and on PostgreSQL."""
     if request.param == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgresql")
-        return cluster.new_ledger
-    numbers = count(1)
-    return lambda: f"sqlite:///{tmp_path / f'ledger{next(numbers)}.sqlite'}"
-
-
-@pytest.fixture
-def ledger_url(new_ledger_url: Callable[[], str]) -> str:
-    """Return the URL of a fresh ledger; every test that asks runs on SQLite and on PostgreSQL."""
-    return new_ledger_url()
+        return cluster.url(cluster.lend_ledger())
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"

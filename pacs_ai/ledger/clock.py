@@ -23,7 +23,7 @@ def host_time() -> datetime:
     return datetime.now(UTC)
 
 
-_clock: ContextVar[Callable[[], datetime]] = ContextVar("clock", default=lambda: host_time())
+_clock: ContextVar[Callable[[], datetime]] = ContextVar("clock", default=host_time)
 
 
 def now() -> datetime:

@@ -52,20 +52,17 @@ class Database:
             parsed = make_url(url)
         except ArgumentError:
             parsed = None  # its text would repeat the URL
-        self.engine: Engine
         if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-            self.engine = sqlite.engine(parsed)
-            writing, reading = sqlite.WRITING, sqlite.READING
+            self.engine, options = sqlite.engine(parsed), sqlite.OPTIONS
         elif parsed is not None and parsed.drivername == postgresql.DRIVER:
-            self.engine = postgresql.engine(parsed)
-            writing, reading = postgresql.WRITING, postgresql.READING
+            self.engine, options = postgresql.engine(parsed), postgresql.OPTIONS
         else:
             raise PacsAiError(
                 "the ledger is SQLite or PostgreSQL: leave `ledger` out, or use sqlite:///PATH or "
                 "postgresql+psycopg://USER@HOST/NAME"
             )
-        self._writing = self.engine.execution_options(**writing)
-        self._reading = self.engine.execution_options(**reading)
+        self._writing = self.engine.execution_options(**options["write"])
+        self._reading = self.engine.execution_options(**options["read"])
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

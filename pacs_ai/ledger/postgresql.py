@@ -26,9 +26,11 @@ _LIMITS = (
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
-WRITING = {"isolation_level": "READ COMMITTED"}
-READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-"""A reader sees one state of the database, as it does on SQLite."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "write": {"isolation_level": "READ COMMITTED"},
+    "read": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+"""SQLAlchemy's execution options: a reader sees one state of the database, as it does on SQLite."""
 
 
 class UnsafeDatabaseError(PacsAiError):

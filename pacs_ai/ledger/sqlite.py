@@ -21,8 +21,8 @@ _PRAGMAS = (
     "PRAGMA cell_size_check=ON",
 )
 
-WRITING = {"writes": True}
-READING = {"writes": False}
+OPTIONS: dict[str, dict[str, Any]] = {"write": {"writes": True}, "read": {"writes": False}}
+"""SQLAlchemy's execution options of both kinds of transaction."""
 
 
 def engine(url: URL) -> Engine:

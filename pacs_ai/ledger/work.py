@@ -330,9 +330,7 @@ def _own_row(connection: Connection, work: Claimed) -> Row[tuple[object, ...]]:
 
 
 def _strike_expired(connection: Connection, queue: str, times: WorkTimes, at: datetime) -> None:
-    expired = and_(
-        table.c.queue == queue, table.c.state == State.RUNNING, table.c.lease_until < at
-    )
+    expired = and_(table.c.queue == queue, table.c.state == State.RUNNING, table.c.lease_until < at)
     # A worker that still commits locks its Study first and its row then: so is it done here.
     lock_studies(connection, connection.scalars(select(table.c.study_instance_uid).where(expired)))
     rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()

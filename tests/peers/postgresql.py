@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 
 from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.tables import metadata
 from pacs_ai.processes import die_with_parent
 from tests.peers import missing
 
@@ -24,34 +25,63 @@ _TEMPLATE = "migrated"
 
 @dataclass
 class Cluster:
-    """A running server; its databases are copies of one that is migrated."""
+    """A running server and its ledgers, which tests lend and give back empty."""
 
     socket: Path
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _free: list[str] = field(default_factory=list)
+    _lent: list[str] = field(default_factory=list)
 
     def url(self, database: str) -> str:
         """Return the ledger's URL of a database."""
         return f"postgresql+psycopg://pacsai@/{database}?host={self.socket}"
 
-    def execute(self, statement: str) -> list[tuple[object, ...]]:
-        """Run one statement as the server's administrator; return its rows."""
+    def execute(self, statement: str, *, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run statements as the server's administrator; return the rows of the last."""
         with psycopg.connect(
-            host=str(self.socket), user="pacsai", dbname="postgres", autocommit=True
+            host=str(self.socket), user="pacsai", dbname=database, autocommit=True
         ) as connection:
             ran = connection.execute(statement)  # type: ignore[arg-type]
             return ran.fetchall() if ran.description else []
 
     def empty_database(self) -> str:
-        """Make a database without a table; return its URL."""
+        """Make a database without a table; return its name."""
         name = f"empty{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        return name
 
-    def new_ledger(self) -> str:
-        """Make a migrated ledger; return its URL."""
-        name = f"ledger{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-        return self.url(name)
+    def lend_ledger(self) -> str:
+        """Return the name of a migrated database that is empty."""
+        if self._free:
+            name = self._free.pop()
+        else:
+            name = f"ledger{next(self._numbers)}"
+            self.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        self._lent.append(name)
+        return name
+
+    def connections(self, database: str) -> int:
+        """Return how many connections to a database are open."""
+        ((number,),) = self.execute(
+            f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608 - ours
+        )
+        assert isinstance(number, int)
+        return number
+
+    def cut_off(self, database: str) -> None:
+        """End every connection to a database, as an administrator may."""
+        self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
+        )
+
+    def take_back(self) -> None:
+        """Empty what was lent: copying a database anew would cost a thousand files."""
+        tables = ", ".join(metadata.tables)
+        for name in self._lent:
+            self.cut_off(name)
+            self.execute(f"TRUNCATE {tables} RESTART IDENTITY", database=name)
+        self._free += self._lent
+        self._lent.clear()
 
 
 @contextmanager
@@ -82,7 +112,7 @@ def running_cluster(*settings: str) -> Iterator[Cluster]:
                 ],
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
                 **account,
             )
         try:

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, insert, select, text
 
 from pacs_ai.errors import PacsAiError
 from pacs_ai.ledger import tables
+from pacs_ai.ledger.clock import host_time
+from pacs_ai.ledger.dialects import lock_studies
 from pacs_ai.ledger.engine import Database, LedgerBusyError
 from pacs_ai.ledger.postgresql import UnsafeDatabaseError
 from pacs_ai.ledger.tables import metadata
@@ -38,8 +40,7 @@ def sqlite(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def server(postgresql: Cluster) -> Iterator[Database]:
-    made = Database(postgresql.new_ledger())
-    made.upgrade()
+    made = Database(postgresql.url(postgresql.lend_ledger()))
     yield made
     made.close()
 
@@ -66,7 +67,7 @@ def _upgrade(url: str) -> None:
 
 
 def test_processes_that_start_together_migrate_once(postgresql: Cluster) -> None:
-    url = postgresql.empty_database()
+    url = postgresql.url(postgresql.empty_database())
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=_upgrade, args=(url,)) for _ in range(3)]
     for process in processes:
@@ -87,8 +88,8 @@ def test_an_instance_may_be_larger_than_two_gibibytes(database: Database) -> Non
                 study_instance_uid="1.2",
                 peer="p",
                 accession_number="",
-                first_at=tables.datetime.now(tables.UTC),
-                last_at=tables.datetime.now(tables.UTC),
+                first_at=host_time(),
+                last_at=host_time(),
             )
         )
         connection.execute(_object("1.2.3", size=4 * 2**30))
@@ -108,7 +109,7 @@ def _object(uid: str, *, size: int) -> object:
         subject="s",
         digest="d",
         size=size,
-        made_at=tables.datetime.now(tables.UTC),
+        made_at=host_time(),
     )
 
 
@@ -180,8 +181,6 @@ def test_a_lock_that_does_not_come_says_busy(server: Database) -> None:
 
 
 def test_the_advisory_locks_of_studies_end_with_the_patience_for_locks(server: Database) -> None:
-    from pacs_ai.ledger.dialects import lock_studies
-
     with server.write() as holder:
         lock_studies(holder, ["1.2"])
         with pytest.raises(LedgerBusyError), server.write() as connection:
@@ -193,10 +192,7 @@ def test_a_connection_that_was_cut_off_says_busy_and_the_next_one_works(
     server: Database, postgresql: Cluster
 ) -> None:
     with pytest.raises(LedgerBusyError), server.write() as connection:
-        name = connection.scalar(text("select current_database()"))
-        postgresql.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-        )
+        postgresql.cut_off(str(connection.scalar(text("select current_database()"))))
         connection.execute(text("delete from switches"))
     with server.write() as connection:
         connection.execute(text("delete from switches"))
