@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The built-in reference models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+audit_app = typer.Typer(help="The record of what happened.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[
     Path,
@@ -185,6 +187,19 @@ def models_serve(config: Config = DEMO_CONFIG) -> None:
     from pacs_ai.cli.roles import models as run  # noqa: PLC0415
 
     sys.exit(run(_settings(config)))
+
+
+@audit_app.command("verify")
+def audit_verify(
+    config: Config = DEMO_CONFIG,
+    noted: Annotated[
+        str | None, typer.Option(help="A seal noted before, which must still be in the chain.")
+    ] = None,
+) -> None:
+    """Look whether any sealed event was changed, taken out, put in or moved; exit 1 when one was."""
+    from pacs_ai.cli.audit import verify  # noqa: PLC0415
+
+    sys.exit(verify(_settings(config), noted))
 
 
 def echo_json(value: object) -> None:

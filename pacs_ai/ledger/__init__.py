@@ -17,6 +17,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, or_, select
 
+from pacs_ai import __version__
 from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import audit, events, tables, work
@@ -165,6 +166,20 @@ class Ledger:
             )
             kind = f"{name} {'paused' if paused else 'resumed'}"
             events.record(connection, kind, actor=actor)
+
+    def note_settings(self, digest: str, *, actor: str) -> None:
+        """Record that a role runs with other settings, or another version, than the last one noted."""
+        table = tables.events
+        detail = {"settings": digest, "version": __version__}
+        last = (
+            select(table.c.detail)
+            .where(table.c.kind == "configured")
+            .order_by(table.c.id.desc())
+            .limit(1)
+        )
+        with self.database.write() as connection:
+            if connection.scalar(last) != detail:
+                events.record(connection, "configured", actor=actor, detail=detail)
 
     def seal_events(self) -> int:
         """Seal a batch of the events that have no seal yet; return how many. The leader alone does."""

@@ -77,7 +77,10 @@ def seal(connection: Connection) -> int:
     """Seal the oldest events that have no seal, a batch at most; return how many."""
     table, chain = tables.events, tables.chain
     end = connection.execute(select(chain).with_for_update()).first()
-    position, last = (end.position, end.seal) if end is not None else (0, _first(connection))
+    last = _first(connection) if end is None else end.seal
+    # Normally both are the same. A row that someone put in must not stop the sealing of what follows.
+    highest = connection.scalar(select(func.max(table.c.position))) or 0
+    position = highest if end is None else max(highest, end.position)
     rows = connection.execute(
         select(table).where(table.c.position.is_(None)).order_by(table.c.id).limit(_BATCH)
     ).all()

@@ -74,6 +74,23 @@ class Cluster:
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
         )
 
+    @contextmanager
+    def set(self, name: str, value: str) -> Iterator[None]:
+        """Run the whole server with another setting than ``on`` for the length of the block."""
+        self._alter(f"SET {name} = {value}", name, value)
+        try:
+            yield
+        finally:
+            self._alter(f"RESET {name}", name, "on")
+
+    def _alter(self, statement: str, name: str, expected: str) -> None:
+        self.execute(f"ALTER SYSTEM {statement}")
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 10
+        while self.execute(f"SHOW {name}") != [(expected,)]:
+            assert time.monotonic() < deadline, f"{name} did not become {expected}"
+            time.sleep(0.01)
+
     def take_back(self) -> None:
         """Empty what was lent: copying a database anew would cost a thousand files."""
         tables = ", ".join(metadata.tables)
@@ -85,14 +102,8 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(*settings: str) -> Iterator[Cluster]:
-    """Run a server for the length of the block.
-
-    Parameters
-    ----------
-    *settings : str
-        Further settings of the server, such as ``fsync=off``.
-    """
+def running_cluster() -> Iterator[Cluster]:
+    """Run a server for the length of the block."""
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # a socket's path may have about 100 bytes
     account: dict[str, object] = {}
@@ -101,14 +112,13 @@ def running_cluster(*settings: str) -> Iterator[Cluster]:
         os.chown(folder, owner.pw_uid, owner.pw_gid)
         account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
     made = [programs / "initdb", "-D", folder / "data", "-U", "pacsai", "-A", "trust"]
-    options = [part for one in settings for part in ("-c", one)]
     try:
         subprocess.run([*made, "--no-sync"], check=True, capture_output=True, **account)  # type: ignore[call-overload]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(  # type: ignore[call-overload]
                 [
                     *(programs / "postgres", "-D", folder / "data", "-k", folder),
-                    *("-c", "listen_addresses=", *options),
+                    *("-c", "listen_addresses="),
                 ],
                 stdout=log,
                 stderr=log,
