@@ -67,6 +67,7 @@ decoded here, so nothing is refused here (PS3.5 section 10, PS3.6 Table A-1)."""
 
 VERIFICATION = "1.2.840.10008.1.1"
 MAXIMUM_PDU = 131_072
+SWEEP_SECONDS = 600.0
 
 
 def configure() -> None:
@@ -123,5 +124,6 @@ def run(gateway: Gateway, *, ready: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: over.set())
     server = start(gateway)
     ready()
-    over.wait()
+    while not over.wait(SWEEP_SECONDS):
+        gateway.spool.sweep()  # a peer that went away in mid-transfer leaves half an Instance
     server.shutdown()

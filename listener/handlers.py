@@ -26,6 +26,7 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 NOT_AUTHORISED = 0x0124
 PROCESSING_FAILURE = 0x0110
+CANNOT_UNDERSTAND = 0xC000
 
 _REJECTED_PERMANENT, _REJECTED_TRANSIENT = 0x01, 0x02
 _SOURCE_USER, _SOURCE_PRESENTATION = 0x01, 0x03
@@ -51,15 +52,27 @@ class Handlers:
         Rejects with *calling AE title not recognised* (permanent), or *local limit exceeded*
         (transient) (PS3.8 section 9.3.4).
         """
-        association = event.assoc
-        if self._peer(association) is None:
-            log.warning("association rejected: not a configured peer and address")
-            reason = (_REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED)
-            association.acse.send_reject(*reason)
-        elif self._gateway.spool.free_bytes() < self._gateway.settings.listener.minimum_free:
-            log.error("association rejected: the spool's disk is nearly full")
-            reason = (_REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT)
-            association.acse.send_reject(*reason)
+        reason = self._reason_to_reject(event.assoc)
+        if reason is not None:
+            event.assoc.acse.send_reject(*reason)
+            # Without this the library closes the connection before the answer has left.
+            event.assoc.kill()
+
+    def _reason_to_reject(self, association: Association) -> tuple[int, int, int] | None:
+        try:
+            if self._peer(association) is None:
+                log.warning("association rejected: not a configured peer and address")
+                return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
+            if self._disk_is_nearly_full():
+                log.error("association rejected: the spool's disk is nearly full")
+                return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
+        except Exception:  # the library would go on and accept whom nobody judged
+            log.exception("association rejected: the gateway could not judge it")
+            return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
+        return None
+
+    def _disk_is_nearly_full(self) -> bool:
+        return self._gateway.spool.free_bytes() < self._gateway.settings.listener.minimum_free
 
     def echo(self, event: Event) -> int:
         """Answer C-ECHO (PS3.7 section 9.1.5)."""
@@ -71,7 +84,10 @@ class Handlers:
         Returns 0x0000 (stored, or exactly these bytes held already), 0xA700, 0xA900, 0xC000, 0x0124 or
         0x0110; the library's own 0xC211 never goes out.
         """
-        path = Path(event.dataset_path)
+        received = event.dataset_path
+        if received is None:
+            return _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
+        path = Path(received)
         try:
             return self._store(event, path)
         except SpoolFullError:
@@ -86,7 +102,7 @@ class Handlers:
         peer = self._peer(event.assoc)
         if peer is None:
             return _status(NOT_AUTHORISED, "not a configured peer")
-        if self._gateway.spool.free_bytes() < self._gateway.settings.listener.minimum_free:
+        if self._disk_is_nearly_full():
             return _status(OUT_OF_RESOURCES, "the disk is nearly full")
         request = event.request
         assert isinstance(request, C_STORE)  # noqa: S101 - bound to EVT_C_STORE only

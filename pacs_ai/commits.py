@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from pacs_ai import assembly
 from pacs_ai.delivery import Answer, Receipt, wanted
 from pacs_ai.errors import DeliveryUnavailableError
-from pacs_ai.ledger import deliveries, studies, work, workitems
+from pacs_ai.ledger import Commit, deliveries, studies, work, workitems
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.studies import JobRow, Version
@@ -37,8 +37,9 @@ _OUTCOMES: dict[type[Outcome], str] = {
 # ---------------------------------------------------------------------- assemble
 
 
-def assembled(connection: Connection, gathered: Gathered, settings: Settings) -> None:
+def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
     """Freeze a new Study version when its Instances are complete and not the same as before."""
+    connection = commit.connection
     for instance_id, mark in gathered.marks.items():
         studies.mark_instance(connection, instance_id, mark)
     study = gathered.study
@@ -56,11 +57,14 @@ def assembled(connection: Connection, gathered: Gathered, settings: Settings) ->
             study=uid,
             not_before=decided.until,
         )
+        commit.said = "more Instances came meanwhile"
         return
     key = assembly.content_key((one.SOPInstanceUID, one.digest) for one in gathered.members)
     newest = studies.newest_version(connection, uid)
     if newest is not None and newest.content_key == key:
+        commit.said = f"the Instances are those of version {newest.number}"
         return
+    commit.said = f"{len(gathered.members)} Instances: {decided.evidence}"
     stale = _not_current(study, settings)
     version_id = studies.freeze(
         connection,
@@ -89,13 +93,17 @@ def _not_current(study: Study, settings: Settings) -> str | None:
 
 
 def routed(
-    connection: Connection,
+    commit: Commit,
     version: Version,
     routing: Routing,
     rows: Mapping[str, int],
     settings: Settings,
 ) -> None:
-    """Record every rule's answer; Jobs whose key is known are linked, the others are asked for."""
+    """Record every rule's answer; Jobs whose key is known are linked, the others are asked for.
+
+    Results and waiting work that this version no longer asks for are superseded.
+    """
+    connection = commit.connection
     studies.add_routing(
         connection,
         version.id,
@@ -104,7 +112,10 @@ def routed(
     )
     for position, job in enumerate(routing.jobs):
         _add_job(connection, version, position, job, rows, settings)
-    studies.supersede_absent(connection, version)
+    work.supersede_waiting(connection, studies.absent_jobs(connection, version))
+    deliveries.match_results(connection, version.study, studies.asked_keys(connection, version))
+    matched = [one.rule for one in routing.verdicts if one.matched]
+    commit.said = f"{len(routing.jobs)} Jobs by {', '.join(matched) or 'no rule'}"
     if routing.jobs:
         work.add_page_when_settled(connection, version.study)
     work.add_worklist(connection, version.study)
@@ -133,7 +144,7 @@ def _add_job(
         model=model,
     )
     job_id, new = studies.add_job(connection, version, position, asked)
-    if new:
+    if new or not work.is_asked(connection, Kind.INFER, job_id):
         work.add(
             connection,
             Kind.INFER,
@@ -165,8 +176,9 @@ def _job_key(job: Job, endpoint: Endpoint, model: Mapping[str, str | bool]) -> s
 # ---------------------------------------------------------------------- infer
 
 
-def inferred(connection: Connection, row: JobRow, outcome: Outcome, kept: str | None) -> None:
+def inferred(commit: Commit, row: JobRow, outcome: Outcome, kept: str | None) -> None:
     """Record what a Job came to; its results are encoded, and the Study's page when all have ended."""
+    connection = commit.connection
     reason = outcome.reason if isinstance(outcome, NotSuitable | Held) else None
     studies.end_job(
         connection,
@@ -175,6 +187,8 @@ def inferred(connection: Connection, row: JobRow, outcome: Outcome, kept: str | 
         reason=reason,
         results_digest=kept,
     )
+    spoken = _OUTCOMES[type(outcome)].replace("_", " ")
+    commit.said = f"{row.endpoint}: {reason or spoken}"
     if kept is not None:
         work.add_once(connection, Kind.ENCODE, queue=work.ENCODE, subject=row.id, study=row.study)
     work.add_page_when_settled(connection, row.study)
@@ -185,17 +199,28 @@ def inferred(connection: Connection, row: JobRow, outcome: Outcome, kept: str | 
 
 
 def encoded(
-    connection: Connection, study: Study, key: str, made: Sequence[ObjectRow], settings: Settings
+    commit: Commit, study: Study, key: str, made: Sequence[ObjectRow], settings: Settings
 ) -> None:
-    """Record the SOP Instances that were stored, and ask for their delivery where they are wanted."""
+    """Record the SOP Instances that were stored, and ask for their delivery where they are wanted.
+
+    What a later Study version no longer asks for is kept, marked as superseded, and not sent.
+    """
+    connection = commit.connection
+    commit.said = ", ".join(one.kind for one in made) or "nothing new to write"
     for one in made:
         deliveries.add_object(connection, one)
         if one.kind == "capture":
             deliveries.supersede_pages(connection, one.StudyInstanceUID, key)
+    newest = studies.newest_version(connection, study.StudyInstanceUID)
+    if newest is not None:
+        asked = studies.asked_keys(connection, newest)
+        deliveries.match_results(connection, study.StudyInstanceUID, asked)
+    current = {one.SOPInstanceUID for one in deliveries.objects_of(connection, [key])}
+    made = [one for one in made if one.SOPInstanceUID in current]
     for name in settings.destinations_for(study.peer):
         target = settings.destination(name)
         held = settings.delivery == "hold" or target is None
-        asked = [
+        new = [
             deliveries.add_delivery(
                 connection, one.SOPInstanceUID, name, "withheld" if held else "pending"
             )
@@ -208,7 +233,7 @@ def encoded(
                 narrative=target.narrative,
             )
         ]
-        if any(asked) and not held:
+        if any(new) and not held:
             work.add(
                 connection,
                 Kind.DELIVER,
@@ -258,11 +283,19 @@ def undelivered(destination: str, receipts: Sequence[Receipt]) -> str | None:
     )
 
 
+def delivered(commit: Commit, study: str, destination: str, receipts: Sequence[Receipt]) -> None:
+    """End a delivery; the Study may be done by now, and worklist rules may speak of that."""
+    commit.said = commit.said or f"{len(receipts)} Instances stored at {destination}"
+    work.add_worklist(commit.connection, study)
+
+
 # ---------------------------------------------------------------------- worklist
 
 
-def listed(connection: Connection, study: str, orders: Sequence[WorkitemOrder]) -> None:
+def listed(commit: Commit, study: str, orders: Sequence[WorkitemOrder]) -> None:
     """Add the Workitems that rules ask for; one that is there keeps everything but a lower priority."""
+    connection = commit.connection
+    commit.said = ", ".join(order.decision.label for order in orders) or None
     for order in orders:
         label = order.decision.label
         found = workitems.find(connection, study, label)

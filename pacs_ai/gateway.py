@@ -70,8 +70,8 @@ class Gateway:
                 return False
             gathered = self.records.gather(attempt.claimed.study)
             state, reason = (State.HELD, gathered.hold) if gathered.hold else (State.DONE, None)
-            with attempt.commit(state, reason) as connection:
-                commits.assembled(connection, gathered, self.settings)
+            with attempt.commit(state, reason) as commit:
+                commits.assembled(commit, gathered, self.settings)
             failpoint("assemble.committed")
         return True
 
@@ -84,8 +84,8 @@ class Gateway:
                 return False
             version, study, rows = self.records.version(attempt.claimed.subject)
             routed = routing.route(study, self.rules, now=now())
-            with attempt.commit() as connection:
-                commits.routed(connection, version, routed, rows, self.settings)
+            with attempt.commit() as commit:
+                commits.routed(commit, version, routed, rows, self.settings)
             failpoint("route.committed")
         return True
 
@@ -103,8 +103,8 @@ class Gateway:
             kept = self._keep_results(outcome)
             failpoint("infer.stored")
             state = State.HELD if isinstance(outcome, Held) else State.DONE
-            with attempt.commit(state, _reason(outcome)) as connection:
-                commits.inferred(connection, row, outcome, kept)
+            with attempt.commit(state, _reason(outcome)) as commit:
+                commits.inferred(commit, row, outcome, kept)
             failpoint("infer.committed")
         return True
 
@@ -122,8 +122,8 @@ class Gateway:
                 for data_set in encoder(order)
             ]
             failpoint("encode.stored")
-            with attempt.commit() as connection:
-                commits.encoded(connection, order.study, key, made, self.settings)
+            with attempt.commit() as commit:
+                commits.encoded(commit, order.study, key, made, self.settings)
             failpoint("encode.committed")
         return True
 
@@ -142,8 +142,8 @@ class Gateway:
             with self.ledger.database.write() as connection:
                 commits.answered(connection, destination, receipts)
             refused = commits.undelivered(destination, receipts)
-            with attempt.commit(State.FAILED if refused else State.DONE, refused) as connection:
-                work.add_worklist(connection, attempt.claimed.study)
+            with attempt.commit(State.FAILED if refused else State.DONE, refused) as commit:
+                commits.delivered(commit, attempt.claimed.study, destination, receipts)
             failpoint("deliver.committed")
         return True
 
@@ -157,8 +157,8 @@ class Gateway:
             study = attempt.claimed.study
             decisions = worklist_rules.decide(self.worklist_rules, self.records.facts(study))
             orders = [self.records.workitem_order(attempt.claimed, one) for one in decisions]
-            with attempt.commit() as connection:
-                commits.listed(connection, study, orders)
+            with attempt.commit() as commit:
+                commits.listed(commit, study, orders)
             failpoint("worklist.committed")
         return True
 

@@ -94,16 +94,20 @@ def process(
     ] = None,
 ) -> None:
     """Take DICOM files through every step without a PACS; only the models are asked over HTTP."""
+    from pacs_ai.cli.log import log_to_stderr  # noqa: PLC0415
     from pacs_ai.cli.process import run  # noqa: PLC0415
 
+    log_to_stderr()
     sys.exit(run(paths, out, config, identity))
 
 
 @app.command()
 def explain(paths: Files, config: Config = DEMO_CONFIG) -> None:
     """Say for every rule yes or no, and the condition and value that decided."""
+    from pacs_ai.cli.log import log_to_stderr  # noqa: PLC0415
     from pacs_ai.cli.process import explain as run  # noqa: PLC0415
 
+    log_to_stderr()
     sys.exit(run(paths, _settings(config)))
 
 

@@ -7,50 +7,16 @@ standard error.
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-import pydicom
-
+from pacs_ai.cli.log import log_to_stderr
+from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.gateway import Gateway
 from pacs_ai.settings import Endpoint, Secret, Settings
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line; control characters escaped, extra fields kept."""
-
-    _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON."""
-        line: dict[str, object] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {k: v for k, v in record.__dict__.items() if k not in self._STANDARD}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def log_to_stderr() -> None:
-    """Send the log of this process to standard error as JSON lines.
-
-    pydicom warns of bad values by printing them, and a value may be a patient's: it is told not to.
-    """
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.filterwarnings("ignore", module="pydicom")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 def _ready(role: str) -> Callable[[], None]:
@@ -70,6 +36,7 @@ def configured(settings: Settings, role: str) -> Gateway:
 
 def listener(settings: Settings) -> None:
     """Run the DICOM face."""
+    refuse_strangers()
     from listener.ae import run  # noqa: PLC0415 - faces do not import each other
 
     log_to_stderr()
@@ -78,6 +45,7 @@ def listener(settings: Settings) -> None:
 
 def worker(settings: Settings) -> None:
     """Run the Celery face."""
+    refuse_strangers()
     from worker.app import run  # noqa: PLC0415
 
     log_to_stderr()

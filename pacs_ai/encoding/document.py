@@ -19,11 +19,12 @@ from pacs_ai.encoding import Encoding, Stamp
 from pacs_ai.encoding.equipment import (
     MODEL_NAME,
     REFERENCE_NOTE,
+    Place,
     algorithm_name,
     gateway_uid,
     plain,
 )
-from pacs_ai.encoding.identity import Identity, valid
+from pacs_ai.encoding.identity import Identity, identity_of, valid
 from pacs_ai.results import JobResults, ModelIdentity
 from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import PRIVATE_SCHEME, Code
@@ -168,6 +169,42 @@ def _modality_code(modality: str) -> PydicomCode | None:
 def text_item(text: str) -> hd.sr.TextContentItem:
     """Return a comment (121106, DCM) for people."""
     return hd.sr.TextContentItem(COMMENT, text, relationship_type=_CONTAINS)
+
+
+def unverified(
+    kind: type[hd.sr.EnhancedSR | hd.sr.Comprehensive3DSR],
+    content: Dataset | hd.sr.MeasurementReport,
+    evidence: Sequence[Dataset],
+    work: Encoding,
+    place: Place,
+) -> Dataset:
+    """Make a document that is COMPLETE, PRELIMINARY and UNVERIFIED (PS3.3 C.17.2).
+
+    Parameters
+    ----------
+    kind : type
+        highdicom's class of the SOP Class.
+    content : Dataset or MeasurementReport
+        The root content item.
+    evidence : sequence of Dataset
+        Every Instance that the tree refers to.
+    """
+    dataset: Dataset = kind(
+        evidence=evidence,
+        content=content,
+        series_instance_uid=place.series_uid(work.stamp),
+        series_number=place.series_number(work),
+        sop_instance_uid=place.instance_uid(work.stamp),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+    )
+    requests = request_of(work.study.header, identity_of(work.study.instances[0]))
+    if requests:
+        dataset.ReferencedRequestSequence = requests
+    return dataset
 
 
 def request_of(header: Dataset, identity: Identity) -> list[Dataset]:

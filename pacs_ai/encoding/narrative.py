@@ -19,12 +19,11 @@ from pacs_ai.encoding.document import (
     no_finding,
     observation_context,
     procedures,
-    request_of,
+    unverified,
 )
 from pacs_ai.encoding.equipment import REFERENCE_NOTE, Place, finish
 from pacs_ai.encoding.identity import identity_of, light_source
 from pacs_ai.results import Done, JobResults, Narrative, NothingFound
-from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import Code
 
 KIND = "narrative"
@@ -82,7 +81,6 @@ def banner(entry: JobResults) -> str:
 
 
 def _encode(work: Encoding, entry: JobResults, narrative: Narrative, place: Place) -> Dataset:
-    identity = identity_of(work.study.instances[0])
     uids = tuple(dict.fromkeys((*narrative.sources, *entry.sources)))
     sources = [light_source(work.study.instance(uid)) for uid in uids]
     root = hd.sr.ContainerContentItem(_code(TITLE), template_id="2000")
@@ -98,21 +96,7 @@ def _encode(work: Encoding, entry: JobResults, narrative: Narrative, place: Plac
         ],
         is_root=False,
     )
-    dataset = hd.sr.EnhancedSR(
-        evidence=sources,
-        content=root,
-        series_instance_uid=place.series_uid(work.stamp),
-        series_number=place.series_number(work),
-        sop_instance_uid=place.instance_uid(work.stamp),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-    )
-    requests = request_of(work.study.header, identity)
-    if requests:
-        dataset.ReferencedRequestSequence = requests
+    dataset = unverified(hd.sr.EnhancedSR, root, sources, work, place)
     return finish(dataset, work, place, "draft, not verified")
 
 

@@ -28,8 +28,8 @@ from pacs_ai.encoding.document import (
     no_finding,
     observation_context,
     procedures,
-    request_of,
     text_item,
+    unverified,
 )
 from pacs_ai.encoding.equipment import Place, finish, tracking_uid
 from pacs_ai.encoding.identity import identity_of, light_source
@@ -47,7 +47,6 @@ from pacs_ai.results import (
     NothingFound,
     Segmentation,
 )
-from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import SIDES, term
 
 KIND = "report"
@@ -338,7 +337,6 @@ def _unit(unit: str) -> PydicomCode:
 
 def _document(content: _Content, place: Place) -> Dataset:
     work, entry = content.work, content.entry
-    identity = identity_of(work.study.instances[0])
     sources = list(content.sources.values())
     report = hd.sr.MeasurementReport(
         observation_context=observation_context(work.stamp),
@@ -349,19 +347,7 @@ def _document(content: _Content, place: Place) -> Dataset:
     tree = report[0].ContentSequence
     # highdicom's own library needs elements that radiographs often lack.
     tree.insert(len(tree) - 1, image_library(sources))
-    dataset = hd.sr.Comprehensive3DSR(
-        evidence=[*sources, *content.references],
-        content=report,
-        series_instance_uid=place.series_uid(work.stamp),
-        series_number=place.series_number(work),
-        sop_instance_uid=place.instance_uid(work.stamp),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
+    dataset = unverified(
+        hd.sr.Comprehensive3DSR, report, [*sources, *content.references], work, place
     )
-    requests = request_of(work.study.header, identity)
-    if requests:
-        dataset.ReferencedRequestSequence = requests
     return finish(dataset, work, place, "findings")

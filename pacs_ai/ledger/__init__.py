@@ -34,6 +34,21 @@ _PAUSED_KINDS = {"delivery": Kind.DELIVER, "routing": Kind.ROUTE}
 
 
 @dataclass(slots=True)
+class Commit:
+    """The one transaction at the end of a step.
+
+    Attributes
+    ----------
+    connection : Connection
+    said : str or None
+        What happened, for the event and the timeline; no patient identifiers.
+    """
+
+    connection: Connection
+    said: str | None
+
+
+@dataclass(slots=True)
 class Attempt:
     """One attempt at a claimed row of work.
 
@@ -51,7 +66,7 @@ class Attempt:
     _over: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def commit(self, state: State = State.DONE, reason: str | None = None) -> Iterator[Connection]:
+    def commit(self, state: State = State.DONE, reason: str | None = None) -> Iterator[Commit]:
         """Open the one transaction in which facts, event, next work and the outcome become true.
 
         Raises
@@ -61,8 +76,9 @@ class Attempt:
         """
         with self._ledger.database.write() as connection:
             lock_studies(connection, [self.claimed.study])
-            yield connection
-            work.finish(connection, self.claimed, state, reason=reason)
+            commit = Commit(connection, reason)
+            yield commit
+            work.finish(connection, self.claimed, state, reason=commit.said)
         self.ended = True
 
     def _renew(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from pacs_ai.errors import EncodingError
 from pacs_ai.ledger import tables
@@ -84,6 +84,25 @@ def current_objects(connection: Connection, study: str) -> list[ObjectRow]:
     return [_object(row) for row in rows]
 
 
+def match_results(connection: Connection, study: str, asked: Iterable[str]) -> None:
+    """Mark the results of Jobs that a Study no longer asks for as superseded; the others as current.
+
+    What is superseded before it was sent is not sent any more. Pages are matched as they are made.
+    """
+    table = tables.objects
+    keys = [*asked]
+    of_jobs = and_(table.c.study_instance_uid == study, table.c.kind != "capture")
+    connection.execute(
+        update(table)
+        .where(of_jobs, table.c.subject.not_in(keys), table.c.superseded_at.is_(None))
+        .values(superseded_at=now())
+    )
+    connection.execute(
+        update(table).where(of_jobs, table.c.subject.in_(keys)).values(superseded_at=None)
+    )
+    _match_deliveries(connection, study)
+
+
 def supersede_pages(connection: Connection, study: str, subject: str) -> None:
     """Mark a Study's earlier pages: one page, of one set of Jobs, is the current one."""
     table = tables.objects
@@ -97,6 +116,21 @@ def supersede_pages(connection: Connection, study: str, subject: str) -> None:
         )
         .values(superseded_at=now())
     )
+    _match_deliveries(connection, study)
+
+
+def _match_deliveries(connection: Connection, study: str) -> None:
+    table, made = tables.deliveries, tables.objects
+    of_study = select(made.c.sop_instance_uid).where(made.c.study_instance_uid == study)
+    for before, after, objects in (
+        ("pending", "superseded", of_study.where(made.c.superseded_at.is_not(None))),
+        ("superseded", "pending", of_study.where(made.c.superseded_at.is_(None))),
+    ):
+        connection.execute(
+            update(table)
+            .where(table.c.state == before, table.c.sop_instance_uid.in_(objects))
+            .values(state=after)
+        )
 
 
 def add_delivery(

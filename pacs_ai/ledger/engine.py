@@ -13,11 +13,11 @@ from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InternalError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacs_ai.errors import PacsAiError, TransientError
@@ -31,6 +31,10 @@ _BUSY = (OperationalError, InternalError, PoolTimeoutError)
 
 class LedgerBusyError(TransientError):
     """The ledger's database did not answer in time."""
+
+
+class LedgerUnusableError(PacsAiError):
+    """The ledger is not one that this version can work with."""
 
 
 class Database:
@@ -92,6 +96,11 @@ class Database:
         """Bring the schema to this version's and give a new installation its id.
 
         Nothing is written when both are there: a role without the right to change the schema will do.
+
+        Raises
+        ------
+        LedgerUnusableError
+            When it is no ledger, or a later version of the gateway made it.
         """
         with self.read() as connection:
             if _is_current(connection):
@@ -101,6 +110,17 @@ class Database:
             command.upgrade(migrations(connection), "head")
             if connection.scalar(select(tables.installation.c.id)) is None:
                 connection.execute(insert(tables.installation).values(id=str(uuid.uuid4())))
+
+    def verify(self) -> None:
+        """Look whether this version can work with the ledger; nothing is changed.
+
+        Raises
+        ------
+        LedgerUnusableError
+            When it is no ledger, or a later version of the gateway made it.
+        """
+        with self.read() as connection:
+            _is_current(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -122,10 +142,23 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
             yield connection
     except _BUSY as error:
         raise LedgerBusyError("the ledger's database is busy or gone") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise  # a fault of a statement
+        # SQLite's word for a file that is damaged or no database.
+        raise LedgerUnusableError(
+            "the ledger's file is damaged or no database: restore it from its backup"
+        ) from error
 
 
 def _is_current(connection: Connection) -> bool:
-    heads = ScriptDirectory.from_config(migrations(connection)).get_heads()
-    if set(MigrationContext.configure(connection).get_current_heads()) != set(heads):
+    scripts = ScriptDirectory.from_config(migrations(connection))
+    found = set(MigrationContext.configure(connection).get_current_heads())
+    if not found <= {one.revision for one in scripts.walk_revisions()}:
+        raise LedgerUnusableError(
+            "a later version of the gateway made the ledger: install that version, "
+            "or restore the ledger from before the upgrade"
+        )
+    if found != set(scripts.get_heads()):
         return False
     return connection.scalar(select(tables.installation.c.id)) is not None

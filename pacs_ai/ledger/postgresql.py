@@ -55,6 +55,7 @@ def engine(url: URL) -> Engine:
     _refuse_open_secrets(url)
     made = create_engine(
         url,
+        hide_parameters=True,  # an error would otherwise show values, a patient's among them
         pool_size=5,
         max_overflow=11,
         pool_timeout=5,

@@ -13,10 +13,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 _PRAGMAS = (
+    "PRAGMA busy_timeout=10000",  # first: the others may have to wait too
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",
     "PRAGMA trusted_schema=OFF",
     "PRAGMA cell_size_check=ON",
 )
@@ -31,7 +31,8 @@ def engine(url: URL) -> Engine:
         file = Path(url.database)
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
-    made = create_engine(url, connect_args={"check_same_thread": False})
+    # An error of the database would otherwise show the values of its statement, a patient's among them.
+    made = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(made, "connect")
     def _configure(driver: Any, record: ConnectionPoolEntry) -> None:

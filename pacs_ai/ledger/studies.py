@@ -337,25 +337,25 @@ def add_job(
     return str(job_id), new
 
 
-def supersede_absent(connection: Connection, version: Version) -> int:
-    """Mark the results of Jobs that a Study's latest version no longer asks for; return how many."""
-    link, jobs, objects = tables.version_jobs, tables.jobs, tables.objects
-    asked = (
+def asked_keys(connection: Connection, version: Version) -> list[str]:
+    """Return the keys of the Jobs that a Study version asks for."""
+    link, jobs = tables.version_jobs, tables.jobs
+    rows = connection.scalars(
         select(jobs.c.key)
         .join(link, link.c.job_id == jobs.c.id)
         .where(link.c.version_id == version.id)
     )
-    mine = select(jobs.c.key).where(jobs.c.study_instance_uid == version.study)
-    result = connection.execute(
-        update(objects)
-        .where(
-            objects.c.subject.in_(mine),
-            objects.c.subject.not_in(asked),
-            objects.c.superseded_at.is_(None),
-        )
-        .values(superseded_at=now())
+    return [*rows]
+
+
+def absent_jobs(connection: Connection, version: Version) -> list[str]:
+    """Return the ids of a Study's Jobs that this version no longer asks for."""
+    link, jobs = tables.version_jobs, tables.jobs
+    asked = select(link.c.job_id).where(link.c.version_id == version.id)
+    rows = connection.scalars(
+        select(jobs.c.id).where(jobs.c.study_instance_uid == version.study, jobs.c.id.not_in(asked))
     )
-    return result.rowcount
+    return [*rows]
 
 
 def job(connection: Connection, job_id: str) -> JobRow:

@@ -183,7 +183,9 @@ deliveries = Table(
     metadata,
     Column("sop_instance_uid", ForeignKey("objects.sop_instance_uid"), primary_key=True),
     Column("destination", String(64), primary_key=True),
-    Column("state", String(16), nullable=False),  # pending | stored | refused | withheld
+    Column(
+        "state", String(16), nullable=False
+    ),  # pending | stored | refused | withheld | superseded
     Column("created_at", Instant, nullable=False),
 )
 

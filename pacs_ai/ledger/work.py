@@ -44,14 +44,16 @@ class State(StrEnum):
     DONE = "done"
     HELD = "held"
     FAILED = "failed"
+    SUPERSEDED = "superseded"
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.READY: frozenset({State.RUNNING, State.HELD, State.FAILED}),
+    State.READY: frozenset({State.RUNNING, State.HELD, State.FAILED, State.SUPERSEDED}),
     State.RUNNING: frozenset({State.READY, State.DONE, State.HELD, State.FAILED}),
     State.DONE: frozenset(),
-    State.HELD: frozenset({State.READY}),
-    State.FAILED: frozenset({State.READY}),
+    State.HELD: frozenset({State.READY, State.SUPERSEDED}),
+    State.FAILED: frozenset({State.READY, State.SUPERSEDED}),
+    State.SUPERSEDED: frozenset(),
 }
 """Every move a row may make; :func:`_move` makes no other."""
 
@@ -154,6 +156,30 @@ def add_once(
     asked = select(table.c.id).where(table.c.kind == kind, table.c.subject == subject)
     if connection.scalar(asked) is None:
         add(connection, kind, queue=queue, subject=subject, study=study, deadline=deadline)
+
+
+def is_asked(connection: Connection, kind: Kind, subject: str) -> bool:
+    """Tell whether work for a subject was asked for and not superseded since."""
+    asked = select(table.c.id).where(
+        table.c.kind == kind, table.c.subject == subject, table.c.state != State.SUPERSEDED
+    )
+    return connection.scalar(asked) is not None
+
+
+def supersede_waiting(connection: Connection, jobs: Collection[str]) -> None:
+    """End the inference of Jobs that nobody asks for any more and that is not under way."""
+    rows = connection.execute(
+        select(table)
+        .where(
+            table.c.kind == Kind.INFER,
+            table.c.subject.in_(jobs),
+            table.c.state.in_([State.READY, State.HELD, State.FAILED]),
+        )
+        .with_for_update()  # a worker may be claiming one of them
+    ).all()
+    for row in rows:
+        reason = "a later Study version does not ask for it"
+        _move(connection, row, State.SUPERSEDED, reason=reason, ended_at=now())
 
 
 def add_worklist(connection: Connection, study: str) -> None:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from pacs_ai import http
 from pacs_ai.errors import InferenceError, InferenceUnavailableError, TransientError
 from pacs_ai.models import answer
-from pacs_ai.results import ModelIdentity
 from pacs_ai.settings import Endpoint
 
 BODY_LIMIT = 2**30
@@ -28,16 +27,6 @@ _REQUEST_ID = "x-ms-client-request-id"
 _INNER_STATUS = "ms-azureml-model-error-statuscode"
 _LATER = frozenset({408, 425, 429})
 """Client errors that time may heal."""
-
-
-def identity(endpoint: Endpoint) -> ModelIdentity:
-    """Return who answers at an endpoint, as its settings say."""
-    return ModelIdentity(
-        name=endpoint.name,
-        version=endpoint.version,
-        manufacturer=endpoint.manufacturer,
-        reference=endpoint.reference,
-    )
 
 
 def score(

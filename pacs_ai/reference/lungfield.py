@@ -7,6 +7,7 @@ all sides; local grey values then move the border. A picture on which no outline
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,14 @@ def find_chest(picture: NDArray[np.uint8]) -> Chest:
     picture : ndarray of uint8, shape (rows, columns)
         A frontal chest radiograph, dense tissue bright; black bars round it do not matter.
     """
-    rank, body = _rank(Square(picture.shape).to_working(picture))
+    return _find_chest(picture.shape, picture.tobytes())
+
+
+@functools.lru_cache(maxsize=4)
+def _find_chest(shape: tuple[int, int], grey: bytes) -> Chest:
+    """Find the chest; kept for a while, because clients ask for one structure after the other."""
+    picture = np.frombuffer(grey, np.uint8).reshape(shape)
+    rank, body = _rank(Square(shape).to_working(picture))
     empty = np.zeros((SIDE, SIDE), bool)
     if body.mean() < 0.1 or np.ptp(picture) == 0:
         return Chest(empty, empty, empty, rank, 0.0)

@@ -166,13 +166,13 @@ def encoded(data_set: Dataset) -> bytes:
 
 def send(
     opened: Association,
-    data: bytes,
+    data: bytes | None,
     *,
     sop_class: str = CT,
     sop_instance: str,
     syntax: str = ExplicitVRLittleEndian,
 ) -> Dataset:
-    """C-STORE bytes as they are; returns the status data set."""
+    """C-STORE bytes as they are, or a command without a data set; returns the status data set."""
     (context,) = [
         one
         for one in opened.accepted_contexts
@@ -183,7 +183,7 @@ def send(
     request.AffectedSOPClassUID = UID(sop_class)
     request.AffectedSOPInstanceUID = UID(sop_instance)
     request.Priority = 2
-    request.DataSet = BytesIO(data)
+    request.DataSet = None if data is None else BytesIO(data)
     opened._reactor_checkpoint.clear()  # as the library's own send_c_store() does
     try:
         opened.dimse.send_msg(request, int(context.context_id or 0))

@@ -513,3 +513,73 @@ def test_an_absent_finding_lists_nothing(
     one.receive(*radiographs)
     one.carry_out()
     assert not one.timeline(_study(radiographs))["workitems"]
+
+
+# ------------------------------------------------------------------ versions overtake work
+
+
+def test_what_a_later_version_does_not_ask_for_is_neither_run_nor_sent(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    frontal, lateral = radiographs
+    one = driver(cxrreport="opacity")
+    one.receive(frontal)
+    for step in (one.gateway.assemble, one.gateway.route):
+        assert step()
+    one.receive(lateral)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert [job.kind for job in fake_models.calls].count("cxrreport") == 1
+    states = [w["state"] for w in timeline["work"] if w["queue"] == "infer.cxrreport"]
+    assert sorted(states) == ["done", "superseded"]
+    assert timeline["state"] == "done"
+
+
+def test_results_that_were_overtaken_while_they_were_made_are_kept_and_not_sent(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    frontal, lateral = radiographs
+    one = driver(cxrreport="opacity")
+    one.receive(frontal)
+    for step in (one.gateway.assemble, one.gateway.route):
+        assert step()
+    assert one.gateway.infer("cxrreport")
+    one.receive(lateral)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    superseded = [m["SOPInstanceUID"] for m in timeline["objects"] if m["superseded"]]
+    assert len(superseded) == 1
+    states = {d["state"] for d in timeline["deliveries"] if d["SOPInstanceUID"] in superseded}
+    assert states <= {"superseded"}
+    assert timeline["state"] == "done"
+
+
+def test_a_version_that_asks_again_for_superseded_work_gets_it(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    frontal, _ = radiographs
+    renamed = _changed(frontal, PatientName="Phantom^Corrected")
+    one = driver(cxrreport="opacity")
+    for data_set in (frontal, renamed):
+        one.receive(data_set)
+        for step in (one.gateway.assemble, one.gateway.route):
+            assert step()
+    again = _changed(frontal, PatientComments="the name as it was at first")
+    one.receive(again)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "done"
+    assert len(timeline["versions"]) == 3
+    assert [job["outcome"] for job in timeline["jobs"]] == ["done", "done"]
+
+
+def test_every_step_says_what_it_did(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(cxrreport="opacity")
+    one.receive(*radiographs)
+    one.carry_out()
+    said = {e["kind"]: e["reason"] for e in one.timeline(_study(radiographs))["events"]}
+    assert "2 Instances: no Instance arrived" in said["assemble done"]
+    assert said["route done"] == "2 Jobs by cxr-adult"
+    assert "stored at results" in said["deliver done"]

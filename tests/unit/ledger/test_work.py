@@ -130,8 +130,10 @@ def test_a_worker_that_slept_too_long_cannot_commit(ledger: Ledger) -> None:
         with ledger.claim(QUEUE) as other:
             assert other is not None
             assert other.claimed.fence > sleeper.claimed.fence
-            with pytest.raises(LeaseLostError), sleeper.commit() as connection:
-                connection.execute(insert(tables.switches).values(name="late", actor="sleeper"))
+            with pytest.raises(LeaseLostError), sleeper.commit() as commit:
+                commit.connection.execute(
+                    insert(tables.switches).values(name="late", actor="sleeper")
+                )
             with other.commit():
                 pass
     with ledger.database.read() as connection:

@@ -112,10 +112,12 @@ def test_of_two_jobs_that_end_at_once_one_asks_for_the_page(ledger: Ledger) -> N
         with ledger.claim(QUEUE) as attempt:
             assert attempt is not None
             both.wait()
-            with attempt.commit() as connection:
+            with attempt.commit() as commit:
                 job = attempt.claimed.subject
-                studies.end_job(connection, job, outcome="done", reason=None, results_digest=None)
-                work.add_page_when_settled(connection, STUDY)
+                studies.end_job(
+                    commit.connection, job, outcome="done", reason=None, results_digest=None
+                )
+                work.add_page_when_settled(commit.connection, STUDY)
                 time.sleep(0.2)
 
     _at_once(end, end)

@@ -11,7 +11,7 @@ import pytest
 
 from pacs_ai.errors import InferenceError, InferenceUnavailableError
 from pacs_ai.models import answer
-from pacs_ai.models.endpoint import identity, score
+from pacs_ai.models.endpoint import score
 from tests.unit.models.fake_endpoint import Answer, FakeEndpoint, endpoint, key
 
 ROW = [("aW1hZ2U=", "SECRET prompt")]
@@ -208,17 +208,6 @@ def test_reference_server_behind_a_real_name_is_refused() -> None:
         with pytest.raises(InferenceError, match="reference: true"):
             ask(fake)
         assert ask(fake, reference=True) == [{"x": 1}]
-
-
-def test_identity_is_that_of_the_settings() -> None:
-    with endpoint(FINE) as fake:
-        said = identity(fake.settings(reference=True, manufacturer="Maker"))
-    assert (said.name, said.version, said.manufacturer, said.reference) == (
-        "Model",
-        "1",
-        "Maker",
-        True,
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,292 @@
+"""What is not taken is refused with the right status, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+from pynetdicom import build_context
+
+from pacs_ai.ledger import engine, studies
+from pacs_ai.spool import Spool
+from tests.integration.listening import (
+    CALLED,
+    CALLING,
+    CT,
+    Listening,
+    association,
+    encoded,
+    image,
+    listening,
+    make_settings,
+    send,
+    store,
+)
+
+PERMANENT, TRANSIENT = 1, 2
+USER, PRESENTATION = 1, 3
+CALLING_UNKNOWN, CALLED_UNKNOWN, LOCAL_LIMIT = 3, 7, 2
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listening]:
+    with listening(make_settings(tmp_path)) as started:
+        yield started
+
+
+def _rejection(port: int, *, calling: str = CALLING, called: str = CALLED) -> tuple[int, ...]:
+    """Return result, source and reason of the A-ASSOCIATE-RJ that comes back (PS3.8 9.3.4)."""
+    with association(port, calling=calling, called=called) as opened:
+        assert opened.is_rejected
+        answer = opened.acceptor.primitive
+        return (answer.result, answer.result_source, answer.diagnostic)
+
+
+def _assert_nothing_kept(listener: Listening) -> None:
+    assert listener.instances() == []
+    assert listener.files() == []
+    assert listener.temporary() == []
+
+
+# ---------------------------------------------------------------------- who may send
+
+
+def test_an_unlisted_calling_ae_title_is_rejected_for_good(listener: Listening) -> None:
+    answer = _rejection(listener.port, calling="STRANGER")
+    assert answer == (PERMANENT, USER, CALLING_UNKNOWN)
+
+
+def test_a_listed_ae_title_from_another_address_is_rejected_for_good(listener: Listening) -> None:
+    answer = _rejection(listener.port, calling="ELSEWHERE")
+    assert answer == (PERMANENT, USER, CALLING_UNKNOWN)
+
+
+def test_another_called_ae_title_is_rejected_for_good(listener: Listening) -> None:
+    answer = _rejection(listener.port, called="SOMEONE")
+    assert answer == (PERMANENT, USER, CALLED_UNKNOWN)
+
+
+def test_nobody_may_send_when_no_peer_is_listed(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path).model_copy(update={"peers": {}})
+    with listening(settings) as listener:
+        assert _rejection(listener.port) == (PERMANENT, USER, CALLING_UNKNOWN)
+
+
+def test_who_cannot_be_judged_is_rejected_for_now(
+    listener: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unmounted(spool: Spool) -> int:
+        raise OSError(errno.ENOENT, "the spool is gone")
+
+    monkeypatch.setattr(Spool, "free_bytes", unmounted)
+    assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+
+
+def test_one_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, maximum_associations=1)
+    with listening(settings) as listener, association(listener.port) as first:
+        assert first.is_established
+        assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+
+
+def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path) -> None:
+    with listening(make_settings(tmp_path, minimum_free="1000TB")) as listener:
+        assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+
+
+# ---------------------------------------------------------------------- what may be sent
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SOPClassUID"])
+def test_a_data_set_that_differs_from_its_command_is_a900(
+    listener: Listening, keyword: str
+) -> None:
+    data_set = image()
+    told = str(data_set.SOPInstanceUID)
+    setattr(data_set, keyword, generate_uid())
+    with association(listener.port) as opened:
+        answer = send(opened, encoded(data_set), sop_instance=told)
+    assert answer.Status == 0xA900
+    _assert_nothing_kept(listener)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00" * 7,
+        b"this is not a data set at all" * 40,
+        encoded(image())[:40],
+        b"\xff" * 100_000,
+    ],
+    ids=["zeros", "text", "cut off", "ones"],
+)
+def test_an_unreadable_data_set_is_c000(listener: Listening, data: bytes) -> None:
+    with association(listener.port) as opened:
+        answer = send(opened, data, sop_instance=generate_uid())
+    assert answer.Status == 0xC000
+    _assert_nothing_kept(listener)
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_an_instance_that_says_not_where_it_belongs_is_c000(
+    listener: Listening, keyword: str
+) -> None:
+    data_set = image()
+    uid = str(data_set.SOPInstanceUID)
+    delattr(data_set, keyword)
+    with association(listener.port) as opened:
+        answer = send(opened, encoded(data_set), sop_instance=uid)
+    assert answer.Status == 0xC000
+    _assert_nothing_kept(listener)
+
+
+def test_an_instance_over_the_object_limit_is_c000(tmp_path: Path) -> None:
+    with listening(make_settings(tmp_path, maximum_object=100)) as listener:
+        answer = store(listener.port, image())
+        assert answer.Status == 0xC000
+        assert answer.ErrorComment == "larger than the configured object limit"
+        _assert_nothing_kept(listener)
+
+
+def test_the_comment_is_short_and_shows_nothing_of_the_data_set(listener: Listening) -> None:
+    data_set = image(PatientName="Canary^Yellow", PatientID="CANARY-77")
+    data = encoded(data_set).replace(str(data_set.StudyInstanceUID)[:6].encode(), b"CANARY")
+    with association(listener.port) as opened:
+        answer = send(opened, data, sop_instance=str(data_set.SOPInstanceUID))
+    assert answer.Status == 0xC000
+    assert 0 < len(answer.ErrorComment) <= 64
+    assert "canary" not in answer.ErrorComment.lower()
+
+
+# ---------------------------------------------------------------------- when it cannot be kept
+
+
+def test_a_disk_that_fills_during_an_association_is_a700(
+    listener: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with association(listener.port) as opened:
+        monkeypatch.setattr(Spool, "free_bytes", lambda spool: 0)
+        data_set = image()
+        answer = send(opened, encoded(data_set), sop_instance=str(data_set.SOPInstanceUID))
+    assert answer.Status == 0xA700
+    _assert_nothing_kept(listener)
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_disk_that_refuses_is_a700_and_a_later_try_succeeds(
+    listener: Listening, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data_set = image()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        answer = store(listener.port, data_set)
+    assert answer.Status == 0xA700
+    _assert_nothing_kept(listener)
+    assert store(listener.port, data_set).Status == 0x0000
+    assert len(listener.files()) == 1
+    assert listener.temporary() == []
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Listening]:
+    """A listener whose ledger waits a tenth of a second for a lock, in place of ten seconds."""
+    pragmas = [one for one in engine._PRAGMAS if "busy_timeout" not in one]
+    monkeypatch.setattr(engine, "_PRAGMAS", ("PRAGMA busy_timeout=100", *pragmas))
+    with listening(make_settings(tmp_path)) as started:
+        yield started
+
+
+def test_a_ledger_that_is_busy_is_a700_and_a_later_try_succeeds(hasty: Listening) -> None:
+    data_set = image()
+    with closing(sqlite3.connect(hasty.settings.data / "ledger.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = store(hasty.port, data_set)
+        other.execute("ROLLBACK")
+    assert answer.Status == 0xA700
+    assert hasty.instances() == []
+    assert hasty.temporary() == []
+    assert store(hasty.port, data_set).Status == 0x0000
+    assert len(hasty.files()) == len(hasty.instances()) == 1
+
+
+def test_a_ledger_that_cannot_even_be_read_is_a700(hasty: Listening) -> None:
+    hasty.gateway.ledger.close()
+    with closing(sqlite3.connect(hasty.settings.data / "ledger.sqlite")) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        answer = store(hasty.port, image())
+    assert answer.Status == 0xA700
+    _assert_nothing_kept(hasty)
+
+
+def test_a_surprise_is_0110_and_the_log_shows_nothing_of_the_data_set(
+    listener: Listening, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def surprise(*_: object) -> bool:
+        raise ValueError("a surprise")
+
+    monkeypatch.setattr(studies, "known", surprise)
+    with caplog.at_level(logging.WARNING):
+        answer = store(listener.port, image())
+    assert answer.Status == 0x0110
+    assert answer.ErrorComment == "the gateway could not take it in"
+    assert "an Instance could not be taken in" in caplog.messages
+    _assert_nothing_kept(listener)
+
+
+def test_an_instance_without_a_data_set_never_gets_the_librarys_own_status(
+    listener: Listening,
+) -> None:
+    with association(listener.port) as opened:
+        answer = send(opened, None, sop_instance=generate_uid())
+    assert answer.Status == 0xC000
+    _assert_nothing_kept(listener)
+
+
+# ---------------------------------------------------------------------- temporary files
+
+
+def test_temporary_files_of_a_former_run_are_swept_at_start(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    left = Spool(settings.spool_path).temporary / "left.dcm"
+    left.write_bytes(b"half an Instance")
+    with listening(settings) as listener:
+        assert listener.temporary() == []
+
+
+def test_what_comes_in_rests_nowhere_but_on_the_spools_disk(
+    listener: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    real = studies.known
+
+    def look(*arguments: object) -> bool:
+        seen.extend(listener.temporary())
+        return real(*arguments)  # type: ignore[arg-type]  # handed through
+
+    monkeypatch.setattr(studies, "known", look)
+    assert store(listener.port, image()).Status == 0x0000
+    assert seen
+    assert listener.temporary() == []
+
+
+def test_several_contexts_of_one_class_keep_their_own_syntax(listener: Listening) -> None:
+    contexts = [build_context(CT, "1.2.840.10008.1.2.1"), build_context(CT, "1.2.840.10008.1.2.5")]
+    with association(listener.port, contexts) as opened:
+        for syntax in ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"):
+            data_set = image()
+            uid = str(data_set.SOPInstanceUID)
+            answer = send(opened, encoded(data_set), sop_instance=uid, syntax=syntax)
+            assert answer.Status == 0x0000
+    held = {one["transfer_syntax_uid"] for one in listener.instances()}
+    assert held == {"1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"}
