@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.dialects import upsert
 from pacs_ai.uids import digest
 
 _BATCH = 1_000
@@ -76,11 +77,13 @@ def has_unsealed(connection: Connection) -> bool:
 def seal(connection: Connection) -> int:
     """Seal the oldest events that have no seal, a batch at most; return how many."""
     table, chain = tables.events, tables.chain
-    end = connection.execute(select(chain).with_for_update()).first()
-    last = _first(connection) if end is None else end.seal
+    first = {"position": 0, "seal": _first(connection), "sealed_at": now()}
+    made = upsert(connection, chain).values(id=_CHAIN, **first)
+    connection.execute(made.on_conflict_do_nothing())
+    end = connection.execute(select(chain).with_for_update()).one()
     # Normally both are the same. A row that someone put in must not stop the sealing of what follows.
     highest = connection.scalar(select(func.max(table.c.position))) or 0
-    position = highest if end is None else max(highest, end.position)
+    position, last = max(highest, end.position), end.seal
     rows = connection.execute(
         select(table).where(table.c.position.is_(None)).order_by(table.c.id).limit(_BATCH)
     ).all()
@@ -90,13 +93,7 @@ def seal(connection: Connection) -> int:
         connection.execute(
             update(table).where(table.c.id == row.id).values(position=position, seal=last)
         )
-    if not rows:
-        return 0
-    values = {"position": position, "seal": last, "sealed_at": now()}
-    if end is None:
-        connection.execute(insert(chain).values(id=_CHAIN, **values))
-    else:
-        connection.execute(update(chain).values(**values))
+    connection.execute(update(chain).values(position=position, seal=last, sealed_at=now()))
     return len(rows)
 
 

@@ -62,6 +62,7 @@ __all__ = [
     "parse_size",
 ]
 
+_NAME_LENGTH = 64  # as many as the ledger's columns hold
 _RULE_SECTIONS = ("text_elements", "age", "terms", "never", "rules", "worklist")
 
 
@@ -97,6 +98,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        for name in (*self.peers, *self.endpoints, *self.destinations):
+            if not 0 < len(name) <= _NAME_LENGTH:
+                raise ValueError(
+                    f"{name!r} is no name for a peer, endpoint or destination: use 1 to "
+                    f"{_NAME_LENGTH} characters"
+                )
         loopback = self.listener.host in ("127.0.0.1", "::1", "localhost")
         if not loopback and not self.listener.unsafe_plain_network:
             raise ValueError(

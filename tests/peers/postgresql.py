@@ -75,6 +75,16 @@ class Cluster:
         )
 
     @contextmanager
+    def away(self, database: str) -> Iterator[None]:
+        """Let nobody connect to a database for the length of the block."""
+        self.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+        self.cut_off(database)
+        try:
+            yield
+        finally:
+            self.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+
+    @contextmanager
     def set(self, name: str, value: str) -> Iterator[None]:
         """Run the whole server with another setting than ``on`` for the length of the block."""
         self._alter(f"SET {name} = {value}", name, value)

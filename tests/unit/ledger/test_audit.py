@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -94,6 +95,26 @@ def postgresql_ledger(postgresql: Any) -> Iterator[Ledger]:
     made.database.upgrade()
     yield made
     made.close()
+
+
+def test_two_that_seal_at_once_make_one_chain(ledger: Ledger) -> None:
+    # The lease of a leader can end while it still seals.
+    _record(ledger)
+    both = threading.Barrier(2)
+    sealed: list[int] = []
+
+    def seal() -> None:
+        both.wait()
+        sealed.append(ledger.seal_events())
+
+    threads = [threading.Thread(target=seal) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sealed) == [0, EVENTS]
+    verdict = ledger.verify_events()
+    assert (verdict.sealed, verdict.broken) == (EVENTS, None)
 
 
 def test_events_that_wait_for_their_seal_are_counted_and_dated(ledger: Ledger) -> None:

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text
+from sqlalchemy.exc import ProgrammingError
 
 from pacs_ai.errors import PacsAiError
-from pacs_ai.ledger import tables
+from pacs_ai.ledger import Ledger, tables
 from pacs_ai.ledger.clock import host_time
 from pacs_ai.ledger.dialects import lock_studies
-from pacs_ai.ledger.engine import Database, LedgerBusyError
+from pacs_ai.ledger.engine import Database, LedgerBusyError, migrations
 from pacs_ai.ledger.postgresql import UnsafeDatabaseError
 from pacs_ai.ledger.tables import metadata
+from pacs_ai.settings import WorkTimes
 from tests.peers.postgresql import Cluster
 
 
@@ -79,6 +82,55 @@ def test_processes_that_start_together_migrate_once(postgresql: Cluster) -> None
     with database.read() as connection:
         assert len(connection.execute(text("select id from installation")).all()) == 1
     database.close()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_a_ledger_of_the_first_version_keeps_its_events_and_seals_them(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    if backend == "postgresql":
+        cluster = request.getfixturevalue("postgresql")
+        url = cluster.url(cluster.empty_database())
+    ledger = Ledger(url, WorkTimes())
+    with ledger.database.write() as connection:
+        command.upgrade(migrations(connection), "0001")
+        connection.execute(text(_EVENT_OF_THE_FIRST_VERSION))
+    ledger.database.upgrade()
+    assert ledger.verify_events().unsealed == 1
+    assert ledger.seal_events() == 1
+    verdict = ledger.verify_events()
+    assert (verdict.sealed, verdict.broken) == (1, None)
+    ledger.close()
+
+
+_EVENT_OF_THE_FIRST_VERSION = """
+    INSERT INTO events (at, kind, actor, reason, detail)
+    VALUES ('2026-03-01 08:00:00.000001', 'routing paused', 'anna', '', '{}')
+"""
+
+
+def test_a_role_that_may_only_read_and_write_rows_is_enough(postgresql: Cluster) -> None:
+    name = postgresql.lend_ledger()
+    owner = Ledger(postgresql.url(name), WorkTimes())
+    owner.database.upgrade()
+    postgresql.execute(
+        "CREATE ROLE clerk LOGIN; "
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk; "
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO clerk",
+        database=name,
+    )
+    try:
+        clerk = Ledger(postgresql.url(name).replace("pacsai@", "clerk@"), WorkTimes())
+        clerk.database.upgrade()
+        clerk.set_switch("routing", actor="anna", paused=True)
+        assert clerk.seal_events() == 1
+        with pytest.raises(ProgrammingError), clerk.database.write() as connection:
+            connection.execute(text("DROP TABLE switches"))
+        clerk.close()
+    finally:
+        postgresql.execute("DROP OWNED BY clerk; DROP ROLE clerk", database=name)
+        owner.close()
 
 
 def test_an_instance_may_be_larger_than_two_gibibytes(database: Database) -> None:
