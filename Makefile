@@ -4,9 +4,10 @@
 
 PYTHON ?= python3
 VENV := .venv
-PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless postgresql
+PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server \
+  postgresql
 
-.PHONY: demo test check soak lock clean
+.PHONY: demo test soak lock clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/pacs-ai demo

@@ -17,12 +17,14 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.handlers import Handlers
 from pacs_ai.gateway import Gateway
+from pacs_ai.spool import temporary_prefix
 
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
     "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
     "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     "1.2.840.10008.1.2.5",  # RLE Lossless
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
     "1.2.840.10008.1.2.4.51",  # JPEG Extended
@@ -101,7 +103,8 @@ def start(gateway: Gateway) -> ThreadedAssociationServer:
     configure()
     # The library receives into temporary files: they belong on the spool's disk, in our own folder.
     tempfile.tempdir = str(gateway.spool.temporary)
-    gateway.spool.sweep(older_than=0)
+    tempfile.template = temporary_prefix()
+    gateway.spool.sweep()
     handlers = Handlers(gateway)
     settings = gateway.settings.listener
     server = build(gateway).start_server(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, or_, select
 from pacs_ai import __version__
 from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import audit, events, tables, work
+from pacs_ai.ledger import audit, deliveries, events, studies, tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.dialects import lock_studies, upsert
 from pacs_ai.ledger.engine import Database
@@ -123,7 +123,7 @@ class Ledger:
                 queue,
                 times=self.times,
                 limit=limit,
-                paused=[_PAUSED_KINDS[name] for name in _paused(connection)],
+                paused=_paused_kinds(connection),
             )
         if claimed is None:
             yield None
@@ -169,7 +169,15 @@ class Ledger:
     def due(self) -> list[tuple[str, str]]:
         """Return (queue, work id) of everything that may start now."""
         with self.database.read() as connection:
-            return work.due(connection)
+            return work.due(connection, paused=_paused_kinds(connection))
+
+    def hold_orphans(self, queues: Collection[str]) -> None:
+        """Hold the work of queues that nobody listens to, and say why."""
+        with self.database.read() as connection:
+            orphans = work.orphans(connection, queues)
+        if orphans:
+            with self.database.write() as connection:
+                work.hold_orphans(connection, queues)
 
     def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
         """Stop or start delivery or routing at once; written as an event."""
@@ -210,9 +218,20 @@ class Ledger:
         with self.database.read() as connection:
             return audit.verify(connection, noted=noted)
 
-    def release(self, study: str, *, actor: str) -> int:
-        """Let a Study's held and failed work start again; return how many rows."""
+    def release(self, study: str, *, actor: str, take: str | None = None) -> int:
+        """Let a Study's held and failed work start again; return how many rows.
+
+        Parameters
+        ----------
+        take : str, optional
+            ``"first"`` or ``"newest"``: which of Instances that contradict each other under one UID
+            counts from now on.
+        """
         with self.database.write() as connection:
+            lock_studies(connection, [study])
+            if take is not None:
+                studies.settle_conflicts(connection, study, take=take)
+            deliveries.try_refused_again(connection, study)
             return work.release_held(connection, study, actor=actor)
 
     def lead(self, name: str, *, owner: str, lease: timedelta) -> bool:
@@ -243,6 +262,7 @@ def owner_name() -> str:
     return str(uuid.uuid4())
 
 
-def _paused(connection: Connection) -> list[str]:
+def _paused_kinds(connection: Connection) -> list[Kind]:
     table = tables.switches
-    return [*connection.scalars(select(table.c.name).where(table.c.paused_at.is_not(None)))]
+    names = connection.scalars(select(table.c.name).where(table.c.paused_at.is_not(None)))
+    return [_PAUSED_KINDS[name] for name in names]

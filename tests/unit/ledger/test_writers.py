@@ -24,7 +24,6 @@ HEAD = Head(
     SeriesInstanceUID="1.2.3.5",
     Modality="CT",
     Manufacturer="",
-    PatientIDDigest="0" * 64,
 )
 
 
@@ -87,6 +86,7 @@ def _version_of_two_jobs(ledger: Ledger) -> None:
     at = host_time()
     version = {"id": "version", "study_instance_uid": STUDY, "number": 1, "content_key": "k"}
     job = {"study_instance_uid": STUDY, "rule": "r", "endpoint": "e", "kind": "k", "inputs": {}}
+    job |= {"flagged": False}
     with ledger.database.write() as connection:
         connection.execute(
             insert(tables.versions).values(**version, frozen_at=at, evidence="quiet")
@@ -115,7 +115,12 @@ def test_of_two_jobs_that_end_at_once_one_asks_for_the_page(ledger: Ledger) -> N
             with attempt.commit() as commit:
                 job = attempt.claimed.subject
                 studies.end_job(
-                    commit.connection, job, outcome="done", reason=None, results_digest=None
+                    commit.connection,
+                    job,
+                    outcome="done",
+                    flagged=False,
+                    reason=None,
+                    results_digest=None,
                 )
                 work.add_page_when_settled(commit.connection, STUDY)
                 time.sleep(0.2)

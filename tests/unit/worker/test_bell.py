@@ -8,8 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from pacs_ai.ledger import Ledger, work
+from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.work import Kind
 from pacs_ai.settings import Settings, loads
@@ -43,7 +44,7 @@ def _add(settings: Settings, subject: str, *, start_in: float = 0) -> None:
 
 def test_due_work_is_rung_for_once_in_ten_seconds(settings: Settings) -> None:
     rung: list[tuple[str, str]] = []
-    bell = Bell(settings, lambda queue, work_id: rung.append((queue, work_id)))
+    bell = Bell(settings, lambda queue, work_id: rung.append((queue, work_id)), queues=["route"])
     _add(settings, "due")
     _add(settings, "later", start_in=60)
     ledger = Ledger(settings.ledger_url, TIMES)
@@ -54,8 +55,8 @@ def test_due_work_is_rung_for_once_in_ten_seconds(settings: Settings) -> None:
 
 def test_only_the_leader_rings(settings: Settings) -> None:
     rung: list[str] = []
-    leader = Bell(settings, lambda *_: rung.append("leader"))
-    other = Bell(settings, lambda *_: rung.append("other"))
+    leader = Bell(settings, lambda *_: rung.append("leader"), queues=["route"])
+    other = Bell(settings, lambda *_: rung.append("other"), queues=["route"])
     ledger = Ledger(settings.ledger_url, TIMES)
     leader.look(ledger)
     _add(settings, "due")
@@ -66,7 +67,7 @@ def test_only_the_leader_rings(settings: Settings) -> None:
 
 def test_no_database_file_is_open_between_looks(settings: Settings) -> None:
     # A process forked while SQLite is open inherits locks that are not its own: it is busy for ever.
-    bell = Bell(settings, lambda *_: None)
+    bell = Bell(settings, lambda *_: None, queues=["route"])
     bell.look(Ledger(settings.ledger_url, TIMES))
     files = [str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
     assert not [name for name in files if str(settings.data) in name]
@@ -82,13 +83,13 @@ def test_no_connection_to_a_server_is_open_between_looks(
         "site: {name: test, time_zone: UTC, use: research, responsible: nobody}\n"
         f"data: {tmp_path}\nledger: {url}\n"
     )
-    bell = Bell(made, lambda *_: None)
+    bell = Bell(made, lambda *_: None, queues=["route"])
     bell.look(Ledger(url, TIMES))
     wait_until(lambda: postgresql.connections(name) == 0)
 
 
 def test_the_leader_seals_what_happened_since_its_last_look(settings: Settings) -> None:
-    leader, other = (Bell(settings, lambda *_: None) for _ in range(2))
+    leader, other = (Bell(settings, lambda *_: None, queues=["route"]) for _ in range(2))
     ledger = Ledger(settings.ledger_url, TIMES)
     leader.look(ledger)
     ledger.set_switch("routing", actor="anna", paused=True)
@@ -105,3 +106,31 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.02)
+
+
+def test_work_of_an_endpoint_that_is_gone_is_held_with_the_reason(settings: Settings) -> None:
+    bell = Bell(settings, lambda *_: None, queues=["assemble"])
+    _add(settings, "orphan")
+    ledger = Ledger(settings.ledger_url, TIMES)
+    bell.look(ledger)
+    with ledger.database.read() as connection:
+        rows = connection.execute(select(tables.work).where(tables.work.c.queue == "route")).all()
+    assert [row.state for row in rows] == ["held"]
+    assert "not in the settings" in rows[0].reason
+    ledger.close()
+
+
+def test_a_ring_that_fails_does_not_end_the_bell(settings: Settings) -> None:
+    rung: list[str] = []
+
+    def ring(queue: str, work_id: str) -> None:
+        rung.append(queue)
+        if len(rung) == 1:
+            raise KeyError(queue)
+        bell.stop()
+
+    bell = Bell(settings, ring, queues=["route"])
+    for subject in ("one", "two"):
+        _add(settings, subject)
+    bell.run()
+    assert len(rung) == 2
