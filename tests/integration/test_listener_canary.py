@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from pydicom.dataset import Dataset
+from pynetdicom import _config
 from sqlalchemy import select
 
 from pacs_ai import phantom
@@ -88,7 +90,7 @@ def _send(data_sets: list[Dataset], port: int, *, broken: bool) -> list[int]:
     return answers
 
 
-def _config(folder: Path, **sections: Any) -> Path:
+def _written(folder: Path, **sections: Any) -> Path:
     demo = yaml.safe_load(write_config(folder).read_text())
     parse3d = {**demo["endpoints"]["parse3d"], **sections.pop("parse3d", {})}
     return write_config(
@@ -126,7 +128,7 @@ def _assert_no_mark(gateway: Running, folder: Path) -> None:
 def test_nothing_is_shown_when_destination_and_headers_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "no-folder").touch()
     wrong = {"kind": "folder", "path": str(tmp_path / "no-folder" / "results"), "profile": "all"}
-    config = _config(
+    config = _written(
         tmp_path,
         destinations={"results": wrong},
         defaults={"max_age": "off", "delivery_deadline": "2s"},
@@ -145,9 +147,10 @@ def test_nothing_is_shown_when_destination_and_headers_are_wrong(tmp_path: Path)
 
 
 def test_nothing_is_shown_when_instances_are_refused_and_an_endpoint_is_away(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = _config(
+    monkeypatch.setattr(_config, "ENFORCE_UID_CONFORMANCE", False)  # of this side of the wire
+    config = _written(
         tmp_path,
         parse3d={"url": f"http://127.0.0.1:{free_port()}/score"},
         defaults={"max_age": "off", "deadline": "2s"},
