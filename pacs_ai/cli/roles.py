@@ -27,13 +27,20 @@ def _ready(role: str) -> Callable[[], None]:
     return tell
 
 
+def configured(settings: Settings, role: str) -> Gateway:
+    """Return a gateway whose rules and ledger are checked; other settings than before are an event."""
+    gateway = Gateway(settings)
+    gateway.ledger.note_settings(settings.digest, actor=role)
+    return gateway
+
+
 def listener(settings: Settings) -> None:
     """Run the DICOM face."""
     refuse_strangers()
     from listener.ae import run  # noqa: PLC0415 - faces do not import each other
 
     log_to_stderr()
-    run(Gateway(settings), ready=_ready("listener"))
+    run(configured(settings, "listener"), ready=_ready("listener"))
 
 
 def sheet(settings: Settings) -> str:
@@ -50,7 +57,7 @@ def worker(settings: Settings) -> None:
     from worker.app import run  # noqa: PLC0415
 
     log_to_stderr()
-    Gateway(settings).close()  # rules and ledger are checked before the first message
+    configured(settings, "worker").close()  # checked before the first message
     run(settings, ready=_ready("worker"))
 
 

@@ -133,6 +133,16 @@ def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> 
     assert "Traceback" not in ended.err
 
 
+def test_a_server_that_may_not_be_used_as_ledger_is_reported(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    url = "postgresql+psycopg://pacsai:sesame@db.example/pacsai"
+    ended = pacs_ai("check", "--config", write_config(tmp_path, ledger=url))
+    assert ended.code == 1
+    assert "ledger: the ledger's URL holds a password" in ended.err
+    assert "sesame" not in ended.err
+
+
 def test_a_ledger_of_a_later_version_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     assert pacs_ai("status", "--config", config).code == 0
