@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 VENV := .venv
-PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server
+PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server \
+  postgresql
 
 .PHONY: demo test soak lock clean
 

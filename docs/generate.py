@@ -35,7 +35,9 @@ from pacs_ai.ledger.views import StudyState  # noqa: E402
 from pacs_ai.ledger.work import TRANSITIONS  # noqa: E402
 from pacs_ai.peers.association import TIMEOUTS  # noqa: E402
 from pacs_ai.pixels import decode  # noqa: E402
-from pacs_ai.web import app, search  # noqa: E402
+from pacs_ai.web import app, file_meta, multipart, search, storing  # noqa: E402
+from pacs_ai.web.guard import Guard  # noqa: E402
+from pacs_ai.web.store import Store  # noqa: E402
 
 PAGES = ("conformance.md", "settings.md", "states.md")
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -179,7 +181,9 @@ def sender_limits() -> str:
 
 def web_resources() -> str:
     """Resources of the HTTP face."""
-    routes = cast("Any", app.create_app(cast("Any", None)).routes)
+    nothing = cast("Any", None)
+    guard = Guard(nothing, settings.Reading.OPEN)
+    routes = cast("Any", app.create_app(nothing, guard, Store(nothing, guard, nothing)).routes)
     return table(
         ("method", "resource", "what"),
         (
@@ -190,6 +194,26 @@ def web_resources() -> str:
             )
             for route in routes
         ),
+    )
+
+
+def failure_reasons() -> str:
+    """Failure Reasons of STOW-RS, read from the calls that make them."""
+    found: dict[int, set[str]] = {}
+    for module, function in ((intake, "Refused"), (file_meta, "FileMetaError"), (storing, "_fail")):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if not isinstance(node, ast.Call):
+                continue
+            if getattr(node.func, "id", getattr(node.func, "attr", "")) != function:
+                continue
+            named = [*node.args[1:], *(one.value for one in node.keywords if one.arg == "status")]
+            status = getattr(module, named[0].id, None) if isinstance(named[0], ast.Name) else None
+            if isinstance(status, int) and isinstance(node.args[0], ast.Constant):
+                found.setdefault(status, set()).add(str(node.args[0].value))
+    found[storing.UNREADABLE].add(f"a part that is not {multipart.DICOM}")
+    return table(
+        ("Failure Reason", "when"),
+        ((f"{status:04X}H", "; ".join(sorted(when))) for status, when in sorted(found.items())),
     )
 
 
@@ -391,6 +415,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "answers": answers,
     "sender-limits": sender_limits,
     "web-resources": web_resources,
+    "failure-reasons": failure_reasons,
     "search-keys": search_keys,
     "study-states": study_states,
     "work-moves": work_moves,

@@ -28,11 +28,20 @@ UNREADABLE = 0xC000
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the transfer says of an Instance before its data set comes: command set and context."""
+    """What the transfer says of an Instance before its data set comes.
+
+    Attributes
+    ----------
+    SOPClassUID, SOPInstanceUID, transfer_syntax_uid : str
+        Of the command set and presentation context, or of the File Meta Information.
+    StudyInstanceUID : str or None
+        The one Study that the transfer is for, when it names one (PS3.18 10.5.1).
+    """
 
     SOPClassUID: str
     SOPInstanceUID: str
     transfer_syntax_uid: str
+    StudyInstanceUID: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,8 @@ class Incoming:
             return Refused("data set and command differ in SOP Instance UID", MISMATCH)
         if head.SOPClassUID != self._context.SOPClassUID:
             return Refused("data set and command differ in SOP Class UID", MISMATCH)
+        if self._context.StudyInstanceUID not in (None, head.StudyInstanceUID):
+            return Refused("of another Study than the request's", MISMATCH)
         resting = self._spool.instance_path(self._writer.digest, syntax)
         with self._ledger.database.read() as connection:
             known = studies.known(connection, head, self._writer.digest, syntax)

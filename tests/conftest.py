@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from pydicom import config
 
+from tests.peers.postgresql import Cluster, add_template, running_cluster
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -26,3 +28,27 @@ def shared_data() -> Path:
     if not (SHARED_DATA / "README.md").is_file():
         pytest.fail("the shared images are not beside the checkout: put them at ../shared/data")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Cluster]:
+    """A PostgreSQL server of the session's own."""
+    with running_cluster() as cluster:
+        add_template(cluster)
+        yield cluster
+
+
+@pytest.fixture
+def postgresql(postgresql_server: Cluster) -> Iterator[Cluster]:
+    """The server; the ledgers that a test lent are empty again after it."""
+    yield postgresql_server
+    postgresql_server.take_back()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh ledger; every test that asks runs on SQLite and on PostgreSQL."""
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        return cluster.url(cluster.lend_ledger())
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"

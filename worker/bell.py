@@ -1,11 +1,13 @@
 """The bell: a thread that rings for work that is due, because messages may be lost and time passes.
 
 One worker leads. Once a second it looks for quiet periods that are over, back-offs that have passed and
-leases that ran out, and rings. Ringing twice is harmless; the ledger decides who works.
+leases that ran out, and rings. Ringing twice is harmless; the ledger decides who works. At the same time it
+seals the events that were written meanwhile.
 
 The thread lives in the process that forks Celery's children. A child forked while this process has the
-SQLite file open inherits locks that are not its own, and every write of it says "busy" for ever: the bell
-therefore closes the database after each look, and no fork happens during one.
+SQLite file open inherits locks that are not its own, and every write of it says "busy" for ever; one forked
+while a connection to PostgreSQL is open shares its socket. The bell therefore closes the database after
+each look, and no fork happens during one.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ class Bell:
             if leads:
                 ledger.hold_orphans(self._queues)
             due = ledger.due() if leads else []
+            if leads:
+                ledger.seal_events()
             ledger.close()
         at = time.monotonic()
         waiting = {work_id for _, work_id in due}

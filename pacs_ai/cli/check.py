@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
 
 from pacs_ai import routing
+from pacs_ai.certificates import ends
 from pacs_ai.cli import neighbours
 from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
+from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.soundness import unsound
+from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.peers.echo import echo
 from pacs_ai.settings import Settings, load
 from pacs_ai.worklist import rules as worklist_rules
 
 _YEARS = range(2026, 2100)
+_WARNING = timedelta(days=30)
+"""How long before its end a token or certificate is told of."""
 
 
 def run(config: Path) -> int:
@@ -82,11 +87,54 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
     try:
         database = Database(settings.ledger_url)
         try:
-            yield from (Fault(f"ledger: {reason}") for reason in unsound(database))
+            sound = True
+            for reason in unsound(database):
+                sound = False
+                yield Fault(f"ledger: {reason}")
+            if sound:  # an earlier schema may have no tokens, and a wrong clock ends them wrongly
+                yield from _tokens(settings, Tokens(database))
         finally:
             database.close()
     except PacsAiError as error:
         yield Fault(f"ledger: {error}")
+
+
+def _tokens(settings: Settings, tokens: Tokens) -> Iterator[Fault]:
+    at = now()
+    senders = {
+        one.name for one in tokens.listed() if one.scope is Scope.STOW and one.state(at) == "valid"
+    }
+    for name in sorted(senders) if settings.delivery == "origin" else ():
+        if settings.destination(name) is None:
+            yield Fault(
+                f"token of {name}: delivery is origin, but no peer of this name has host and port: "
+                "name the token like a peer; until then results of its Studies are withheld"
+            )
+    for one in tokens.expiring(before=at + _WARNING):
+        until = f"{one.expires_at:%Y-%m-%d}"
+        when = f"ended on {until}" if one.state(at) == "expired" else f"ends on {until}"
+        yield Fault(
+            f"token {one.id} of {one.name} ({one.scope}) {when}: make another under the same name "
+            "and change its client, or revoke it"
+        )
+
+
+def _certificate(settings: Settings) -> Iterator[Fault]:
+    web = settings.web
+    if web.certificate is None or web.key is None:
+        return
+    try:
+        until = ends(web.certificate, web.key)
+    except ConfigError as error:
+        yield from (Fault(f"web: {fault.message}") for fault in error.faults)
+        return
+    if until is None:
+        yield Fault(f"web.certificate: {web.certificate} is not valid today: get another")
+    elif until < now() + _WARNING:
+        yield Fault(
+            f"web.certificate: {web.certificate} ends on {until:%Y-%m-%d}: put another in its place "
+            "and start the web role again"
+        )
 
 
 def _clock(settings: Settings) -> Iterator[Fault]:
@@ -124,6 +172,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     _disk,
     _ledger,
     _clock,
+    _certificate,
     _ports,
     neighbours.broker,
     neighbours.endpoints,

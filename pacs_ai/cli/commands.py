@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,8 @@ from typing import Annotated
 import typer
 
 from pacs_ai import __version__
-from pacs_ai.settings import Identity, Settings, load
+from pacs_ai.ledger.tokens import Scope as TokenScope
+from pacs_ai.settings import Identity, Settings, load, parse_duration
 
 DEMO_CONFIG = Path(__file__).resolve().parents[2] / "config" / "demo.yaml"
 
@@ -25,6 +27,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The built-in reference models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+token_app = typer.Typer(help="Tokens of the HTTP face.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+audit_app = typer.Typer(help="The record of what happened.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[
     Path,
@@ -89,7 +95,7 @@ def check(
     config: Config = DEMO_CONFIG,
     sheet: AsSheet = False,  # noqa: FBT002
 ) -> None:
-    """Look for every problem at once: settings, peers, endpoints, broker, ledger, disk, clock."""
+    """Look for every problem at once: settings, rules, ledger, tokens, clock, disk, ports, neighbours."""
     from pacs_ai.cli.check import run  # noqa: PLC0415
     from pacs_ai.cli.sheet import text  # noqa: PLC0415
 
@@ -199,7 +205,7 @@ def worker(config: Config = DEMO_CONFIG) -> None:
 
 @app.command()
 def web(config: Config = DEMO_CONFIG) -> None:
-    """Run the web face alone: worklist by UPS-RS, status, health."""
+    """Run the web face alone: STOW-RS in, worklist by UPS-RS, status, health."""
     from pacs_ai.cli.roles import web as run  # noqa: PLC0415
 
     run(_settings(config))
@@ -211,6 +217,57 @@ def models_serve(config: Config = DEMO_CONFIG) -> None:
     from pacs_ai.cli.roles import models as run  # noqa: PLC0415
 
     sys.exit(run(_settings(config)))
+
+
+@token_app.command("create")
+def token_create(
+    name: Annotated[str, typer.Option(help="Who uses it: the peer of what is stored with it.")],
+    scope: Annotated[TokenScope, typer.Option(help="What it opens.")],
+    expires: Annotated[str, typer.Option(help="How long it is valid: 90d, 12h, or off.")] = "90d",
+    config: Config = DEMO_CONFIG,
+) -> None:
+    """Make a token and print it, for the only time."""
+    from pacs_ai.cli.tokens import create  # noqa: PLC0415
+
+    create(_settings(config), name, scope, _lifetime(expires))
+
+
+@token_app.command("list")
+def token_list(config: Config = DEMO_CONFIG) -> None:
+    """List every token that was made, without its secret."""
+    from pacs_ai.cli.tokens import print_tokens  # noqa: PLC0415
+
+    print_tokens(_settings(config))
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token: Annotated[str, typer.Argument(help="Its id, as listed.")], config: Config = DEMO_CONFIG
+) -> None:
+    """Make a token worth nothing from now on."""
+    from pacs_ai.cli.tokens import revoke  # noqa: PLC0415
+
+    sys.exit(revoke(_settings(config), token))
+
+
+def _lifetime(text: str) -> timedelta | None:
+    try:
+        return None if text == "off" else parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--expires") from error
+
+
+@audit_app.command("verify")
+def audit_verify(
+    config: Config = DEMO_CONFIG,
+    noted: Annotated[
+        str | None, typer.Option(help="A seal noted before, which must still be in the chain.")
+    ] = None,
+) -> None:
+    """Look whether any sealed event was changed, taken out, put in or moved; exit 1 when one was."""
+    from pacs_ai.cli.audit import verify  # noqa: PLC0415
+
+    sys.exit(verify(_settings(config), noted))
 
 
 def echo_json(value: object) -> None:

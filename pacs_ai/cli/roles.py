@@ -27,6 +27,13 @@ def _ready(role: str) -> Callable[[], None]:
     return tell
 
 
+def configured(settings: Settings, role: str) -> Gateway:
+    """Return a gateway whose rules and ledger are checked; other settings than before are an event."""
+    gateway = Gateway(settings)
+    gateway.ledger.note_settings(settings.digest, actor=role)
+    return gateway
+
+
 def ping_broker(url: str) -> None:
     """Ask the broker of the settings whether it is there.
 
@@ -53,7 +60,7 @@ def listener(settings: Settings) -> None:
     from listener.ae import run  # noqa: PLC0415 - faces do not import each other
 
     log_to_stderr()
-    run(Gateway(settings), ready=_ready("listener"))
+    run(configured(settings, "listener"), ready=_ready("listener"))
 
 
 def worker(settings: Settings) -> None:
@@ -62,21 +69,28 @@ def worker(settings: Settings) -> None:
     from worker.app import run  # noqa: PLC0415
 
     log_to_stderr()
-    Gateway(settings).close()  # rules and ledger are checked before the first message
+    configured(settings, "worker").close()  # checked before the first message
     run(settings, ready=_ready("worker"))
 
 
 def web(settings: Settings) -> None:
     """Run the HTTP face."""
-    from pacs_ai.ledger.engine import Database  # noqa: PLC0415
+    from pacs_ai.ledger.tokens import Tokens  # noqa: PLC0415
     from pacs_ai.ledger.views import Views  # noqa: PLC0415
     from pacs_ai.web.app import create_app, run  # noqa: PLC0415
+    from pacs_ai.web.guard import Guard  # noqa: PLC0415
+    from pacs_ai.web.store import Store  # noqa: PLC0415
 
     log_to_stderr()
-    database = Database(settings.ledger_url)
-    database.upgrade()
-    views = Views(database)
-    run(create_app(views), host=settings.web.host, port=settings.web.port, ready=_ready("web"))
+    gateway = Gateway(settings)
+    gateway.spool.sweep()  # what a web role that died left behind
+    database = gateway.ledger.database
+    tokens = Tokens(database)
+    guard = Guard(tokens, settings.web.needed_to_read)
+    store = Store(gateway, guard, tokens)
+    app = create_app(Views(database), guard, store, hosts=settings.web.hosts)
+    run(app, settings.web, ready=_ready("web"))
+    gateway.close()
 
 
 def models(settings: Settings) -> int:

@@ -10,9 +10,8 @@ from pathlib import Path
 import typer
 
 from pacs_ai.cli.packages import refuse_strangers
-from pacs_ai.cli.roles import reference_commands
+from pacs_ai.cli.roles import configured, reference_commands
 from pacs_ai.cli.supervisor import Supervisor
-from pacs_ai.gateway import Gateway
 from pacs_ai.settings import Settings
 
 
@@ -27,7 +26,7 @@ def commands(config: Path, settings: Settings) -> dict[str, list[str]]:
 def prepare(settings: Settings) -> None:
     """Check rules, bring the ledger up to date, and make keys for the built-in models."""
     refuse_strangers()
-    Gateway(settings).close()
+    configured(settings, "serve").close()
     for endpoint in settings.endpoints.values():
         if not endpoint.reference or endpoint.key is None:
             continue
@@ -46,7 +45,8 @@ def run(config: Path, settings: Settings) -> int:
     def tell() -> None:
         face = settings.listener
         typer.echo(f"DICOM: {face.ae_title} at {face.host}:{face.port}")
-        typer.echo(f"Web: http://{settings.web.host}:{settings.web.port}/dicom-web/workitems")
+        scheme = "http" if settings.web.certificate is None else "https"
+        typer.echo(f"Web: {scheme}://{settings.web.host}:{settings.web.port}/dicom-web/workitems")
         typer.echo(f"Logs: {settings.data / 'log'}. Ctrl-C stops everything.")
 
     return supervisor.run(ready=tell)

@@ -15,12 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, or_, select
 
+from pacs_ai import __version__
 from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import deliveries, events, studies, tables, work
+from pacs_ai.ledger import audit, deliveries, events, studies, tables, work
 from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.dialects import lock_studies, upsert
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.work import Claimed, Kind, State
 from pacs_ai.settings import WorkTimes
@@ -73,6 +75,7 @@ class Attempt:
             When another process took the work over; nothing of the block is kept then.
         """
         with self._ledger.database.write() as connection:
+            lock_studies(connection, [self.claimed.study])
             commit = Commit(connection, reason)
             yield commit
             work.finish(connection, self.claimed, state, reason=commit.said)
@@ -148,6 +151,7 @@ class Ledger:
             exc_info=not isinstance(error, PacsAiError),
         )
         with suppress(LeaseLostError), self.database.write() as connection:
+            lock_studies(connection, [claimed.study])
             if isinstance(error, TransientError):
                 work.again_later(
                     connection,
@@ -178,14 +182,41 @@ class Ledger:
     def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
         """Stop or start delivery or routing at once; written as an event."""
         with self.database.write() as connection:
-            connection.execute(delete(tables.switches).where(tables.switches.c.name == name))
+            value = {"paused_at": now() if paused else None, "actor": actor}
             connection.execute(
-                insert(tables.switches).values(
-                    name=name, paused_at=now() if paused else None, actor=actor
-                )
+                upsert(connection, tables.switches)
+                .values(name=name, **value)
+                .on_conflict_do_update(index_elements=["name"], set_=value)
             )
             kind = f"{name} {'paused' if paused else 'resumed'}"
             events.record(connection, kind, actor=actor)
+
+    def note_settings(self, digest: str, *, actor: str) -> None:
+        """Record that a role runs with other settings, or another version, than the last one noted."""
+        table = tables.events
+        detail = {"settings": digest, "version": __version__}
+        last = (
+            select(table.c.detail)
+            .where(table.c.kind == "configured")
+            .order_by(table.c.id.desc())
+            .limit(1)
+        )
+        with self.database.write() as connection:
+            if connection.scalar(last) != detail:
+                events.record(connection, "configured", actor=actor, detail=detail)
+
+    def seal_events(self) -> int:
+        """Seal a batch of the events that have no seal yet; return how many. The leader alone does."""
+        with self.database.read() as connection:
+            if not audit.has_unsealed(connection):
+                return 0
+        with self.database.write() as connection:
+            return audit.seal(connection)
+
+    def verify_events(self, *, noted: str | None = None) -> audit.Verdict:
+        """Look at every sealed event; ``noted`` is a seal that must still be in the chain."""
+        with self.database.read() as connection:
+            return audit.verify(connection, noted=noted)
 
     def release(self, study: str, *, actor: str, take: str | None = None) -> int:
         """Let a Study's held and failed work start again; return how many rows.
@@ -197,6 +228,7 @@ class Ledger:
             counts from now on.
         """
         with self.database.write() as connection:
+            lock_studies(connection, [study])
             if take is not None:
                 studies.settle_conflicts(connection, study, take=take)
             deliveries.try_refused_again(connection, study)
@@ -205,18 +237,20 @@ class Ledger:
     def lead(self, name: str, *, owner: str, lease: timedelta) -> bool:
         """Become or stay the one leader of a role; False while another process is."""
         table = tables.leaders
-        at = now()
         with self.database.write() as connection:
-            row = connection.execute(select(table).where(table.c.name == name)).first()
-            if row is None:
-                connection.execute(insert(table).values(name=name, owner=owner, until=at + lease))
-                return True
-            if row.owner != owner and row.until > at:
-                return False
-            connection.execute(
-                update(table).where(table.c.name == name).values(owner=owner, until=at + lease)
+            at = now()
+            value = {"owner": owner, "until": at + lease}
+            led = connection.scalar(
+                upsert(connection, table)
+                .values(name=name, **value)
+                .on_conflict_do_update(
+                    index_elements=["name"],
+                    set_=value,
+                    where=or_(table.c.owner == owner, table.c.until <= at),
+                )
+                .returning(table.c.owner)
             )
-            return True
+        return led is not None
 
     def close(self) -> None:
         """Close the database."""

@@ -1,14 +1,57 @@
-"""The clock of the ledger.
+"""The clock of the ledger: inside a transaction the database's, outside of one the host's.
 
-SQLite runs on the gateway's own host, so the host's clock is the database's clock. Display and leases
-between processes use it; durations inside a process use the monotonic clock.
+Leases, back-offs and quiet periods are compared by processes on several hosts, so they all take one clock.
+SQLite runs on the gateway's own host: there both are the same. On PostgreSQL a transaction asks the server
+once, when the time is first wanted, and adds what has passed since on the monotonic clock; a host whose
+clock is wrong, or is set meanwhile, changes nothing. Outside of transactions the time is for display and
+for the age of a Study; durations inside a process use the monotonic clock.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, func, select
+
+
+def host_time() -> datetime:
+    """Return the host's time, aware, UTC."""
+    return datetime.now(UTC)
+
+
+_clock: ContextVar[Callable[[], datetime]] = ContextVar("clock", default=host_time)
 
 
 def now() -> datetime:
-    """Return the time, aware, UTC."""
-    return datetime.now(UTC)
+    """Return the time, aware, UTC; inside a transaction of the ledger by the database's clock."""
+    return _clock.get()()
+
+
+@contextmanager
+def clock_of(connection: Connection) -> Iterator[None]:
+    """Let :func:`now` answer by a connection's database for the length of its transaction."""
+    server = connection.dialect.name == "postgresql"
+    token = _clock.set(_ServerClock(connection).now if server else host_time)
+    try:
+        yield
+    finally:
+        _clock.reset(token)
+
+
+class _ServerClock:
+    """The clock of PostgreSQL, asked once and carried on by the monotonic clock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._read: tuple[datetime, float] | None = None
+
+    def now(self) -> datetime:
+        if self._read is None:
+            at: datetime = self._connection.execute(select(func.clock_timestamp())).scalar_one()
+            self._read = (at.astimezone(UTC), time.monotonic())
+        at, since = self._read
+        return at + timedelta(seconds=time.monotonic() - since)

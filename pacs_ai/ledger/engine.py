@@ -1,8 +1,7 @@
 """Connections to the ledger's database and its migrations.
 
-SQLite: WAL, ``synchronous=FULL``, foreign keys on, and every writing transaction begins with
-``BEGIN IMMEDIATE`` so that two writers wait for each other instead of failing (``reliability.md`` §5).
-Engines are made after a fork, never at import.
+What is special about SQLite and PostgreSQL stands in :mod:`pacs_ai.ledger.sqlite` and
+:mod:`pacs_ai.ledger.postgresql`. Engines are made after a fork, never at import.
 """
 
 from __future__ import annotations
@@ -11,29 +10,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacs_ai.errors import PacsAiError, TransientError
-from pacs_ai.ledger import tables
+from pacs_ai.ledger import postgresql, sqlite, tables
+from pacs_ai.ledger.clock import clock_of
+from pacs_ai.ledger.dialects import lock_schema
 
-_PRAGMAS = (
-    "PRAGMA busy_timeout=10000",  # first: the others may have to wait too
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA trusted_schema=OFF",
-    "PRAGMA cell_size_check=ON",
-)
+_BUSY = (OperationalError, InternalError, PoolTimeoutError)
+"""Locked, timed out, cut off, gone: what may be otherwise in a moment."""
 
 
 class LedgerBusyError(TransientError):
@@ -41,7 +34,7 @@ class LedgerBusyError(TransientError):
 
 
 class LedgerUnusableError(PacsAiError):
-    """The ledger's file is not one that this version can work with."""
+    """The ledger is not one that this version can work with."""
 
 
 class Database:
@@ -50,20 +43,30 @@ class Database:
     Parameters
     ----------
     url : str
-        SQLAlchemy URL; only SQLite is proven so far.
+        SQLAlchemy URL: ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/NAME``.
+
+    Raises
+    ------
+    PacsAiError
+        When it is another database, or one that is not safe to use.
     """
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            parsed = None  # its text would repeat the URL
+        if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+            self.engine, options = sqlite.engine(parsed), sqlite.OPTIONS
+        elif parsed is not None and parsed.drivername == postgresql.DRIVER:
+            self.engine, options = postgresql.engine(parsed), postgresql.OPTIONS
+        else:
             raise PacsAiError(
-                "the ledger is SQLite for now: leave `ledger` out, or use sqlite:///PATH"
+                "the ledger is SQLite or PostgreSQL: leave `ledger` out, or use sqlite:///PATH or "
+                "postgresql+psycopg://USER@HOST/NAME"
             )
-        if parsed.database:
-            file = Path(parsed.database)
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
-        self.engine = _engine(url)
+        self._writing = self.engine.execution_options(**options["write"])
+        self._reading = self.engine.execution_options(**options["read"])
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -74,16 +77,8 @@ class Database:
         LedgerBusyError
             When the database is locked or gone.
         """
-        try:
-            with (
-                self.engine.connect().execution_options(writes=True) as connection,
-                connection.begin(),
-            ):
-                yield connection
-        except DatabaseError as error:
-            if (told := _ours(error)) is None:
-                raise
-            raise told from error
+        with _transaction(self._writing) as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -94,24 +89,24 @@ class Database:
         LedgerBusyError
             When the database is locked or gone.
         """
-        try:
-            with self.engine.connect() as connection, connection.begin():
-                yield connection
-        except DatabaseError as error:
-            if (told := _ours(error)) is None:
-                raise
-            raise told from error
+        with _transaction(self._reading) as connection:
+            yield connection
 
     def upgrade(self) -> None:
         """Bring the schema to this version's and give a new installation its id.
 
+        Nothing is written when both are there: a role without the right to change the schema will do.
+
         Raises
         ------
         LedgerUnusableError
-            When the file is no ledger, or a later version of the gateway made it.
+            When it is no ledger, or a later version of the gateway made it.
         """
+        with self.read() as connection:
+            if _is_current(connection):
+                return
         with self.write() as connection:
-            _judge(connection)
+            lock_schema(connection)
             command.upgrade(migrations(connection), "head")
             if connection.scalar(select(tables.installation.c.id)) is None:
                 connection.execute(insert(tables.installation).values(id=str(uuid.uuid4())))
@@ -122,10 +117,10 @@ class Database:
         Raises
         ------
         LedgerUnusableError
-            When the file is no ledger, or a later version of the gateway made it.
+            When it is no ledger, or a later version of the gateway made it.
         """
         with self.read() as connection:
-            _judge(connection)
+            _is_current(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -140,44 +135,30 @@ def migrations(connection: Connection) -> Config:
     return config
 
 
-def _ours(error: DatabaseError) -> PacsAiError | None:
-    """Return the error of ours for one of the database, or None for a fault of a statement."""
-    if isinstance(error, OperationalError):
-        return LedgerBusyError("the ledger's database is busy or gone")
-    if type(error) is DatabaseError:  # SQLite's word for a file that is damaged or no database
-        return LedgerUnusableError(
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    try:
+        with engine.connect() as connection, connection.begin(), clock_of(connection):
+            yield connection
+    except _BUSY as error:
+        raise LedgerBusyError("the ledger's database is busy or gone") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise  # a fault of a statement
+        # SQLite's word for a file that is damaged or no database.
+        raise LedgerUnusableError(
             "the ledger's file is damaged or no database: restore it from its backup"
-        )
-    return None
+        ) from error
 
 
-def _judge(connection: Connection) -> None:
-    found = MigrationContext.configure(connection).get_current_heads()
-    known = {
-        one.revision for one in ScriptDirectory.from_config(migrations(connection)).walk_revisions()
-    }
-    if not set(found) <= known:
+def _is_current(connection: Connection) -> bool:
+    scripts = ScriptDirectory.from_config(migrations(connection))
+    found = set(MigrationContext.configure(connection).get_current_heads())
+    if not found <= {one.revision for one in scripts.walk_revisions()}:
         raise LedgerUnusableError(
             "a later version of the gateway made the ledger: install that version, "
             "or restore the ledger from before the upgrade"
         )
-
-
-def _engine(url: str) -> Engine:
-    # An error of the database would otherwise show the values of its statement, a patient's among them.
-    engine = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True)
-
-    @event.listens_for(engine, "connect")
-    def _configure(driver: Any, record: ConnectionPoolEntry) -> None:
-        driver.isolation_level = None  # the driver must not begin by itself
-        cursor = driver.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(pragma)
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
+    if found != set(scripts.get_heads()):
+        return False
+    return connection.scalar(select(tables.installation.c.id)) is not None

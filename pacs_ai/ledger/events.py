@@ -26,7 +26,7 @@ def record(
     Parameters
     ----------
     kind : str
-        What happened: ``received``, ``assembled``, ``routed``, ``done``, ``held``, ``paused``, ...
+        What happened: ``infer done``, ``deliver held``, ``delivery paused``, ``configured``, ...
     actor : str
         Who did it: a role of the gateway, a peer's name, or a person at the command line.
     study, work_id : str, optional

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.dialects import lock_studies, upsert
 from pacs_ai.study import Head
 
 
@@ -92,9 +92,10 @@ def add_instance(
     role: str,
     peer: str,
 ) -> None:
-    """Record an Instance whose bytes are durable."""
+    """Record an Instance whose bytes are durable; one that is recorded already stays as it is."""
+    lock_studies(connection, [head.StudyInstanceUID])
     at = now()
-    statement = upsert(tables.studies).values(
+    statement = upsert(connection, tables.studies).values(
         study_instance_uid=head.StudyInstanceUID,
         peer=peer,
         accession_number="",
@@ -111,7 +112,8 @@ def add_instance(
         )
     )
     connection.execute(
-        insert(table).values(
+        upsert(connection, table)
+        .values(
             sop_instance_uid=head.SOPInstanceUID,
             sop_class_uid=head.SOPClassUID,
             transfer_syntax_uid=transfer_syntax_uid,
@@ -125,6 +127,7 @@ def add_instance(
             peer=peer,
             received_at=at,
         )
+        .on_conflict_do_nothing()  # the same bytes came on another association meanwhile
     )
 
 
@@ -265,6 +268,7 @@ def set_accession_number(connection: Connection, study: str, accession_number: s
 
 def revive(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
     """Let bytes that were replaced by others count again, because they came again; False if none."""
+    lock_studies(connection, [head.StudyInstanceUID])
     table = tables.instances
     changed = connection.execute(
         update(table)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -54,6 +55,7 @@ metadata = MetaData(
 UidType = String(64)
 DigestType = String(64)
 KeyType = String(36)
+SizeType = BigInteger().with_variant(Integer, "sqlite")  # an Instance may have 4 GiB
 
 installation = Table("installation", metadata, Column("id", KeyType, primary_key=True))
 
@@ -68,7 +70,7 @@ instances = Table(
     Column("series_instance_uid", UidType, nullable=False),
     Column("modality", String(16), nullable=False),
     Column("digest", DigestType, nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("size", SizeType, nullable=False),
     Column("role", String(8), nullable=False),  # source | derived | own
     Column(
         "state", String(16), nullable=False
@@ -171,7 +173,7 @@ objects = Table(
     Column("volumetric", Boolean, nullable=False),
     Column("subject", DigestType, nullable=False, index=True),  # key of the Job, or of the page
     Column("digest", DigestType, nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("size", SizeType, nullable=False),
     Column("made_at", Instant, nullable=False),
     Column("superseded_at", Instant),
 )
@@ -249,6 +251,17 @@ events = Table(
     Column("actor", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("detail", JSON, nullable=False),
+    Column("position", Integer, unique=True, index=True),  # in the chain of sealed events, from 1
+    Column("seal", DigestType),
+)
+
+chain = Table(
+    "chain",
+    metadata,
+    Column("id", Integer, primary_key=True),  # there is one, 1: where the chain ends
+    Column("position", Integer, nullable=False),
+    Column("seal", DigestType, nullable=False),
+    Column("sealed_at", Instant, nullable=False),
 )
 
 switches = Table(
@@ -265,4 +278,17 @@ leaders = Table(
     Column("name", String(16), primary_key=True),
     Column("owner", String(64), nullable=False),
     Column("until", Instant, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),  # stands in the token, in the open
+    Column("name", String(64), nullable=False),
+    Column("scope", String(16), nullable=False),  # stow | worklist | status
+    Column("digest", DigestType, nullable=False),  # SHA-256 of the whole token
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
 )

@@ -164,7 +164,7 @@ class Views:
                 select(table.c.study_instance_uid).where(
                     or_(
                         table.c.study_instance_uid == study,
-                        table.c.accession_number == (accession_number or "\0"),
+                        table.c.accession_number == (accession_number or None),
                     )
                 )
             )

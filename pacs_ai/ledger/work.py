@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert,
 from pacs_ai.errors import LeaseLostError
 from pacs_ai.ledger import events, tables
 from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.dialects import lock_queue, lock_studies
 from pacs_ai.settings import WorkTimes
 
 table = tables.work
@@ -168,11 +169,13 @@ def is_asked(connection: Connection, kind: Kind, subject: str) -> bool:
 def supersede_waiting(connection: Connection, subjects: Collection[str]) -> None:
     """End what nobody asks for any more and is not under way: of Jobs, versions and their pages."""
     rows = connection.execute(
-        select(table).where(
+        select(table)
+        .where(
             table.c.kind.in_([Kind.ROUTE, Kind.INFER, Kind.ENCODE]),
             table.c.subject.in_([*subjects]),
             table.c.state.in_([State.READY, State.HELD, State.FAILED]),
         )
+        .with_for_update()  # a worker may be claiming one of them
     ).all()
     for row in rows:
         reason = "a later Study version does not ask for it"
@@ -226,6 +229,7 @@ def claim(
     paused : collection of Kind
         Kinds that nobody may start now.
     """
+    lock_queue(connection, queue)  # the limit is counted and used by one at a time
     at = now()
     _strike_expired(connection, queue, times, at)
     running = select(func.count()).where(table.c.queue == queue, table.c.state == State.RUNNING)
@@ -241,6 +245,7 @@ def claim(
             table.c.created_at,
         )
         .limit(1)
+        .with_for_update(skip_locked=True)  # who holds the row is putting its start off
     ).first()
     if row is None:
         return None
@@ -319,10 +324,11 @@ def strike(connection: Connection, work: Claimed, *, times: WorkTimes, reason: s
 
 def release_held(connection: Connection, study: str, *, actor: str) -> int:
     """Let a Study's held and failed rows start again, because a person said so; return how many."""
+    lock_studies(connection, [study])
     rows = connection.execute(
-        select(table).where(
-            table.c.study_instance_uid == study, table.c.state.in_([State.HELD, State.FAILED])
-        )
+        select(table)
+        .where(table.c.study_instance_uid == study, table.c.state.in_([State.HELD, State.FAILED]))
+        .with_for_update()
     ).all()
     for row in rows:
         _move(connection, row, State.READY, actor=actor, strikes=0, not_before=now(), ended_at=None)
@@ -343,15 +349,21 @@ def due(connection: Connection, *, paused: Collection[Kind]) -> list[tuple[str, 
 
 def orphans(connection: Connection, queues: Collection[str]) -> list[Row[tuple[object, ...]]]:
     """Return the ready rows of queues other than these."""
-    query = select(table).where(table.c.state == State.READY, table.c.queue.not_in([*queues]))
-    return [*connection.execute(query)]
+    return [*connection.execute(select(table).where(_orphaned(queues)))]
 
 
 def hold_orphans(connection: Connection, queues: Collection[str]) -> None:
     """Hold the ready rows of queues other than these, and say why."""
-    for row in orphans(connection, queues):
+    lock_studies(connection, [row.study_instance_uid for row in orphans(connection, queues)])
+    # A worker with older settings may be claiming one of them: then it is not orphaned yet.
+    orphaned = select(table).where(_orphaned(queues)).with_for_update(skip_locked=True)
+    for row in connection.execute(orphaned).all():
         reason = f"{row.queue} is not in the settings any more: put it back, then release the Study"
         _move(connection, row, State.HELD, reason=reason, ended_at=now())
+
+
+def _orphaned(queues: Collection[str]) -> ColumnElement[bool]:
+    return and_(table.c.state == State.READY, table.c.queue.not_in([*queues]))
 
 
 def _due(at: datetime) -> ColumnElement[bool]:
@@ -363,19 +375,18 @@ def _mine(work: Claimed) -> ColumnElement[bool]:
 
 
 def _own_row(connection: Connection, work: Claimed) -> Row[tuple[object, ...]]:
-    row = connection.execute(select(table).where(_mine(work))).first()
+    row = connection.execute(select(table).where(_mine(work)).with_for_update()).first()
     if row is None:
         raise LeaseLostError(f"work {work.id} was taken over while this process slept")
     return row
 
 
 def _strike_expired(connection: Connection, queue: str, times: WorkTimes, at: datetime) -> None:
-    expired = connection.execute(
-        select(table).where(
-            table.c.queue == queue, table.c.state == State.RUNNING, table.c.lease_until < at
-        )
-    ).all()
-    for row in expired:
+    expired = and_(table.c.queue == queue, table.c.state == State.RUNNING, table.c.lease_until < at)
+    # A worker that still commits locks its Study first and its row then: so is it done here.
+    lock_studies(connection, connection.scalars(select(table.c.study_instance_uid).where(expired)))
+    rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
+    for row in rows:
         _strike(connection, row, times, "an attempt ended without an outcome", at)
 
 

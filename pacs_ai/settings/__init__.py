@@ -7,6 +7,7 @@ worklist parse their own (:class:`Source`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings.sections import (
+    LOOPBACK,
     Confirm,
     Confirmed,
     Defaults,
@@ -28,6 +30,7 @@ from pacs_ai.settings.sections import (
     Listener,
     Peer,
     Profile,
+    Reading,
     Site,
     Use,
     Web,
@@ -36,6 +39,7 @@ from pacs_ai.settings.sections import (
 )
 from pacs_ai.settings.source import REQUIRED, Source, parse_yaml, required
 from pacs_ai.settings.values import Secret, Section, in_network, parse_duration, parse_size
+from pacs_ai.uids import digest
 
 __all__ = [
     "REQUIRED",
@@ -50,6 +54,7 @@ __all__ = [
     "Listener",
     "Peer",
     "Profile",
+    "Reading",
     "Secret",
     "Settings",
     "Site",
@@ -64,6 +69,7 @@ __all__ = [
     "parse_size",
 ]
 
+_NAME_LENGTH = 64  # as many as the ledger's columns hold
 _RULE_SECTIONS = ("text_elements", "age", "terms", "never", "rules", "worklist")
 
 
@@ -78,7 +84,7 @@ class Settings(Section):
     broker: str | None = None
     """Redis URL; without one the worker starts a private broker of its own."""
     ledger: str | None = None
-    """SQLAlchemy URL, SQLite for now; without one a file in ``data``."""
+    """SQLAlchemy URL of SQLite or PostgreSQL; without one an SQLite file in ``data``."""
     peers: Mapping[str, Peer] = Field(default_factory=dict)
     """Who may send, by a name of the site's own."""
     endpoints: Mapping[str, Endpoint] = Field(default_factory=dict)
@@ -99,7 +105,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        loopback = self.listener.host in ("127.0.0.1", "::1", "localhost")
+        for name in (*self.peers, *self.endpoints, *self.destinations):
+            if not 0 < len(name) <= _NAME_LENGTH:
+                raise ValueError(
+                    f"{name!r} is no name for a peer, endpoint or destination: use 1 to "
+                    f"{_NAME_LENGTH} characters"
+                )
+        loopback = self.listener.host in LOOPBACK
         if not loopback and not self.listener.unsafe_plain_network:
             raise ValueError(
                 "listener.host is not loopback: set listener.unsafe_plain_network: true "
@@ -130,6 +142,11 @@ class Settings(Section):
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.ledger or f"sqlite:///{(self.data / 'ledger.sqlite').resolve()}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that the file says, rules included; keys are named in it, not held."""
+        return digest(json.dumps(self._source.value, default=str, sort_keys=True))
 
     def rules_source(self, section: str) -> Source | None:
         """Return a section that another module parses, or None when the file has none."""

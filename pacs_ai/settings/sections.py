@@ -23,6 +23,9 @@ from pacs_ai.settings.values import (
     Size,
 )
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Addresses that only this machine reaches."""
+
 
 class Use(StrEnum):
     """How results may be used, as the responsible person states it."""
@@ -73,11 +76,51 @@ class Listener(Section):
     """Allows an address other than loopback although DICOM TLS is not there yet."""
 
 
-class Web(Section):
-    """The HTTP face; loopback only until it has tokens."""
+class Reading(StrEnum):
+    """Who may read over HTTP."""
 
-    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    OPEN = "open"
+    TOKEN = "token"  # noqa: S105 - a word of the settings, not a secret
+
+
+class Web(Section):
+    """The HTTP face; on loopback, or with TLS."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; another than loopback needs ``certificate`` and ``key``."""
     port: Port = 8080
+    certificate: Path | None = None
+    """Its certificate and those between it and the authority's, as PEM; turns TLS on."""
+    key: Path | None = None
+    """The certificate's private key, as PEM, readable by the gateway's user only."""
+    names: tuple[str, ...] = ()
+    """Names that clients address it by, beside ``host`` and those of loopback."""
+    reading: Reading = Reading.OPEN
+    """``open``: who is on this machine reads without a token; ``token``: every request needs one."""
+    maximum_request: Size = 64 * 2**30
+    """A larger STOW-RS request is refused; one Instance has ``listener.maximum_object``."""
+    simultaneous_stores: int = Field(default=8, ge=1, le=64)
+    """STOW-RS requests at once; one more is told to come again."""
+
+    @model_validator(mode="after")
+    def _safe_address(self) -> Web:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both, or none")
+        if self.host not in LOOPBACK and self.certificate is None:
+            raise ValueError("web.host is not loopback: give web.certificate and web.key")
+        if self.host in ("0.0.0.0", "::") and not self.names:  # noqa: S104 - compared, not bound
+            raise ValueError("web.host is every address: say in web.names what clients call it")
+        return self
+
+    @property
+    def needed_to_read(self) -> Reading:
+        """What reading needs: off loopback always a token."""
+        return self.reading if self.host in LOOPBACK else Reading.TOKEN
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that requests may address it by."""
+        return (*LOOPBACK, "[::1]", self.host, *self.names)
 
 
 class Profile(StrEnum):

@@ -1,8 +1,8 @@
 """The HTTP face as an application: what it answers, and how it is served.
 
-Everything here reads; nothing changes anything. The face stays on loopback until it has tokens, and
-answers only to loopback's own names, so that a page in somebody's browser cannot reach it under a
-name of its own (DNS rebinding).
+It reads, and takes Instances in by STOW-RS; nothing else changes anything. The face is on loopback, or it has
+TLS; it answers only to names that the settings give, so that a page in somebody's browser cannot reach it
+under a name of its own (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pacs_ai.certificates import server_context
+from pacs_ai.ledger.tokens import Scope as Opens
+from pacs_ai.settings import Web
+from pacs_ai.web.guard import Guard
+from pacs_ai.web.media import negotiated
 from pacs_ai.web.search import QueryError, Workitem, parse, search
+from pacs_ai.web.store import Store
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-
-_DICOM_JSON = "application/dicom+json"
-_OFFERED = (_DICOM_JSON, "application/json")
 _TRANSACTION_UID = "00081195"
 
 _HEADERS = {
@@ -55,23 +57,31 @@ class Views(Protocol):
         """Return plain JSON values; ``healthy: false`` says that the gateway is not well."""
 
 
-def create_app(views: Views, *, hosts: Sequence[str] = LOOPBACK) -> Starlette:
+def create_app(
+    views: Views, guard: Guard, store: Store, *, hosts: Sequence[str] = Web().hosts
+) -> Starlette:
     """Make the application.
 
     Parameters
     ----------
     views : Views
         Where the answers come from.
+    guard : Guard
+        Who may read.
+    store : Store
+        Where Instances go.
     hosts : sequence of str, optional
         Names that requests may address it by.
     """
     pages = _Pages(views)
     return Starlette(
         routes=[
-            Route("/dicom-web/workitems", pages.workitems, methods=["GET"]),
-            Route("/dicom-web/workitems/{uid}", pages.workitem, methods=["GET"]),
-            Route("/status", pages.status, methods=["GET"]),
-            Route("/health", pages.health, methods=["GET"]),
+            Route("/dicom-web/studies", store.instances, methods=["POST"]),
+            Route("/dicom-web/studies/{uid}", store.instances, methods=["POST"]),
+            Route("/dicom-web/workitems", guard.reads(Opens.WORKLIST, pages.workitems)),
+            Route("/dicom-web/workitems/{uid}", guard.reads(Opens.WORKLIST, pages.workitem)),
+            Route("/status", guard.reads(Opens.STATUS, pages.status)),
+            Route("/health", guard.reads(Opens.STATUS, pages.health)),
         ],
         middleware=[
             Middleware(_SafeHeaders),
@@ -93,22 +103,33 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def run(app: ASGIApp, *, host: str, port: int, ready: Callable[[], None]) -> None:
+def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, finish what is being answered, and return.
 
     No request is logged: its query may hold a patient's identifiers. ``ready`` is called when the
     port is open.
+
+    Raises
+    ------
+    ConfigError
+        When the certificate or its key cannot be used, or the key is not the gateway's alone.
     """
+    tls = None
+    if settings.certificate is not None and settings.key is not None:
+        context = server_context(settings.certificate, settings.key)
+        tls = lambda config, default: context  # noqa: E731 - as uvicorn asks for it
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
+        http="h11",  # bounds the size of a request's header (16 KiB)
+        host=settings.host,
+        port=settings.port,
         access_log=False,
         log_config=None,
         log_level="warning",
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=5,
+        ssl_context_factory=tls,
     )
     # Uvicorn raises the signal once more when it is done, which would end the role as if killed.
     former = signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -126,7 +147,7 @@ class _Pages:
 
     def workitems(self, request: Request) -> Response:
         """Search for Workitems (PS3.18 11.9)."""
-        media_type = _negotiated(request)
+        media_type = negotiated(request)
         try:
             query = parse(
                 (name, value)
@@ -152,7 +173,7 @@ class _Pages:
 
     def workitem(self, request: Request) -> Response:
         """Retrieve one Workitem (PS3.18 11.5): an array of one data set."""
-        media_type = _negotiated(request)
+        media_type = negotiated(request)
         found = self._views.workitem(request.path_params["uid"])
         if found is None:
             raise HTTPException(404, "there is no Workitem of this UID")
@@ -199,40 +220,3 @@ def _failure(request: Request, error: Exception) -> Response:
 def _readable(workitem: Workitem) -> dict[str, Any]:
     """Drop the Transaction UID: who holds it may change the Workitem (PS3.4 CC.1.1)."""
     return {tag: element for tag, element in workitem.items() if tag != _TRANSACTION_UID}
-
-
-def _negotiated(request: Request) -> str:
-    """Return the media type to answer in (PS3.18 8.7.4), DICOM JSON where the client takes both.
-
-    Raises
-    ------
-    HTTPException
-        406 when the client takes neither, DICOM XML for instance.
-    """
-    ranges = [
-        one
-        for text in (
-            # A plus sign that was not escaped in a URL arrives as a space.
-            *(value.replace(" ", "+") for value in request.query_params.getlist("accept")),
-            *request.headers.getlist("accept"),
-        )
-        for one in text.split(",")
-        if one.strip()
-    ]
-    acceptable = {
-        media.strip().lower()
-        for media, *parameters in (one.split(";") for one in ranges)
-        if not any(_is_zero(parameter) for parameter in parameters)
-    }
-    for offered in _OFFERED:
-        if not ranges or acceptable & {offered, "application/*", "*/*"}:
-            return offered
-    raise HTTPException(406, f"Workitems are offered as {' and '.join(_OFFERED)}")
-
-
-def _is_zero(parameter: str) -> bool:
-    name, _, value = parameter.partition("=")
-    try:
-        return name.strip().lower() == "q" and float(value) == 0
-    except ValueError:
-        return False

@@ -19,6 +19,7 @@ from pacs_ai import phantom
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.failpoint import PLACES
 from pacs_ai.ledger import tables
+from tests.peers.postgresql import Cluster
 from tests.running import ROOT, Models, Running, running_gateway, write_settings
 
 
@@ -27,7 +28,7 @@ def thorax() -> tuple[pydicom.Dataset, ...]:
     return phantom.thorax_ct(name="kill", when=datetime.now(UTC), slices=64, rows=64)
 
 
-def _settings(folder: Path, models: Models) -> Path:
+def _settings(folder: Path, models: Models, **sections: Any) -> Path:
     rules = yaml.safe_load((ROOT / "config/demo.yaml").read_text())["rules"]
     label = {"when": {"state": ["done"]}, "label": "AI-STATUS", "audience": "imaging-it"}
     return write_settings(
@@ -35,6 +36,7 @@ def _settings(folder: Path, models: Models) -> Path:
         models,
         rules=[rule for rule in rules if "ct" in rule["name"]],
         worklist=[label],
+        **sections,
     )
 
 
@@ -110,6 +112,28 @@ def _uid(path: Path) -> str:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(data_set_bytes(path.read_bytes())).hexdigest()
+
+
+def test_nothing_is_lost_on_postgresql_when_processes_die_and_connections_are_cut(
+    tmp_path: Path, models: Models, thorax: tuple[pydicom.Dataset, ...], postgresql: Cluster
+) -> None:
+    # Celery's children die and are forked again while the bell looks into the same server.
+    study = str(thorax[0].StudyInstanceUID)
+    database = postgresql.lend_ledger()
+    path = _settings(tmp_path, models, ledger=postgresql.url(database))
+    places = ["receive.recorded", "infer.answered", "encode.stored", "deliver.sent"]
+    with running_gateway(path, failpoints=places) as gateway:
+        gateway.send(thorax)
+        gateway.wait(lambda: "infer" in _kinds(gateway))
+        postgresql.cut_off(database)
+        timeline = gateway.wait_ended(study)
+        assert not [*(tmp_path / "armed").iterdir()]
+        assert timeline["state"] == "done"
+        _assert_whole(gateway, thorax, timeline)
+        gateway.wait(lambda: gateway.ledger.verify_events().unsealed == 0, seconds=5)
+        verdict = gateway.ledger.verify_events()
+        assert verdict.broken is None
+        assert verdict.sealed > len(timeline["work"])
 
 
 def test_work_that_kills_three_times_is_held_and_seen(

@@ -60,7 +60,8 @@ def gateway(
             "qido_url": f"{pacs.url}/dicom-web",
             **peer,
         }
-        made.append(Driver(tmp_path, peers={"demo": values}, delivery="origin"))
+        ledger = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+        made.append(Driver(tmp_path, ledger, peers={"demo": values}, delivery="origin"))
         return made[-1]
 
     yield make

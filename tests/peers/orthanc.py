@@ -8,7 +8,7 @@ among its DicomModalities only (the association is aborted otherwise).
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,7 @@ def orthanc(
     *,
     gateway_port: int | None = None,
     gateway_ae_title: str = "PACSAI",
+    gateway_web: Mapping[str, Any] | None = None,
     stable_age: int = 1,
 ) -> Iterator[Orthanc]:
     """Start an Orthanc, and stop it at the end.
@@ -106,6 +107,8 @@ def orthanc(
     gateway_port : int, optional
         Where the gateway listens on loopback. With it, every Study goes there once it is stable.
     gateway_ae_title : str
+    gateway_web : mapping, optional
+        The gateway as a DICOMweb server named ``gateway``: Url and HttpHeaders.
     stable_age : int
         Seconds without a new Instance after which a Study is stable.
     """
@@ -120,6 +123,8 @@ def orthanc(
     configuration["DicomModalities"] = {
         "gateway": {"AET": gateway_ae_title, "Host": "127.0.0.1", "Port": gateway_port or 104}
     }
+    if gateway_web is not None:
+        configuration["DicomWeb"]["Servers"] = {"gateway": dict(gateway_web)}
     settings = folder / "orthanc.json"
     settings.write_text(json.dumps(configuration, indent=2))
     with pacs.log.open("wb") as log:

@@ -42,10 +42,10 @@ REENCODED = (
 
 
 @pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+def driver(tmp_path: Path, ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     monkeypatch.setitem(models.MODELS, "parse2d", "tests.unit.fake_models:lungs")
     monkeypatch.setitem(models.MODELS, "cxrreport", "tests.unit.fake_models:nothing")
-    one = Driver(tmp_path)
+    one = Driver(tmp_path, ledger_url)
     yield one
     one.gateway.close()
 

@@ -147,10 +147,12 @@ def test_every_option_that_an_example_uses_exists() -> None:
     wrong = []
     for page in PAGES:
         for line in "\n".join(_blocks(page, "sh")).splitlines():
-            found = re.search(r"\bpacs-ai ([a-z]+)(.*)", line.partition("#")[0])
-            if found and found[1] != "models":
-                known = {option for one in commands[found[1]].params for option in one.opts}
-                used = set(re.findall(r"(?<!\S)(--[a-z-]+)", found[2]))
+            found = re.search(r"\bpacs-ai ([a-z]+)(?: ([a-z]+))?(.*)", line.partition("#")[0])
+            if found:
+                command = commands[found[1]]
+                command = getattr(command, "commands", {}).get(found[2], command)
+                known = {option for one in command.params for option in one.opts}
+                used = set(re.findall(r"(?<!\S)(--[a-z-]+)", found[3]))
                 wrong += [f"{page.name}: {found[1]} {one}" for one in used - known]
     assert wrong == []
 

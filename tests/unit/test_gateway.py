@@ -34,8 +34,9 @@ def radiographs() -> tuple[pydicom.Dataset, ...]:
 class Driver:
     """A gateway whose work is carried out in the test's own process."""
 
-    def __init__(self, folder: Path, **sections: Any) -> None:
+    def __init__(self, folder: Path, ledger_url: str, **sections: Any) -> None:
         values = yaml.safe_load(DEMO.read_text())
+        values["ledger"] = ledger_url
         values["data"] = str(folder / "gateway")
         values["peers"]["demo"]["quiet"] = "0s"
         values["destinations"]["results"]["path"] = str(folder / "results")
@@ -72,14 +73,16 @@ class Driver:
 
 
 @pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Driver]]:
+def driver(
+    tmp_path: Path, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Driver]]:
     fake_models.calls.clear()
     made: list[Driver] = []
 
     def make(*, parse2d: str = "lungs", cxrreport: str = "nothing", **sections: Any) -> Driver:
         monkeypatch.setitem(models.MODELS, "parse2d", f"tests.unit.fake_models:{parse2d}")
         monkeypatch.setitem(models.MODELS, "cxrreport", f"tests.unit.fake_models:{cxrreport}")
-        made.append(Driver(tmp_path, **sections))
+        made.append(Driver(tmp_path, ledger_url, **sections))
         return made[-1]
 
     yield make

@@ -17,6 +17,7 @@ from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Store
 from pacs_ai.ledger.views import Views
 from pacs_ai.spool import SpoolFullError, Writer
 from tests.integration.listening import CT, encoded, image, make_settings
+from tests.peers.postgresql import Cluster
 
 SYNTAX = "1.2.840.10008.1.2.1"
 
@@ -176,3 +177,21 @@ def test_a_reason_for_the_peer_fits_an_error_comment(gateway: Gateway) -> None:
     for answer in answers:
         assert isinstance(answer, Refused)
         assert 0 < len(answer.reason) <= 64
+
+
+def test_while_the_ledgers_server_is_away_the_sender_keeps_what_it_has(
+    tmp_path: Path, postgresql: Cluster
+) -> None:
+    name = postgresql.lend_ledger()
+    settings = make_settings(tmp_path).model_copy(update={"ledger": postgresql.url(name)})
+    gateway = Gateway(settings)
+    data_set = image()
+    data, uid = encoded(data_set), str(data_set.SOPInstanceUID)
+    with postgresql.away(name):
+        answer = take_in(gateway, data, uid)
+        assert isinstance(answer, Refused)
+        assert answer.status == 0xA700
+    assert rows(gateway) == []
+    assert isinstance(take_in(gateway, data, uid), Stored)
+    assert [one["SOPInstanceUID"] for one in rows(gateway)] == [uid]
+    gateway.close()

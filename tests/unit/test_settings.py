@@ -95,6 +95,21 @@ def test_delivery_to_nobody_is_a_fault() -> None:
     assert [one for one in _messages(SITE + "delivery: [archive]\n") if "'archive'" in one]
 
 
+def test_a_name_is_no_longer_than_the_ledger_holds() -> None:
+    def named(length: int) -> str:
+        return f"{SITE}peers: {{{'p' * length}: {{ae_titles: [CT1]}}}}\n"
+
+    assert "p" * 64 in loads(named(64)).peers
+    assert [one for one in _messages(named(65)) if "64 characters" in one]
+
+
+def test_the_digest_of_settings_tells_every_change_and_no_order() -> None:
+    first = loads(SITE + PEERS + "never: [{}]\n")
+    assert loads(SITE + "never: [{}]\n" + PEERS).digest == first.digest
+    assert loads(SITE + PEERS).digest != first.digest
+    assert loads(SITE + PEERS + "never: [{}]\nworker_processes: 5\n").digest != first.digest
+
+
 def test_the_quiet_period_is_the_peers_before_it_is_the_modalitys() -> None:
     settings = loads(SITE + PEERS)
     assert settings.quiet("CT", "scanner") == timedelta(seconds=5)

@@ -8,12 +8,15 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.errors import ConfigError
+from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.tokens import Scope, Tokens
 from tests.peers import free_port
 from tests.unit.cli.conftest import Command, write_config
 
@@ -121,6 +124,16 @@ def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> 
     assert "Traceback" not in ended.err
 
 
+def test_a_server_that_may_not_be_used_as_ledger_is_reported(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    url = "postgresql+psycopg://pacsai:sesame@db.example/pacsai"
+    ended = pacs_ai("check", "--config", write_config(tmp_path, ledger=url))
+    assert ended.code == 1
+    assert "ledger: the ledger's URL holds a password" in ended.err
+    assert "sesame" not in ended.err
+
+
 def test_a_ledger_of_a_later_version_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     assert pacs_ai("status", "--config", config).code == 0
@@ -178,3 +191,57 @@ def test_our_own_packages_are_no_strangers() -> None:
         patched.setattr("pacs_ai.cli.packages._FACES", ("no_such_package",))
         with pytest.raises(ConfigError, match="nowhere"):
             refuse_strangers()
+
+
+# ---------------------------------------------------------------------- tokens
+
+
+def _tokens(folder: Path) -> Tokens:
+    return Tokens(Database(f"sqlite:///{folder / 'gateway' / 'ledger.sqlite'}"))
+
+
+def test_a_token_that_ends_soon_is_reported_until_it_has_a_successor(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    assert pacs_ai("status", "--config", config).code == 0
+    tokens = _tokens(tmp_path)
+    _, soon = tokens.create("pacs", scope=Scope.STOW, lifetime=timedelta(days=29), actor="x")
+    _, past = tokens.create("old", scope=Scope.STATUS, lifetime=timedelta(0), actor="x")
+    tokens.create("other", scope=Scope.STOW, lifetime=timedelta(days=31), actor="x")
+    tokens.create("never", scope=Scope.STOW, lifetime=None, actor="x")
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 2
+    assert f"token {soon.id} of pacs (stow) ends on" in ended.err
+    assert f"token {past.id} of old (status) ended on" in ended.err
+    tokens.create("pacs", scope=Scope.STOW, lifetime=timedelta(days=90), actor="x")
+    tokens.revoke(past.id, actor="x")
+    assert pacs_ai("check", "--config", config).code == 0
+
+
+def test_a_ledger_from_before_there_were_tokens_is_only_an_earlier_one(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    assert pacs_ai("status", "--config", config).code == 0
+    with closing(sqlite3.connect(tmp_path / "gateway" / "ledger.sqlite")) as other:
+        other.execute("DROP TABLE tokens")
+        other.execute("UPDATE alembic_version SET version_num = '0001'")
+        other.commit()
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    assert "ledger: its schema is of an earlier version" in ended.err
+
+
+def test_a_token_whose_results_go_nowhere_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    peers = {"pacs": {"ae_titles": ["A"], "host": "127.0.0.1", "port": free_port()}}
+    config = write_config(tmp_path, peers=peers, delivery="origin")
+    assert pacs_ai("status", "--config", config).code == 0
+    tokens = _tokens(tmp_path)
+    for name, scope in (("pacs", Scope.STOW), ("other", Scope.STOW), ("viewer", Scope.STATUS)):
+        tokens.create(name, scope=scope, lifetime=None, actor="x")
+    said = pacs_ai("check", "--config", config).err
+    assert "token of other: delivery is origin" in said
+    assert said.count("token of") == 1

@@ -7,16 +7,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 import requests
 from pydicom.dataset import Dataset
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from pacs_ai.ledger.tokens import Token
+from pacs_ai.settings import Reading
 from pacs_ai.web import search
 from pacs_ai.web.app import create_app
+from pacs_ai.web.guard import Guard
+from pacs_ai.web.store import Store
 from pacs_ai.worklist import Audience, Decision, Priority
 from pacs_ai.worklist.workitem import build, to_json
 
@@ -78,9 +83,24 @@ def views() -> FakeViews:
     return FakeViews()
 
 
+class NoTokens:
+    """Knows no token."""
+
+    def find(self, text: str) -> Token | None:
+        return None
+
+
+def reading_app(views: FakeViews) -> Starlette:
+    """Return the application as it reads on loopback; nothing can be stored."""
+    nothing = cast("Any", None)
+    guard = Guard(NoTokens(), Reading.OPEN)
+    return create_app(views, guard, Store(nothing, guard, nothing))
+
+
 @pytest.fixture
 def client(views: FakeViews) -> TestClient:
-    return TestClient(create_app(views), base_url="http://127.0.0.1", raise_server_exceptions=False)
+    app = reading_app(views)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def found(client: TestClient, query: str) -> list[str]:
@@ -201,7 +221,7 @@ def test_the_transaction_uid_is_never_told(client: TestClient) -> None:
 
 def test_an_unknown_workitem_is_404(client: TestClient) -> None:
     assert client.get("/dicom-web/workitems/1.2.3.4").status_code == 404
-    assert client.get("/dicom-web/studies").status_code == 404
+    assert client.get("/dicom-web/nothing").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/dicom-web/workitems", "/dicom-web/workitems/2.25.2"])
@@ -298,10 +318,11 @@ def _assert_safe(client: TestClient, path: str, host: str, status: int) -> None:
 
 SERVED = """
 import sys
-from tests.unit.web.test_app import FakeViews
-from pacs_ai.web.app import create_app, run
+from tests.unit.web.test_app import FakeViews, reading_app
+from pacs_ai.settings import Web
+from pacs_ai.web.app import run
 port = int(sys.argv[1])
-run(create_app(FakeViews()), host="127.0.0.1", port=port, ready=lambda: print("ready", flush=True))
+run(reading_app(FakeViews()), Web(port=port), ready=lambda: print("ready", flush=True))
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,15 +14,16 @@ from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.work import Kind
 from pacs_ai.settings import Settings, loads
+from tests.peers.postgresql import Cluster
 from tests.unit.ledger.test_work import STUDY, TIMES, add_study
 from worker.bell import Bell
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, ledger_url: str) -> Settings:
     made = loads(
         "site: {name: test, time_zone: UTC, use: research, responsible: nobody}\n"
-        f"data: {tmp_path}\n"
+        f"data: {tmp_path}\nledger: {ledger_url}\n"
     )
     ledger = Ledger(made.ledger_url, TIMES)
     ledger.database.upgrade()
@@ -68,6 +71,41 @@ def test_no_database_file_is_open_between_looks(settings: Settings) -> None:
     bell.look(Ledger(settings.ledger_url, TIMES))
     files = [str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
     assert not [name for name in files if str(settings.data) in name]
+
+
+def test_no_connection_to_a_server_is_open_between_looks(
+    postgresql: Cluster, tmp_path: Path
+) -> None:
+    # A process forked while a connection is open shares its socket: two would talk on one line.
+    name = postgresql.lend_ledger()
+    url = postgresql.url(name)
+    made = loads(
+        "site: {name: test, time_zone: UTC, use: research, responsible: nobody}\n"
+        f"data: {tmp_path}\nledger: {url}\n"
+    )
+    bell = Bell(made, lambda *_: None, queues=["route"])
+    bell.look(Ledger(url, TIMES))
+    wait_until(lambda: postgresql.connections(name) == 0)
+
+
+def test_the_leader_seals_what_happened_since_its_last_look(settings: Settings) -> None:
+    leader, other = (Bell(settings, lambda *_: None, queues=["route"]) for _ in range(2))
+    ledger = Ledger(settings.ledger_url, TIMES)
+    leader.look(ledger)
+    ledger.set_switch("routing", actor="anna", paused=True)
+    other.look(ledger)
+    assert ledger.verify_events().unsealed == 1
+    leader.look(ledger)
+    verdict = ledger.verify_events()
+    assert (verdict.sealed, verdict.unsealed, verdict.broken) == (1, 0, None)
+    ledger.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
 
 
 def test_work_of_an_endpoint_that_is_gone_is_held_with_the_reason(settings: Settings) -> None:

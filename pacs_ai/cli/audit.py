@@ -1,0 +1,31 @@
+"""``pacs-ai audit verify``: do the sealed events say what they said when they were sealed."""
+
+from __future__ import annotations
+
+import typer
+
+from pacs_ai.ledger import Ledger
+from pacs_ai.settings import Settings
+
+
+def verify(settings: Settings, noted: str | None) -> int:
+    """Print what holds and the first event that does not; 1 when there is one."""
+    ledger = Ledger(settings.ledger_url, settings.work)
+    try:
+        ledger.database.upgrade()
+        verdict = ledger.verify_events(noted=noted)
+    finally:
+        ledger.close()
+    typer.echo(f"{verdict.sealed} sealed events hold; the last seal: {verdict.seal}")
+    if verdict.oldest_unsealed is not None:
+        oldest = verdict.oldest_unsealed.isoformat(timespec="seconds")
+        typer.echo(f"{verdict.unsealed} events are not sealed yet, the oldest of {oldest}")
+    if verdict.broken is None:
+        return 0
+    event = "" if verdict.broken.event is None else f", event {verdict.broken.event}"
+    typer.echo(
+        f"BROKEN at position {verdict.broken.position}{event}: {verdict.broken.why}. Keep a copy of "
+        "the ledger as it is, and compare it with a backup (docs/audit.md)",
+        err=True,
+    )
+    return 1
