@@ -334,6 +334,12 @@ def due(connection: Connection) -> list[tuple[str, str]]:
     return [(row.queue, row.id) for row in rows]
 
 
+def backlog(connection: Connection) -> int:
+    """Return how many rows could start now and have not."""
+    count = select(func.count()).select_from(table).where(_due(now()))
+    return connection.scalar(count) or 0
+
+
 def _due(at: datetime) -> ColumnElement[bool]:
     return and_(table.c.state == State.READY, table.c.not_before <= at)
 
