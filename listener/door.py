@@ -152,8 +152,8 @@ class Porch(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._arrived: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._bell, self._ear = socket.socketpair()
-        self._ear.setblocking(False)
-        self._bell.setblocking(False)
+        self._ear.settimeout(0)
+        self._bell.settimeout(0)
         self._over = False
 
     def admit(self, sock: socket.socket, client_address: tuple[str, int]) -> None:
@@ -201,7 +201,7 @@ class Porch(threading.Thread):
             while True:
                 connection = self._arrived.get_nowait()
                 gone = self._door.enter(connection)
-                connection.socket.setblocking(False)
+                connection.socket.settimeout(0)
                 self._selector.register(connection.socket, selectors.EVENT_READ, connection)
                 if gone is not None:
                     self._make_way(gone)
@@ -237,7 +237,7 @@ class Porch(threading.Thread):
             self._close(connection)
         elif self._missing(connection) == 0:
             self._selector.unregister(connection.socket)
-            connection.socket.setblocking(True)
+            connection.socket.settimeout(None)
             self._begin(connection)
 
     def _wrong(self, connection: Connection) -> bytes | None:

@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
 from pacs_ai.spool import SpoolFullError
@@ -67,13 +68,20 @@ class Handlers:
             if disk_is_nearly_full(self._gateway):
                 log.error("association rejected: the spool's disk is nearly full")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
-            if self._gateway.ledger.backlog() > self._gateway.settings.listener.maximum_backlog:
+            if self._too_much_waits():
                 log.error("association rejected: too much work is waiting")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
         except Exception:  # the library would go on and accept whom nobody judged
             log.exception("association rejected: the gateway could not judge it")
             return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
         return None
+
+    def _too_much_waits(self) -> bool:
+        try:
+            waiting = self._gateway.ledger.backlog()
+        except TransientError:
+            return False  # each Instance is told that the ledger is busy, if it still is
+        return waiting > self._gateway.settings.listener.maximum_backlog
 
     def echo(self, event: Event) -> int:
         """Answer C-ECHO (PS3.7 section 9.1.5)."""

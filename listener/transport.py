@@ -439,7 +439,7 @@ def _command(data: bytes) -> tuple[Dataset, C_STORE | C_ECHO]:
     return command, request
 
 
-def make_server(  # noqa: PLR0913 - what a server needs, by name
+def make_server(
     entity: AE,
     address: tuple[str, int],
     *,

@@ -91,7 +91,7 @@ class Listening:
 
 def make_settings(folder: Path, **listener: Any) -> Settings:
     """Return settings of a gateway that one modality on loopback may send to."""
-    values = {
+    values: dict[str, Any] = {
         "site": {"name": "test", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
         "data": str(folder / "gateway"),
         "listener": {"ae_title": CALLED, "port": free_port(), "minimum_free": 1, **listener},
