@@ -31,6 +31,10 @@ HEADER = 6
 RESERVE = 4
 """Places to wait at one address that associations never take."""
 
+GRACE = 0.5
+BURST = 4
+"""A burst of connections may exceed the limits so many times for so many seconds."""
+
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02"  # A-ABORT by the provider (PS3.8 section 9.3.8)
 _UNRECOGNISED, _UNEXPECTED, _INVALID = b"\x01", b"\x02", b"\x06"
 _TICK = 0.25
@@ -86,13 +90,22 @@ class Door:
         """Return how many connections are open."""
         return len(self._waiting) + len(self._seated)
 
-    def enter(self, connection: Connection) -> Connection | None:
-        """Let a connection wait; return the one that has to go for it."""
+    def enter(self, connection: Connection) -> None:
+        """Let a connection wait."""
         with self._lock:
-            gone = self._in_the_way(connection.address)
-            if gone is not None:
-                del self._waiting[gone]
             self._waiting[connection] = None
+
+    def surplus(self) -> list[Connection]:
+        """Return who waits and has to go, longest silent first; they no longer count.
+
+        A burst is let in for a moment, up to :data:`BURST` times the limits: who came with it may be about
+        to speak.
+        """
+        with self._lock:
+            gone = []
+            while (one := self._in_the_way()) is not None:
+                del self._waiting[one]
+                gone.append(one)
             return gone
 
     def seat(self, connection: Connection) -> tuple[bool, Connection | None]:
@@ -120,17 +133,25 @@ class Door:
             self._waiting.pop(connection, None)
             self._seated.discard(connection)
 
-    def _in_the_way(self, address: str) -> Connection | None:
+    def _in_the_way(self) -> Connection | None:
+        waiting = Counter(one.address for one in self._waiting)
+        seated = Counter(one.address for one in self._seated)
+        for address, count in waiting.items():
+            room = max(self._limits.per_address - seated[address], RESERVE)
+            if count > room and (one := self._first(address, at_once=count > BURST * room)):
+                return one
+        room = max(self._limits.connections - len(self._seated), RESERVE)
+        if len(self._waiting) > room:
+            # The address that crowds the door most gives way, not whoever happens to stand there.
+            ((most, _),) = waiting.most_common(1)
+            return self._first(most, at_once=len(self._waiting) > BURST * room)
+        return None
+
+    def _first(self, address: str, *, at_once: bool) -> Connection | None:
         here = [one for one in self._waiting if one.address == address]
-        seated = sum(one.address == address for one in self._seated)
-        if len(here) >= max(self._limits.per_address - seated, RESERVE):
-            return here[0]
-        if len(self._waiting) < max(self._limits.connections - len(self._seated), RESERVE):
-            return None
-        # The address that crowds the door most gives way, not whoever happens to stand there.
-        crowd = Counter(one.address for one in self._waiting)
-        most = max(crowd.values())
-        return next(one for one in self._waiting if crowd[one.address] == most)
+        # Whose request is being judged goes last.
+        one = next((one for one in here if one.give_way is None), here[0])
+        return one if at_once or time.monotonic() - one.opened > GRACE else None
 
 
 class Porch(threading.Thread):
@@ -172,22 +193,27 @@ class Porch(threading.Thread):
         self._selector.register(self._ear, selectors.EVENT_READ)
         looked = 0.0
         while not self._over:
-            for key, _ in self._selector.select(_TICK):
-                if key.fileobj is self._ear:
-                    with suppress(BlockingIOError):
-                        self._ear.recv(4096)
-                else:
-                    self._read(key.data)
+            self._listen(_TICK)
             self._welcome()
             if time.monotonic() - looked >= _TICK:
                 looked = time.monotonic()
                 self._send_late_ones_away(looked)
+                for gone in self._door.surplus():
+                    self._make_way(gone)
         self._welcome()
         for connection in self._here():
             self._close(connection)
         self._selector.close()
         self._bell.close()
         self._ear.close()
+
+    def _listen(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            if key.fileobj is self._ear:
+                with suppress(BlockingIOError):
+                    self._ear.recv(4096)
+            else:
+                self._read(key.data)
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: the bell rings already; closed: nobody listens any more
@@ -200,10 +226,10 @@ class Porch(threading.Thread):
         with suppress(queue.Empty):
             while True:
                 connection = self._arrived.get_nowait()
-                gone = self._door.enter(connection)
+                self._door.enter(connection)
                 connection.socket.settimeout(0)
                 self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-                if gone is not None:
+                for gone in self._door.surplus():
                     self._make_way(gone)
 
     def _make_way(self, gone: Connection) -> None:

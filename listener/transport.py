@@ -44,12 +44,15 @@ COMMAND_LIMIT = 64 * 1024
 """Bytes of a command set: every element of C-STORE-RQ together is below 1 KiB (PS3.7 section 9.3.1)."""
 DRAINED = 16 * 2**20
 """So much of a data set that is refused is still read, so that the peer gets its answer; then A-ABORT."""
+LINGER = 1.0
+"""Seconds in which a peer can read why its association ended, and close."""
 
 _P_DATA_TF = 0x04
-_READY_FOR_DATA = "Sta6"
+_READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
 _C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
 _NO_DATA_SET = 0x0101
 _SUCCESS = 0x0000
+_PIECE = 64 * 1024
 _CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
 _LOCAL_LIMIT = (0x02, 0x03, 0x02)
 
@@ -241,6 +244,15 @@ class Socket(AssociationSocket):
             got += count
         return data
 
+    def throw_away(self) -> int:
+        """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
+        sock = cast("socket.socket", self.socket)
+        sock.settimeout(0)
+        self._unread.clear()
+        with suppress(BlockingIOError):
+            return len(sock.recv(_PIECE))
+        return _PIECE
+
     def send(self, bytestream: bytes) -> None:
         """Send all of it in time, or give the connection up."""
         try:
@@ -271,6 +283,7 @@ class UpperLayer(DULServiceProvider):
         self._context_id = 0
         self._reception: Reception | None = None
         self._size = 0
+        self._draining_until = 0.0
         connection.give_way = self._give_way
 
     def run_reactor(self) -> None:
@@ -297,7 +310,10 @@ class UpperLayer(DULServiceProvider):
 
     def _read_pdu_data(self) -> None:
         try:
-            self._read_pdu()
+            if self.state_machine.current_state == _WAITING_FOR_CLOSE:
+                self._drain()
+            else:
+                self._read_pdu()
         except (OSError, ProtocolError) as error:
             log.warning("association ended: %s", error)
             broken = isinstance(error, OSError)
@@ -328,6 +344,13 @@ class UpperLayer(DULServiceProvider):
             raise ProtocolError("a PDU cannot be read") from error
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)
+
+    def _drain(self) -> None:
+        """Throw away what still comes: closing over unread bytes would take our last PDU back."""
+        if not self._draining_until:
+            self._draining_until = time.monotonic() + LINGER
+        if not self.socket.throw_away() or time.monotonic() > self._draining_until:
+            self.socket.close()
 
     def _longest(self) -> int:
         if self.state_machine.current_state == "Sta2":
