@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless
+PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server
 
 .PHONY: demo test check soak lock clean
 

@@ -86,12 +86,17 @@ class Incoming:
         self._context = context
         self._head = bytearray()
         self._refused: Refused | None = None
+        self._spool = spool
         self._writer = spool.writer()
-        self._writer.begin(
-            sop_class_uid=context.SOPClassUID,
-            sop_instance_uid=context.SOPInstanceUID,
-            transfer_syntax_uid=context.transfer_syntax_uid,
-        )
+        try:
+            self._writer.begin(
+                sop_class_uid=context.SOPClassUID,
+                sop_instance_uid=context.SOPInstanceUID,
+                transfer_syntax_uid=context.transfer_syntax_uid,
+            )
+        except BaseException:
+            self._writer.discard()
+            raise
 
     def write(self, view: bytes | memoryview) -> None:
         """Add a piece of the data set, as it came.
@@ -134,9 +139,11 @@ class Incoming:
             return Refused("data set and command differ in SOP Instance UID", MISMATCH)
         if head.SOPClassUID != self._context.SOPClassUID:
             return Refused("data set and command differ in SOP Class UID", MISMATCH)
+        resting = self._spool.instance_path(self._writer.digest, syntax)
         with self._ledger.database.read() as connection:
-            if studies.known(connection, head, self._writer.digest, syntax):
-                return Duplicate()
+            known = studies.known(connection, head, self._writer.digest, syntax)
+        if known and resting.exists():  # a file that was lost since is written again
+            return Duplicate()
         digest, size = self._writer.digest, self._writer.size
         self._writer.keep(syntax)
         return self._record(head, digest, size)

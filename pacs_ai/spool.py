@@ -189,7 +189,8 @@ class Writer:
 
     def discard(self) -> None:
         """Forget the bytes; safe to call twice."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses even what was still in the buffer
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
 

@@ -131,9 +131,9 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
     """
     syntax = UID(transfer_syntax_uid)
     data = data[:HEAD_LIMIT]
-    if syntax == DeflatedExplicitVRLittleEndian:
-        data = _inflate_bounded(data)
     try:
+        if syntax == DeflatedExplicitVRLittleEndian:
+            data = _inflate_bounded(data)
         header = pydicom.filereader.read_dataset(
             BytesIO(data),
             is_implicit_VR=syntax.is_implicit_VR,
@@ -141,7 +141,7 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
             stop_when=_past_head,
         )
         found = {
-            keyword: str(header.get(keyword, "") or "")
+            keyword: "\\".join(values(header, keyword))
             for keyword in (
                 "SOPClassUID",
                 "SOPInstanceUID",
@@ -151,11 +151,13 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
                 "Manufacturer",
             )
         }
-        patient = [str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))]
+        patient = [
+            "\\".join(values(header, keyword)) for keyword in ("PatientID", "IssuerOfPatientID")
+        ]
     except Exception as error:  # pydicom raises many types on hostile bytes
         raise ReceiveError("the head of the data set cannot be read", status=UNREADABLE) from error
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if not UID(found[keyword]).is_valid:
+        if not UID(found[keyword], pydicom.config.IGNORE).is_valid:  # or pydicom warns and shows it
             raise ReceiveError(f"{keyword} is missing or not a UID", status=UNREADABLE)
     return Head(**found, PatientIDDigest=digest([*patient]))
 

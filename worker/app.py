@@ -15,7 +15,7 @@ from typing import Any
 
 from celery import Celery, signals
 from kombu import Queue
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 
 from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
@@ -56,7 +56,7 @@ class Face:
             if gateway.carry_out(queue):
                 for ready, hint in dict(gateway.ledger.due()).items():
                     self.ring(ready, hint)
-        except (TransientError, OperationalError) as error:
+        except (TransientError, KombuError) as error:
             log.warning("not now; the bell rings again", extra={"error": type(error).__name__})
 
     def ring(self, queue: str, work_id: str) -> None:
@@ -86,6 +86,7 @@ def make_app(broker_url: str, settings: Settings) -> Celery:
         worker_disable_prefetch=True,
         worker_max_tasks_per_child=100,
         worker_max_memory_per_child=1_500_000,
+        worker_soft_shutdown_timeout=25.0,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
@@ -113,7 +114,7 @@ def run(settings: Settings, *, ready: Callable[[], None]) -> None:
             private_broker(settings.data / "broker")
         )
         face = Face(settings, broker_url)
-        bell = Bell(settings, face.ring)
+        bell = Bell(settings, face.ring, queues=Gateway.queue_names(settings))
 
         def _on_ready(**_: Any) -> None:
             threading.Thread(target=bell.run, name="bell", daemon=True).start()

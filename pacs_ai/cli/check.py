@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -11,8 +10,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-import pacs_ai
 from pacs_ai import routing
+from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.ledger.engine import Database
 from pacs_ai.peers.echo import echo
@@ -52,20 +51,16 @@ def _rule_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def _imports(settings: Settings) -> Iterator[Fault]:
-    home = Path(pacs_ai.__file__).resolve().parents[1]
-    for name in ("listener", "worker"):
-        found = importlib.import_module(name).__file__
-        if found is None or Path(found).resolve().parents[1] != home:
-            yield Fault(
-                f"the package {name!r} that is imported is not the one beside pacs_ai: "
-                "remove the other from the environment"
-            )
+    yield from strangers()
 
 
 def _disk(settings: Settings) -> Iterator[Fault]:
     folder = settings.data
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    if not folder.is_dir():
+        yield Fault(f"data: {folder} is a file, not a folder: choose another `data`")
+        return
     if not os.access(folder, os.W_OK):
         yield Fault(f"data: {settings.data} cannot be written: change its owner or `data`")
         return
@@ -83,7 +78,9 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
         return  # made at the first start
     try:
         database = Database(settings.ledger_url)
-        with database.read():
+        try:
+            database.verify()
+        finally:
             database.close()
     except PacsAiError as error:
         yield Fault(f"ledger: {error}")

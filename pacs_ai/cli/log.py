@@ -88,7 +88,7 @@ def _told(error: BaseException) -> Iterator[str]:
     for frame in traceback.extract_tb(error.__traceback__):
         yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
     cause = error.__cause__ or error.__context__
-    if cause is not None:
+    if cause is not None and cause is not error:
         yield from _told(cause)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pacs_ai.cli.log import log_to_stderr
+from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.gateway import Gateway
@@ -28,6 +29,7 @@ def _ready(role: str) -> Callable[[], None]:
 
 def listener(settings: Settings) -> None:
     """Run the DICOM face."""
+    refuse_strangers()
     from listener.ae import run  # noqa: PLC0415 - faces do not import each other
 
     log_to_stderr()
@@ -36,6 +38,7 @@ def listener(settings: Settings) -> None:
 
 def worker(settings: Settings) -> None:
     """Run the Celery face."""
+    refuse_strangers()
     from worker.app import run  # noqa: PLC0415
 
     log_to_stderr()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.cli.roles import reference_commands
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.gateway import Gateway
@@ -25,6 +26,7 @@ def commands(config: Path, settings: Settings) -> dict[str, list[str]]:
 
 def prepare(settings: Settings) -> None:
     """Check rules, bring the ledger up to date, and make keys for the built-in models."""
+    refuse_strangers()
     Gateway(settings).close()
     for endpoint in settings.endpoints.values():
         if not endpoint.reference or endpoint.key is None:

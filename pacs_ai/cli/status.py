@@ -7,13 +7,16 @@ import json
 from typing import Any, Literal
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Settings
+
+
+_UID_COLUMNS = 32
 
 
 def print_status(
@@ -92,7 +95,8 @@ def _ledger(settings: Settings) -> Ledger:
 def _print_overview(report: dict[str, Any]) -> None:
     for name in report["paused"]:
         typer.echo(f"PAUSED: {name} (pacs-ai resume {name})")
-    table = Table("Study", "from", "last Instance (UTC)", "Instances", "state", "why")
+    uid = Column("Study", overflow="fold", min_width=_UID_COLUMNS)  # a UID that is cut is no UID
+    table = Table(uid, "from", "last Instance (UTC)", "Instances", "state", "why")
     for study in report["studies"]:
         count = ", ".join(f"{number} {role}" for role, number in study["instances"].items())
         table.add_row(

@@ -142,5 +142,7 @@ class Supervisor:
     def _listen(self, name: str, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None  # noqa: S101 - piped above
         with child.stdout as lines:
-            for _ in lines:  # the one line that a role prints says that it is ready
+            if lines.readline():  # the first line that a role prints says that it is ready
                 self._ready.add(name)
+            for _ in lines:  # read on, or a child that prints more would wait for ever
+                pass

@@ -16,9 +16,11 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pacs_ai.errors import PacsAiError, TransientError
@@ -36,6 +38,10 @@ _PRAGMAS = (
 
 class LedgerBusyError(TransientError):
     """The ledger's database did not answer in time."""
+
+
+class LedgerUnusableError(PacsAiError):
+    """The ledger's file is not one that this version can work with."""
 
 
 class Database:
@@ -74,8 +80,10 @@ class Database:
                 connection.begin(),
             ):
                 yield connection
-        except OperationalError as error:
-            raise LedgerBusyError("the ledger's database is busy or gone") from error
+        except DatabaseError as error:
+            if (told := _ours(error)) is None:
+                raise
+            raise told from error
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -89,15 +97,35 @@ class Database:
         try:
             with self.engine.connect() as connection, connection.begin():
                 yield connection
-        except OperationalError as error:
-            raise LedgerBusyError("the ledger's database is busy or gone") from error
+        except DatabaseError as error:
+            if (told := _ours(error)) is None:
+                raise
+            raise told from error
 
     def upgrade(self) -> None:
-        """Bring the schema to this version's and give a new installation its id."""
+        """Bring the schema to this version's and give a new installation its id.
+
+        Raises
+        ------
+        LedgerUnusableError
+            When the file is no ledger, or a later version of the gateway made it.
+        """
         with self.write() as connection:
+            _judge(connection)
             command.upgrade(migrations(connection), "head")
             if connection.scalar(select(tables.installation.c.id)) is None:
                 connection.execute(insert(tables.installation).values(id=str(uuid.uuid4())))
+
+    def verify(self) -> None:
+        """Look whether this version can work with the ledger; nothing is changed.
+
+        Raises
+        ------
+        LedgerUnusableError
+            When the file is no ledger, or a later version of the gateway made it.
+        """
+        with self.read() as connection:
+            _judge(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -110,6 +138,29 @@ def migrations(connection: Connection) -> Config:
     config.set_main_option("script_location", str(files("pacs_ai.ledger") / "migrations"))
     config.attributes["connection"] = connection
     return config
+
+
+def _ours(error: DatabaseError) -> PacsAiError | None:
+    """Return the error of ours for one of the database, or None for a fault of a statement."""
+    if isinstance(error, OperationalError):
+        return LedgerBusyError("the ledger's database is busy or gone")
+    if type(error) is DatabaseError:  # SQLite's word for a file that is damaged or no database
+        return LedgerUnusableError(
+            "the ledger's file is damaged or no database: restore it from its backup"
+        )
+    return None
+
+
+def _judge(connection: Connection) -> None:
+    found = MigrationContext.configure(connection).get_current_heads()
+    known = {
+        one.revision for one in ScriptDirectory.from_config(migrations(connection)).walk_revisions()
+    }
+    if not set(found) <= known:
+        raise LedgerUnusableError(
+            "a later version of the gateway made the ledger: install that version, "
+            "or restore the ledger from before the upgrade"
+        )
 
 
 def _engine(url: str) -> Engine:

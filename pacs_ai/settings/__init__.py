@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings.sections import (
@@ -224,13 +225,19 @@ def loads(
             fault
             for problem in error.errors()
             if problem.get("input") != REQUIRED
-            for fault in [_fault(problem["loc"], problem["msg"], source)]
+            for fault in [_fault(problem["loc"], _message(problem), source)]
         ]
         raise ConfigError(faults) from None
     if faults:
         raise ConfigError(faults)
     settings._source = source
     return settings
+
+
+def _message(problem: ErrorDetails) -> str:
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return "say what it is: kind: folder or kind: dicom"
+    return problem["msg"]
 
 
 def _fault(location: tuple[str | int, ...], message: str, source: Source) -> Fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,9 @@ Mask = NDArray[np.bool_]
 
 def objects(folder: Path) -> dict[Path, Dataset]:
     """Return every DICOM file of a folder destination."""
-    found = {path: pydicom.dcmread(path) for path in sorted(folder.glob("*/*.dcm"))}
+    found: dict[Path, Dataset] = {
+        path: pydicom.dcmread(path) for path in sorted(folder.glob("*/*.dcm"))
+    }
     assert found, f"no result in {folder}"
     return found
 
@@ -60,6 +62,47 @@ def dice(one: Mask, other: Mask) -> float:
     """Return how far two masks agree: 1 the same, 0 nowhere."""
     assert one.shape == other.shape
     return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+
+
+LUNG_DICE = 0.95
+
+
+def lung_faults(found: Mapping[str, Mask], truth: Mapping[str, Mask]) -> list[str]:
+    """Return the lungs of a volume that are not where they truly are."""
+    return [
+        label
+        for label in ("left lung", "right lung")
+        if label not in found or dice(found[label], truth[label]) < LUNG_DICE
+    ]
+
+
+_Box = tuple[float, float, float, float]
+
+
+def finding_boxes(report: Dataset, tracking: str) -> list[_Box]:
+    """Return left, top, right, bottom of each region that a finding of a report points at."""
+    boxes = []
+    for group in items(report):
+        children = group.get("ContentSequence", ())
+        tracked = [
+            str(child.TextValue)
+            for child in children
+            if child.ValueType == "TEXT" and child.ConceptNameCodeSequence[0].CodeValue == "112039"
+        ]
+        if len(tracked) == 1 and tracked[0].startswith(tracking):
+            regions = [child for child in children if child.ValueType == "SCOORD"]
+            points = [[float(one) for one in child.GraphicData] for child in regions]
+            boxes += [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in points]
+    return boxes
+
+
+def overlap(one: _Box, other: _Box) -> float:
+    """Return intersection over union of two boxes."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
 
 
 def complaints(path: Path) -> list[str]:

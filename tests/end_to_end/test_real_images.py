@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset
 from pacs_ai import phantom, results
 from pacs_ai.cli import process
 from pacs_ai.cli.files import data_set_bytes
+from pacs_ai.cli.status import print_status
 from pacs_ai.encoding.identity import TYPE_2
 from pacs_ai.settings import Identity, load
 from tests.end_to_end import reading
@@ -89,7 +90,7 @@ def processed(
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    sources = {
+    sources: dict[str, tuple[Dataset, ...]] = {
         name: tuple(pydicom.dcmread(path, stop_before_pixels=True) for path in some)
         for name, some in paths.items()
     }
@@ -304,7 +305,12 @@ def test_what_no_rule_takes_reaches_no_model_and_says_why(
     for rule, words in expected["verdicts"].items():
         assert words in deciding[rule]
         assert words in explained
+    told = load(config, overrides={"data": str(tmp_path / "out/gateway")})
+    assert print_status(told, timeline["StudyInstanceUID"], None, "text") == 0
+    status = capsys.readouterr().out
     assert timeline["reason"]
+    assert timeline["reason"] in status
+    assert all(words in status for words in expected["verdicts"].values())
     if timeline["state"] == "no_rule":
         assert all(words in timeline["reason"] for words in expected["verdicts"].values())
 
@@ -329,13 +335,13 @@ def test_strict_identity_holds_an_image_without_patient_id(
 def gateway(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Run listener and worker with a destination of each profile."""
     folder = tmp_path_factory.mktemp("gateway")
-    destinations = {
+    destinations: dict[str, dict[str, Any]] = {
         "results": {"path": "all", "profile": "all", "narrative": True},
         "viewer": {"path": "viewer", "profile": "basic"},
         "readers": {"path": "readers", "profile": "basic", "narrative": True},
     }
     for one in destinations.values():
-        one.update(kind="folder", path=str(folder / str(one["path"])))
+        one.update(kind="folder", path=str(folder / one["path"]))
     path = write_settings(folder, models, destinations=destinations, delivery=list(destinations))
     with running_gateway(path) as running:
         yield running

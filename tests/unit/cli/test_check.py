@@ -1,0 +1,180 @@
+"""``pacs-ai check`` finds every problem at once, and says what to do about each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pacs_ai.cli.packages import refuse_strangers
+from pacs_ai.errors import ConfigError
+from tests.peers import free_port
+from tests.unit.cli.conftest import Command, write_config
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of loopback that another program listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield int(other.getsockname()[1])
+
+
+def _endpoint(**values: object) -> dict[str, object]:
+    return {"kind": "parse3d", "name": "Parse", "version": "1", **values}
+
+
+def test_the_demo_has_no_problem_on_a_fresh_machine(pacs_ai: Command, tmp_path: Path) -> None:
+    ended = pacs_ai("check", "--config", write_config(tmp_path))
+    assert (ended.code, ended.out, ended.err) == (0, "no problem found\n", "")
+    assert not (tmp_path / "gateway").exists(), "check looks, and makes nothing"
+
+
+def test_several_problems_are_reported_together_each_with_a_remedy(
+    pacs_ai: Command, tmp_path: Path, taken: int
+) -> None:
+    (tmp_path / "a-file").touch()
+    config = write_config(
+        tmp_path,
+        data=str(tmp_path / "a-file" / "gateway"),
+        listener={"port": taken},
+        endpoints={
+            "parse3d": _endpoint(
+                url=f"https://127.0.0.1:{free_port()}/score", key="env:PACS_AI_NO_SUCH_KEY"
+            )
+        },
+        destinations={
+            "pacs": {
+                "kind": "dicom",
+                "host": "127.0.0.1",
+                "port": free_port(),
+                "ae_title": "PACS",
+            },
+        },
+        delivery=["pacs"],
+        rules=[{"name": "ct", "when": {"Modality": "CT"}, "run": [{"parse3d": ["no such label"]}]}],
+    )
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 2
+    found = {
+        "rule": f"{config}:",
+        "data": "choose another `data`",
+        "port": f"listener.port: {taken} is taken by another program: choose another port",
+        "key": "endpoints.parse3d.key:",
+        "endpoint": "endpoints.parse3d.url: nothing answers there: check the address",
+        "peer": "pacs: C-ECHO failed:",
+    }
+    assert {name for name, text in found.items() if text not in ended.err} == set()
+    assert "no such label" in ended.err
+    assert "no problem found" not in ended.out
+
+
+def test_a_destination_that_does_not_say_what_it_is_gets_told_how(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, destinations={"pacs": {"host": "127.0.0.1", "port": 104}})
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 2
+    assert "destinations.pacs: say what it is: kind: folder or kind: dicom" in ended.err
+
+
+def test_a_problem_that_is_no_setting_ends_with_1(
+    pacs_ai: Command, tmp_path: Path, taken: int
+) -> None:
+    config = write_config(tmp_path, web={"port": taken})
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    assert f"web.port: {taken}" in ended.err
+
+
+def test_a_folder_that_cannot_be_written_is_reported(
+    pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever runs the tests may be root, who may write everywhere.
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
+    ended = pacs_ai("check", "--config", write_config(tmp_path))
+    assert ended.code == 1
+    assert "cannot be written: change its owner" in ended.err
+
+
+def test_a_nearly_full_disk_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    config = write_config(tmp_path, listener={"port": free_port(), "minimum_free": "1000TB"})
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "every Instance would be refused; make room" in ended.err
+
+
+def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "ledger.sqlite").write_bytes(b"this is no database" * 100)
+    ended = pacs_ai("check", "--config", write_config(tmp_path))
+    assert ended.code == 1
+    assert "ledger:" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_ledger_of_a_later_version_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    assert pacs_ai("status", "--config", config).code == 0
+    with closing(sqlite3.connect(tmp_path / "gateway" / "ledger.sqlite")) as other:
+        other.execute("UPDATE alembic_version SET version_num = '9999'")
+        other.commit()
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "ledger:" in ended.err
+
+
+def test_results_that_nobody_can_get_are_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    config = write_config(tmp_path, delivery="origin")
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "peers.demo: delivery is origin, but it has no host and port: add them" in ended.err
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another package named ``worker`` that Python finds first, and that tells when it is run."""
+    other = tmp_path / "site" / "worker"
+    other.mkdir(parents=True)
+    told = tmp_path / "it-was-run"
+    (other / "__init__.py").write_text(f"open({str(told)!r}, 'w').close()")
+    monkeypatch.syspath_prepend(str(other.parent))
+    for name in [one for one in sys.modules if one.partition(".")[0] == "worker"]:
+        monkeypatch.delitem(sys.modules, name)
+    return told
+
+
+def test_a_stranger_in_the_workers_place_is_reported_and_not_run(
+    pacs_ai: Command, tmp_path: Path, stranger: Path
+) -> None:
+    ended = pacs_ai("check", "--config", write_config(tmp_path))
+    assert ended.code == 1
+    assert "'worker'" in ended.err
+    assert "is not the one beside pacs_ai" in ended.err
+    assert not stranger.exists()
+
+
+@pytest.mark.parametrize("command", ["listener", "worker", "serve"])
+def test_nothing_starts_beside_a_stranger(
+    pacs_ai: Command, tmp_path: Path, stranger: Path, command: str
+) -> None:
+    ended = pacs_ai(command, "--config", write_config(tmp_path))
+    assert ended.code == 2
+    assert "is not the one beside pacs_ai" in ended.err
+    assert not stranger.exists()
+
+
+def test_our_own_packages_are_no_strangers() -> None:
+    refuse_strangers()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pacs_ai.cli.packages._FACES", ("no_such_package",))
+        with pytest.raises(ConfigError, match="nowhere"):
+            refuse_strangers()

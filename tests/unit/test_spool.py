@@ -1,0 +1,248 @@
+"""Bytes are safe before anyone is told so, in the order of the promise, or nothing of them is kept."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from pacs_ai.cli.files import data_set_bytes
+from pacs_ai.errors import SpoolError, TransientError
+from pacs_ai.spool import Spool, SpoolFullError, Writer
+
+SYNTAX = "1.2.840.10008.1.2.1"
+DATA = b"a data set, which the spool never reads" * 10
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "data" / "spool")
+
+
+def begun(spool: Spool, data: bytes = DATA) -> Writer:
+    writer = spool.writer()
+    writer.begin(sop_class_uid="1.2.3", sop_instance_uid="1.2.3.4", transfer_syntax_uid=SYNTAX)
+    writer.write(data)
+    return writer
+
+
+def files(spool: Spool) -> list[Path]:
+    return [one for one in spool.path.rglob("*") if one.is_file()]
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+# ---------------------------------------------------------------------- received Instances
+
+
+def test_a_kept_instance_is_a_dicom_file_around_the_same_bytes(spool: Spool) -> None:
+    path = begun(spool).keep(SYNTAX)
+    assert path == spool.instance_path(DIGEST, SYNTAX)
+    meta = pydicom.filereader.read_file_meta_info(path)
+    assert meta.MediaStorageSOPClassUID == "1.2.3"
+    assert meta.MediaStorageSOPInstanceUID == "1.2.3.4"
+    assert meta.TransferSyntaxUID == SYNTAX
+    assert data_set_bytes(path.read_bytes()) == DATA
+
+
+def test_pieces_make_the_same_file_as_the_whole(spool: Spool) -> None:
+    writer = begun(spool, b"")
+    for start in range(0, len(DATA), 7):
+        writer.write(memoryview(DATA)[start : start + 7])
+    assert writer.size == len(DATA)
+    assert writer.digest == DIGEST
+    assert data_set_bytes(writer.keep(SYNTAX).read_bytes()) == DATA
+
+
+def test_the_order_is_write_sync_link_sync_folder(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = record(monkeypatch)
+    begun(spool).keep(SYNTAX)
+    instances = spool.path / "instances"
+    assert (
+        steps
+        == [
+            ("fsync", f"file of {len(DATA)} bytes and more"),
+            ("fsync", str(instances)),  # the new folder's own name
+            ("link", str(spool.instance_path(DIGEST, SYNTAX))),
+            ("fsync", str(instances / DIGEST[:2])),
+        ]
+    )
+
+
+def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Note every fsync and link from here on, and what had reached the kernel by then."""
+    steps: list[tuple[str, str]] = []
+    real_fsync, real_link = os.fsync, os.link
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            steps.append(("fsync", str(path)))
+        else:
+            assert path.stat().st_size > len(DATA), "synced before it was written"
+            steps.append(("fsync", f"file of {len(DATA)} bytes and more"))
+        real_fsync(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        steps.append(("link", str(target)))
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    return steps
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_disk_that_refuses_keeps_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    writer = begun(spool)
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(SpoolFullError):
+        writer.keep(SYNTAX)
+    assert files(spool) == []
+
+
+def test_a_file_whose_sync_failed_is_never_synced_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # After a failed fsync the kernel may call the next one a success (reliability.md §1.11).
+    calls: list[int] = []
+
+    def fail(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    writer = begun(spool)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(SpoolFullError):
+        writer.keep(SYNTAX)
+    assert len(calls) == 1
+
+
+def test_a_full_disk_may_be_tried_again_later() -> None:
+    assert issubclass(SpoolFullError, TransientError)
+
+
+def test_the_same_bytes_twice_are_one_file(spool: Spool) -> None:
+    first, second = begun(spool).keep(SYNTAX), begun(spool).keep(SYNTAX)
+    assert first == second
+    assert files(spool) == [first]
+
+
+def test_the_same_bytes_in_another_syntax_are_another_instance(spool: Spool) -> None:
+    other = begun(spool).keep("1.2.840.10008.1.2.4.50")
+    assert other != begun(spool).keep(SYNTAX)
+    assert len(files(spool)) == 2
+
+
+def test_what_is_discarded_leaves_nothing_and_may_be_discarded_twice(spool: Spool) -> None:
+    writer = begun(spool)
+    writer.discard()
+    writer.discard()
+    assert files(spool) == []
+
+
+def test_a_full_disk_at_the_first_byte_is_told_as_such(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(SpoolFullError):
+        spool.writer()
+
+
+def test_a_disk_that_is_really_full_leaves_nothing(spool: Spool) -> None:
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = begun(spool, b"")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))  # the kernel refuses more
+    try:
+        writer.write(DATA)  # rests in a buffer still
+        writer.write(DATA[:100])
+        writer.write(DATA)
+        with pytest.raises(SpoolFullError):
+            writer.keep(SYNTAX)
+        other = begun(spool)
+        with pytest.raises(SpoolFullError):
+            other.write(DATA * 1000)
+        other.discard()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert files(spool) == []
+
+
+def test_files_and_folders_are_for_this_user_alone(spool: Spool) -> None:
+    former = os.umask(0)
+    try:
+        path = begun(spool).keep(SYNTAX)
+        spool.put_results(b"[]")
+    finally:
+        os.umask(former)
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert spool.path.stat().st_mode & 0o077 == 0
+
+
+# ---------------------------------------------------------------------- what the gateway made
+
+
+def test_results_come_back_as_they_were_put(spool: Spool) -> None:
+    digest = spool.put_results(b"[1, 2]")
+    assert digest == hashlib.sha256(b"[1, 2]").hexdigest()
+    assert spool.read_results(digest) == b"[1, 2]"
+    assert spool.put_results(b"[1, 2]") == digest
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _change(path: Path) -> None:
+    path.write_bytes(b"[1, 3]")
+
+
+@pytest.mark.parametrize(
+    ("harm", "word"), [(_remove, "missing"), (_change, "changed")], ids=["missing", "changed"]
+)
+def test_results_that_are_not_what_was_stored_are_refused(
+    spool: Spool, harm: Callable[[Path], None], word: str
+) -> None:
+    digest = spool.put_results(b"[1, 2]")
+    harm(spool.results_path(digest))
+    with pytest.raises(SpoolError, match=word):
+        spool.read_results(digest)
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_result_that_the_disk_refuses_leaves_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(SpoolFullError):
+        spool.put_instance(b"x", digest=DIGEST, transfer_syntax_uid=SYNTAX)
+    assert files(spool) == []
+
+
+# ---------------------------------------------------------------------- temporary files
+
+
+def test_only_temporary_files_that_nobody_writes_any_more_are_swept(spool: Spool) -> None:
+    old, young = spool.temporary / "old", spool.temporary / "young"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    hour_ago = time.time() - 3601
+    os.utime(old, (hour_ago, hour_ago))
+    assert spool.sweep() == 1
+    assert files(spool) == [young]
+    assert spool.sweep(older_than=0) == 1
+    assert files(spool) == []
