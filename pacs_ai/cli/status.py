@@ -15,7 +15,6 @@ from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Settings
 
-
 _UID_COLUMNS = 32
 
 
