@@ -163,8 +163,8 @@ def _written(kind: str) -> tuple[UID, str]:
 
 _CLASSES = {
     r"hd\.seg\.Segmentation\(": (UID("1.2.840.10008.5.1.4.1.1.66.4"), "SEG"),
-    r"hd\.sr\.Comprehensive3DSR\(": (UID("1.2.840.10008.5.1.4.1.1.88.34"), "SR"),
-    r"hd\.sr\.EnhancedSR\(": (UID("1.2.840.10008.5.1.4.1.1.88.22"), "SR"),
+    r"hd\.sr\.Comprehensive3DSR\b": (UID("1.2.840.10008.5.1.4.1.1.88.34"), "SR"),
+    r"hd\.sr\.EnhancedSR\b": (UID("1.2.840.10008.5.1.4.1.1.88.22"), "SR"),
     r"SOPClassUID = SecondaryCaptureImageStorage": (UID("1.2.840.10008.5.1.4.1.1.7"), "OT"),
 }
 
