@@ -53,6 +53,7 @@ _C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
 _NO_DATA_SET = 0x0101
 _SUCCESS = 0x0000
 _PIECE = 64 * 1024
+_TICK = 0.25
 _CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
 _LOCAL_LIMIT = (0x02, 0x03, 0x02)
 
@@ -205,6 +206,12 @@ class Socket(AssociationSocket):
         self._over = 0.0
         self._poll = select.poll()  # select() fails above descriptor 1023
         self._poll.register(connection.socket, select.POLLIN)
+        self._ear, self._bell = socket.socketpair()
+        self._ear.settimeout(0)
+        self._bell.settimeout(0)
+        self._either = select.poll()
+        self._either.register(connection.socket, select.POLLIN)
+        self._either.register(self._ear, select.POLLIN)
 
     @property
     def ready(self) -> bool:
@@ -212,6 +219,29 @@ class Socket(AssociationSocket):
         if self.socket is None or not self._is_connected:
             return False
         return bool(self._unread) or bool(self._poll.poll(0))
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something can be read or the bell rings; tell whether it can be read."""
+        if self._unread:
+            return True
+        if not self._is_connected:
+            return False
+        ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
+        with suppress(OSError):
+            if self._ear.fileno() in ready:
+                ready.remove(self._ear.fileno())
+                self._ear.recv(4096)
+        return bool(ready)
+
+    def ring(self) -> None:
+        """Wake the thread that waits."""
+        with suppress(OSError):  # full: it rings already; closed: nobody waits any more
+            self._bell.send(b"\x00")
+
+    def close_bell(self) -> None:
+        """Forget the bell; the thread that waited is over."""
+        self._bell.close()
+        self._ear.close()
 
     def begin_pdu(self) -> None:
         """Let the time of a PDU begin."""
@@ -275,6 +305,7 @@ class UpperLayer(DULServiceProvider):
     def __init__(self, association: Association, connection: Connection, server: Server) -> None:
         super().__init__(association)
         self.daemon = True
+        self._run_loop_delay = 0.0  # it waits for the socket or the bell instead
         self.connection = connection
         self.door = server.door
         self._server = server
@@ -297,7 +328,19 @@ class UpperLayer(DULServiceProvider):
             with suppress(OSError):
                 self.connection.socket.shutdown(socket.SHUT_RDWR)
             self.connection.socket.close()
+            self.socket.close_bell()
             self.door.leave(self.connection)
+
+    def send_pdu(self, primitive: Any) -> None:
+        """Hand on what the association sends, and wake the thread that sends it."""
+        super().send_pdu(primitive)
+        if threading.current_thread() is not self:
+            self.socket.ring()
+
+    def kill_dul(self) -> None:
+        """End the thread that reads."""
+        super().kill_dul()
+        self.socket.ring()
 
     def _give_way(self) -> None:
         if self.assoc.is_established:
@@ -308,16 +351,32 @@ class UpperLayer(DULServiceProvider):
 
     # ------------------------------------------------------------------ PDUs
 
+    def _is_transport_event(self) -> bool:
+        closing = self.state_machine.current_state == _WAITING_FOR_CLOSE
+        if not closing and self.event_queue.empty():
+            self.socket.wait(_TICK)  # the library looks a thousand times a second instead
+        return super()._is_transport_event()
+
     def _read_pdu_data(self) -> None:
         try:
             if self.state_machine.current_state == _WAITING_FOR_CLOSE:
                 self._drain()
             else:
                 self._read_pdu()
+                while self._is_under_way() and self.socket.wait(_TICK):
+                    self._read_pdu()
         except (OSError, ProtocolError) as error:
             log.warning("association ended: %s", error)
             broken = isinstance(error, OSError)
             self.event_queue.put(_CONNECTION_CLOSED if broken else _INVALID_PDU)
+
+    def _is_under_way(self) -> bool:
+        return (
+            self._reception is not None
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and not self._kill_thread
+        )
 
     def _read_pdu(self) -> None:
         self.socket.begin_pdu()
@@ -333,6 +392,7 @@ class UpperLayer(DULServiceProvider):
             self.event_queue.put(_CONNECTION_CLOSED)
             return
         self.connection.heard = time.monotonic()
+        self._idle_timer.restart()
         if kind == _P_DATA_TF and self.state_machine.current_state == _READY_FOR_DATA:
             self._p_data(memoryview(body))
             return

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -93,6 +94,7 @@ class Attack:
     port: int
     source: str
     over: threading.Event
+    pause: float = PAUSE
 
     def connect(self) -> socket.socket:
         return wire.connect(self.port, self.source)
@@ -108,7 +110,7 @@ class Attack:
 
     def again(self, data: bytes) -> None:
         """Connect, send and close, over and over."""
-        while not self.over.wait(PAUSE):
+        while not self.over.wait(self.pause):
             with suppress(OSError), self.connect() as sock:
                 sock.settimeout(0.2)
                 sock.sendall(data)
@@ -122,7 +124,7 @@ class Attack:
 
     def inside(self, act: Callable[[socket.socket], None]) -> None:
         """Do something inside an association, over and over, as long as it is let in."""
-        while not self.over.wait(PAUSE):
+        while not self.over.wait(self.pause):
             with suppress(OSError), self.associated() as sock:
                 act(sock)
 
@@ -309,10 +311,10 @@ def test_a_good_peer_is_answered_for_a_minute(
 
 def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
     def everything(attack: Attack) -> None:
+        # Sixteen threads beside the good peer in one interpreter: each rests longer.
         attackers = [
-            threading.Thread(target=one, args=(Attack(attack.port, source, attack.over),))
-            for one in ATTACKS
-            for source in (OTHER, "127.0.0.3")
+            threading.Thread(target=one, args=(Attack(attack.port, source, attack.over, 0.1),))
+            for one, source in zip(ATTACKS, cycle([OTHER, "127.0.0.3"]), strict=False)
         ]
         for one in attackers:
             one.start()
