@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server
 
-.PHONY: demo test check soak lock clean
+.PHONY: demo test soak lock clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/pacs-ai demo

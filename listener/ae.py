@@ -16,15 +16,17 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import AssociationServer
 
 from listener import transport
-from listener.door import Limits
+from listener.door import BURST, Limits
 from listener.handlers import Handlers
 from pacs_ai.gateway import Gateway
+from pacs_ai.spool import temporary_prefix
 
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
     "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
     "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     "1.2.840.10008.1.2.5",  # RLE Lossless
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
     "1.2.840.10008.1.2.4.51",  # JPEG Extended
@@ -107,7 +109,7 @@ def start(gateway: Gateway) -> AssociationServer:
         When the hardened transport does not know the installed library.
     """
     configure()
-    gateway.spool.sweep(older_than=0)
+    gateway.spool.sweep()
     handlers = Handlers(gateway)
     match gateway.settings.listener.transport:
         case "hardened":
@@ -120,7 +122,7 @@ def _hardened(gateway: Gateway, handlers: Handlers) -> AssociationServer:
     settings = gateway.settings.listener
     entity = build(gateway)
     # The library counts connections that are on their way out, too: the real limit is the door's.
-    entity.maximum_associations = settings.maximum_connections + 1
+    entity.maximum_associations = settings.maximum_connections * BURST
     return transport.make_server(
         entity,
         (settings.host, settings.port),
@@ -138,6 +140,7 @@ def _hardened(gateway: Gateway, handlers: Handlers) -> AssociationServer:
 def _plain(gateway: Gateway, handlers: Handlers) -> AssociationServer:
     # The library receives into temporary files: they belong on the spool's disk, in our own folder.
     tempfile.tempdir = str(gateway.spool.temporary)
+    tempfile.template = temporary_prefix()
     settings = gateway.settings.listener
     server = build(gateway).start_server(
         (settings.host, settings.port),

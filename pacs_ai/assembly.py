@@ -205,7 +205,7 @@ _GEOMETRY = (
     *("RescaleSlope", "RescaleIntercept", "PresentationLUTShape"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
-_DECISIVE = frozenset(Tag(keyword) for keyword in (*_IDENTITY, *_GEOMETRY))
+_GEOMETRY_TAGS = frozenset(Tag(keyword) for keyword in _GEOMETRY)
 _PIXELS = frozenset(
     Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 )
@@ -233,7 +233,8 @@ def compare(kept: Dataset, arrived: Dataset) -> Difference:
 
     Transfer syntax, File Meta Information, character set, group lengths and padding do not count;
     an empty element is as good as a missing one. PatientID, its issuer, birth date and sex are the
-    patient; a name alone that differs under the same PatientID is a correction.
+    patient; a name alone that differs under the same PatientID is a correction, and so is identity
+    that was missing and comes now.
     Pixel data of different encodings is compared decoded; where one cannot be decoded, or is larger
     than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
 
@@ -243,10 +244,24 @@ def compare(kept: Dataset, arrived: Dataset) -> Difference:
         Whole, as ``dcmread`` gives them.
     """
     differing = _differing(kept, arrived)
-    renamed = Tag("PatientName") in differing and not values(kept, "PatientID")
-    if renamed or differing & _DECISIVE or not _same_pixels(kept, arrived):
+    if (
+        _another_patient(kept, differing)
+        or differing & _GEOMETRY_TAGS
+        or not _same_pixels(kept, arrived)
+    ):
         return Difference.CONFLICT
     return Difference.ATTRIBUTES if differing else Difference.SAME
+
+
+def _another_patient(kept: Dataset, differing: set[BaseTag]) -> bool:
+    # What was missing and comes now is the correction that a hold for identity asks for; but an
+    # issuer that joins a PatientID may make it another patient's.
+    known = values(kept, "PatientID")
+    who = _IDENTITY if known else (*_IDENTITY, "PatientName")
+    said = {keyword for keyword in who if values(kept, keyword)}
+    if known:
+        said.add("IssuerOfPatientID")
+    return any(Tag(keyword) in differing for keyword in said)
 
 
 def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:

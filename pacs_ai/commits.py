@@ -6,7 +6,7 @@ Each function runs inside ``attempt.commit()`` of :mod:`pacs_ai.gateway` and doe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection
 
@@ -19,7 +19,16 @@ from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.studies import JobRow, Version
 from pacs_ai.ledger.work import Kind
 from pacs_ai.records import Gathered, WorkitemOrder
-from pacs_ai.results import Done, Held, ModelIdentity, NothingFound, NotSuitable, Outcome
+from pacs_ai.results import (
+    Assertion,
+    Done,
+    Finding,
+    Held,
+    ModelIdentity,
+    NothingFound,
+    NotSuitable,
+    Outcome,
+)
 from pacs_ai.routing import Routing
 from pacs_ai.settings import Endpoint, Settings
 from pacs_ai.study import Job, Study
@@ -34,20 +43,40 @@ _OUTCOMES: dict[type[Outcome], str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What was encoded: the key of a Job or page, its Study, and the version it is the page of."""
+
+    key: str
+    study: Study
+    page_of: str | None
+
+
+def _overtaken(connection: Connection, study: str, version_id: str) -> bool:
+    newest = studies.newest_version(connection, study)
+    return newest is not None and newest.id != version_id
+
+
 # ---------------------------------------------------------------------- assemble
 
 
 def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
     """Freeze a new Study version when its Instances are complete and not the same as before."""
     connection = commit.connection
-    for instance_id, mark in gathered.marks.items():
-        studies.mark_instance(connection, instance_id, mark)
     study = gathered.study
     uid = study.StudyInstanceUID
+    overtaken = gathered.seen != {row.id for row in studies.source_instances(connection, uid)}
+    for instance_id, mark in gathered.marks.items():
+        studies.mark_instance(connection, instance_id, mark)
+    accession_number = str(study.header.get("AccessionNumber", "") or "")
+    studies.set_accession_number(connection, uid, accession_number)
     if gathered.hold:
         return
     quiet = settings.quiet(study.instances[-1].Modality, study.peer)
     decided = assembly.complete(gathered.last_received, now(), quiet)
+    if overtaken:
+        # An Instance came, or another worker froze a newer set, while this one read the files.
+        decided = assembly.Waiting(now() + quiet)
     if isinstance(decided, assembly.Waiting):
         work.add(
             connection,
@@ -65,7 +94,9 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
         commit.said = f"the Instances are those of version {newest.number}"
         return
     commit.said = f"{len(gathered.members)} Instances: {decided.evidence}"
-    stale = _not_current(study, settings)
+    # A correction of a Study that was current is not old, whenever it comes.
+    was_current = newest is not None and newest.not_current is None
+    stale = None if was_current else _not_current(study, settings)
     version_id = studies.freeze(
         connection,
         uid,
@@ -73,7 +104,6 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
         content_key=key,
         evidence=decided.evidence,
         not_current=stale,
-        accession_number=str(study.header.get("AccessionNumber", "") or ""),
     )
     if stale is None:
         work.add(connection, Kind.ROUTE, queue=work.ROUTE, subject=version_id, study=uid)
@@ -104,6 +134,9 @@ def routed(
     Results and waiting work that this version no longer asks for are superseded.
     """
     connection = commit.connection
+    if _overtaken(connection, version.study, version.id):
+        commit.said = "a later Study version was routed"
+        return
     studies.add_routing(
         connection,
         version.id,
@@ -112,8 +145,13 @@ def routed(
     )
     for position, job in enumerate(routing.jobs):
         _add_job(connection, version, position, job, rows, settings)
-    work.supersede_waiting(connection, studies.absent_jobs(connection, version))
+    earlier = studies.other_versions(connection, version)
+    pages = [work.page_subject(one) for one in earlier]
+    absent = studies.absent_jobs(connection, version)
+    work.supersede_waiting(connection, [*absent, *earlier, *pages])
     deliveries.match_results(connection, version.study, studies.asked_keys(connection, version))
+    if absent or not routing.jobs:
+        deliveries.supersede_other_pages(connection, version.study, "")
     matched = [one.rule for one in routing.verdicts if one.matched]
     commit.said = f"{len(routing.jobs)} Jobs by {', '.join(matched) or 'no rule'}"
     if routing.jobs:
@@ -184,6 +222,7 @@ def inferred(commit: Commit, row: JobRow, outcome: Outcome, kept: str | None) ->
         connection,
         row.id,
         outcome=_OUTCOMES[type(outcome)],
+        flagged=_flagged(outcome),
         reason=reason,
         results_digest=kept,
     )
@@ -195,27 +234,34 @@ def inferred(commit: Commit, row: JobRow, outcome: Outcome, kept: str | None) ->
     work.add_worklist(connection, row.study)
 
 
+def _flagged(outcome: Outcome) -> bool:
+    found = outcome.results if isinstance(outcome, Done | NothingFound) else ()
+    return any(isinstance(one, Finding) and one.assertion is Assertion.PRESENT for one in found)
+
+
 # ---------------------------------------------------------------------- encode
 
 
-def encoded(
-    commit: Commit, study: Study, key: str, made: Sequence[ObjectRow], settings: Settings
-) -> None:
+def encoded(commit: Commit, order: Encoded, made: Sequence[ObjectRow], settings: Settings) -> None:
     """Record the SOP Instances that were stored, and ask for their delivery where they are wanted.
 
     What a later Study version no longer asks for is kept, marked as superseded, and not sent.
     """
     connection = commit.connection
+    study = order.study
+    uid = study.StudyInstanceUID
     commit.said = ", ".join(one.kind for one in made) or "nothing new to write"
     for one in made:
         deliveries.add_object(connection, one)
-        if one.kind == "capture":
-            deliveries.supersede_pages(connection, one.StudyInstanceUID, key)
-    newest = studies.newest_version(connection, study.StudyInstanceUID)
+    newest = studies.newest_version(connection, uid)
     if newest is not None:
-        asked = studies.asked_keys(connection, newest)
-        deliveries.match_results(connection, study.StudyInstanceUID, asked)
-    current = {one.SOPInstanceUID for one in deliveries.objects_of(connection, [key])}
+        deliveries.match_results(connection, uid, studies.asked_keys(connection, newest))
+    if order.page_of is not None:
+        if _overtaken(connection, uid, order.page_of):
+            deliveries.supersede_page(connection, uid, order.key)
+        else:
+            deliveries.supersede_other_pages(connection, uid, order.key)
+    current = {one.SOPInstanceUID for one in deliveries.objects_of(connection, [order.key])}
     made = [one for one in made if one.SOPInstanceUID in current]
     for name in settings.destinations_for(study.peer):
         target = settings.destination(name)
@@ -225,13 +271,7 @@ def encoded(
                 connection, one.SOPInstanceUID, name, "withheld" if held else "pending"
             )
             for one in made
-            if target is None
-            or wanted(
-                one.kind,
-                volumetric=one.volumetric,
-                profile=target.profile,
-                narrative=target.narrative,
-            )
+            if target is None or _wanted(one, name, settings)
         ]
         if any(new) and not held:
             work.add(
@@ -248,8 +288,39 @@ def encoded(
 # ---------------------------------------------------------------------- deliver
 
 
-def answered(connection: Connection, destination: str, receipts: Sequence[Receipt]) -> None:
-    """Record every Receipt of an attempt; they are facts whatever becomes of the attempt."""
+def released(
+    connection: Connection, study: str, destination: str, settings: Settings
+) -> list[ObjectRow]:
+    """Return what may be sent to a destination by the settings of now; the rest is withheld."""
+    batch = []
+    for one in deliveries.pending(connection, study, destination):
+        if settings.delivery != "hold" and _wanted(one, destination, settings):
+            batch.append(one)
+        else:
+            deliveries.withhold(connection, one.SOPInstanceUID, destination)
+    return batch
+
+
+def _wanted(one: ObjectRow, destination: str, settings: Settings) -> bool:
+    target = settings.destination(destination)
+    return target is not None and wanted(
+        one.kind,
+        volumetric=one.volumetric,
+        profile=target.profile,
+        narrative=target.narrative,
+    )
+
+
+def answered(
+    connection: Connection, study: str, destination: str, receipts: Sequence[Receipt]
+) -> str | None:
+    """Record every Receipt of an attempt; they are facts whatever becomes of the attempt.
+
+    Returns
+    -------
+    str or None
+        Why something is refused for good, by this attempt or an earlier one; None when nothing is.
+    """
     for receipt in receipts:
         deliveries.add_receipt(
             connection,
@@ -259,28 +330,29 @@ def answered(connection: Connection, destination: str, receipts: Sequence[Receip
             status=receipt.status,
             detail=receipt.detail,
         )
+    count = deliveries.refused(connection, study, destination)
+    details = [one.detail for one in receipts if one.answer is Answer.REFUSED]
+    if not count:
+        return None
+    return f"{destination} refused {count} Instances for good" + "".join(
+        f": {d}" for d in details[:1]
+    )
 
 
-def undelivered(destination: str, receipts: Sequence[Receipt]) -> str | None:
-    """Return why a batch is not delivered for good, or None when everything is stored.
+def undelivered(destination: str, receipts: Sequence[Receipt]) -> None:
+    """Raise when something must go again: refused for now, or nobody knows whether it arrived.
 
     Raises
     ------
     DeliveryUnavailableError
-        When something must go again: refused for now, or nobody knows whether it arrived.
+        With how many, and what was said of the first.
     """
     again = [one for one in receipts if one.answer in (Answer.LATER, Answer.UNKNOWN)]
     if again:
         raise DeliveryUnavailableError(
-            f"{len(again)} of {len(receipts)} Instances did not reach {destination}: {again[0].detail}"
+            f"{len(again)} of {len(receipts)} Instances did not reach {destination}: "
+            f"{again[0].detail}"
         )
-    refused = [one for one in receipts if one.answer is Answer.REFUSED]
-    if not refused:
-        return None
-    return (
-        f"{destination} refused {len(refused)} of {len(receipts)} Instances for good: "
-        f"{refused[0].detail}"
-    )
 
 
 def delivered(commit: Commit, study: str, destination: str, receipts: Sequence[Receipt]) -> None:
@@ -293,27 +365,21 @@ def delivered(commit: Commit, study: str, destination: str, receipts: Sequence[R
 
 
 def listed(commit: Commit, study: str, orders: Sequence[WorkitemOrder]) -> None:
-    """Add the Workitems that rules ask for; one that is there keeps everything but a lower priority."""
+    """Add the Workitems that rules ask for; one that waits is renewed, its priority never lowered."""
     connection = commit.connection
     commit.said = ", ".join(order.decision.label for order in orders) or None
     for order in orders:
         label = order.decision.label
         found = workitems.find(connection, study, label)
-        if found is None:
-            uid, data_set = order.uid, workitem.to_json(order.data_set)
-        else:
-            uid, kept = found
-            data_set = kept
-            if order.decision.priority is not None:
-                raised = workitem.raise_priority(
-                    workitem.from_json(kept), order.decision.priority, when=order.when
-                )
-                data_set = workitem.to_json(raised)
+        data_set = order.data_set
+        if found is not None:
+            kept = workitem.from_json(found[1])
+            data_set = workitem.renew(kept, data_set, when=order.when)
         workitems.put(
             connection,
-            uid,
+            order.uid,
             study=study,
             label=label,
             audience=str(order.decision.audience),
-            data_set=data_set,
+            data_set=workitem.to_json(data_set),
         )

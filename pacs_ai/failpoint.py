@@ -29,6 +29,7 @@ PLACES = (
     "encode.committed",
     "deliver.claimed",
     "deliver.sent",
+    "deliver.answered",
     "deliver.committed",
     "worklist.claimed",
     "worklist.committed",

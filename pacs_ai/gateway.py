@@ -115,15 +115,15 @@ class Gateway:
         with self.ledger.claim(work.ENCODE) as attempt:
             if attempt is None:
                 return False
-            key, order, encoders = self._encoders(attempt.claimed)
+            subject, order, encoders = self._encoders(attempt.claimed)
             made = [
-                self._store(data_set, kind=kind, key=key)
+                self._store(data_set, kind=kind, key=subject.key)
                 for kind, encoder in encoders.items()
                 for data_set in encoder(order)
             ]
             failpoint("encode.stored")
             with attempt.commit() as commit:
-                commits.encoded(commit, order.study, key, made, self.settings)
+                commits.encoded(commit, subject, made, self.settings)
             failpoint("encode.committed")
         return True
 
@@ -134,16 +134,18 @@ class Gateway:
         with self.ledger.claim(work.deliver_queue(destination), limit=1) as attempt:
             if attempt is None:
                 return False
+            study = attempt.claimed.study
             target = self.settings.reachable(destination)
-            with self.ledger.database.read() as connection:
-                batch = deliveries.pending(connection, attempt.claimed.study, destination)
+            with self.ledger.database.write() as connection:
+                batch = commits.released(connection, study, destination, self.settings)
             receipts = sender(target.kind)(self._outgoing(batch), target) if batch else ()
             failpoint("deliver.sent")
             with self.ledger.database.write() as connection:
-                commits.answered(connection, destination, receipts)
-            refused = commits.undelivered(destination, receipts)
+                refused = commits.answered(connection, study, destination, receipts)
+            failpoint("deliver.answered")
+            commits.undelivered(destination, receipts)
             with attempt.commit(State.FAILED if refused else State.DONE, refused) as commit:
-                commits.delivered(commit, attempt.claimed.study, destination, receipts)
+                commits.delivered(commit, study, destination, receipts)
             failpoint("deliver.committed")
         return True
 
@@ -202,17 +204,19 @@ class Gateway:
             return self.spool.put_results(results.dumps(outcome.results))
         return None
 
-    def _encoders(self, claimed: Claimed) -> tuple[str, Encoding, dict[str, encoding.Encoder]]:
+    def _encoders(
+        self, claimed: Claimed
+    ) -> tuple[commits.Encoded, Encoding, dict[str, encoding.Encoder]]:
         page, _, version_id = claimed.subject.rpartition(":")
         if not page:
             key, order = self.records.job_encoding(claimed.subject, asked_at=claimed.created_at)
-            return key, order, encoding.each_job()
+            return commits.Encoded(key, order.study, None), order, encoding.each_job()
         key, order = self.records.page_encoding(version_id, asked_at=claimed.created_at)
         with self.ledger.database.read() as connection:
             made = {one.kind for one in deliveries.objects_of(connection, [key])}
         # The page of the same Jobs is not made again for a Study version that changed nothing.
-        wanted = encoding.once_a_study()
-        return key, order, {kind: one for kind, one in wanted.items() if kind not in made}
+        encoders = {kind: one for kind, one in encoding.once_a_study().items() if kind not in made}
+        return commits.Encoded(key, order.study, version_id), order, encoders
 
     def _store(self, data_set: Dataset, *, kind: str, key: str) -> ObjectRow:
         data = _file_bytes(data_set)

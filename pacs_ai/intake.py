@@ -155,15 +155,16 @@ class Incoming:
                 return Duplicate()  # the same bytes came on another association meanwhile
             own = studies.is_own(connection, head.SOPInstanceUID)
             role = "own" if own else head.role
-            studies.add_instance(
-                connection,
-                head,
-                digest=digest,
-                size=size,
-                transfer_syntax_uid=syntax,
-                role=role,
-                peer=self._peer,
-            )
+            if not studies.revive(connection, head, digest, syntax):
+                studies.add_instance(
+                    connection,
+                    head,
+                    digest=digest,
+                    size=size,
+                    transfer_syntax_uid=syntax,
+                    role=role,
+                    peer=self._peer,
+                )
             if role == "source":
                 work.add(
                     connection,

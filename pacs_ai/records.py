@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pacs_ai import __version__, results
 from pacs_ai.assembly import Difference, compare
 from pacs_ai.encoding import Encoding, Stamp
-from pacs_ai.errors import WorklistError
 from pacs_ai.ledger import Ledger, deliveries, studies, views
 from pacs_ai.ledger.studies import JobRow, StoredInstance, Version
 from pacs_ai.ledger.work import Claimed
@@ -32,7 +31,7 @@ from pacs_ai.results import (
 )
 from pacs_ai.settings import Identity, Settings
 from pacs_ai.spool import Spool
-from pacs_ai.study import Instance, Job, Study, read_instance
+from pacs_ai.study import Instance, Job, Study, read_instance, values
 from pacs_ai.uids import derived_uid, digest
 from pacs_ai.worklist import Decision, Facts, workitem
 
@@ -47,6 +46,8 @@ class Gathered:
         What the next Study version would hold, oldest first.
     study : Study
         The same, with headers.
+    seen : frozenset of int
+        Every row that was looked at; another set at the commit means that this one was overtaken.
     marks : mapping of int to str
         What comparing Instances of the same UID found, by row.
     hold : str
@@ -55,6 +56,7 @@ class Gathered:
 
     members: tuple[StoredInstance, ...]
     study: Study
+    seen: frozenset[int]
     marks: dict[int, str] = field(default_factory=dict)
     hold: str = ""
 
@@ -116,24 +118,12 @@ class Records:
                     )
         members = tuple(kept.values())
         frozen = self._study(study, members)
-        return Gathered(members, frozen, marks, hold or self._identity_fault(members, frozen))
+        seen = frozenset(row.id for row in rows)
+        fault = hold or identity_fault(frozen, self._settings.identity)
+        return Gathered(members, frozen, seen, marks, fault)
 
     def _compare(self, kept: StoredInstance, arrived: StoredInstance) -> Difference:
         return compare(*(pydicom.dcmread(self._path(row)) for row in (kept, arrived)))
-
-    def _identity_fault(self, members: Sequence[StoredInstance], study: Study) -> str:
-        if len({member.patient_digest for member in members}) > 1:
-            return "Instances of this Study name more than one patient: correct it at the sender"
-        if self._settings.identity is Identity.LENIENT:
-            return ""
-        for instance in study.instances:
-            for keyword in ("PatientID", "PatientName"):
-                if not str(instance.header.get(keyword, "") or ""):
-                    return (
-                        f"Instance {instance.SOPInstanceUID} has no {keyword}: "
-                        "correct it at the sender, or set identity: lenient"
-                    )
-        return ""
 
     def version(self, version_id: str) -> tuple[Version, Study, dict[str, int]]:
         """Return a Study version, its Study, and the row of each SOP Instance UID."""
@@ -196,9 +186,10 @@ class Records:
         with self._ledger.database.read() as connection:
             version = studies.newest_version(connection, claimed.study)
             made = deliveries.current_objects(connection, claimed.study)
-        if version is None:
-            raise WorklistError(f"Study {claimed.study} has no version to put on a worklist")
-        _, study, _ = self.version(version.id)
+        if version is None:  # held before it was complete
+            study = self.gather(claimed.study).study
+        else:
+            _, study, _ = self.version(version.id)
         when = claimed.created_at.astimezone(ZoneInfo(self._settings.site.time_zone))
         uid = derived_uid("workitem", self._installation, claimed.study, decision.label)
         data_set = workitem.build(
@@ -277,7 +268,7 @@ class Records:
             StudyInstanceUID=uid,
             instances=tuple(self._instance(row) for row in rows),
             received_at=max(row.received_at for row in rows),
-            peer=rows[-1].peer,
+            peer=self._peer(uid),  # results go back to one place, wherever the rest came from
         )
 
     def _peer(self, study: str) -> str:
@@ -294,3 +285,43 @@ class Records:
 
 def _reason(outcome: Outcome | Failed) -> str:
     return outcome.reason if isinstance(outcome, NotSuitable | Held | Failed) else ""
+
+
+def identity_fault(study: Study, identity: Identity) -> str:
+    """Return why a Study's patient is not certain, or an empty sentence; no values are told."""
+    for keyword in _said_twice(study):
+        return (
+            f"Instances of this Study name more than one patient ({keyword} differs): "
+            "correct it at the sender, then release the Study"
+        )
+    if identity is Identity.LENIENT:
+        return ""
+    for instance in study.instances:
+        for keyword in ("PatientID", "PatientName"):
+            if not values(instance.header, keyword):
+                return (
+                    f"Instance {instance.SOPInstanceUID} has no {keyword}: "
+                    "correct it at the sender, or set identity: lenient"
+                )
+    return ""
+
+
+def _said_twice(study: Study) -> Iterator[str]:
+    """Yield the elements by which the Instances of a Study name more than one patient."""
+    for keyword in (
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PatientName",
+    ):
+        said = {
+            values(instance.header, keyword)
+            for instance in study.instances
+            # A name alone that differs under one PatientID is a correction on its way.
+            if keyword != "PatientName" or not values(instance.header, "PatientID")
+        }
+        if keyword != "PatientID":
+            said -= {()}
+        if len(said) > 1:
+            yield keyword

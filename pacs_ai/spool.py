@@ -87,7 +87,7 @@ class Spool:
         return path
 
     def _put(self, data: bytes, path: Path) -> None:
-        temporary = self.temporary / str(uuid.uuid4())
+        temporary = self.temporary / temporary_name()
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -99,13 +99,13 @@ class Spool:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def sweep(self, *, older_than: float = TEMPORARY_AGE) -> int:
-        """Remove temporary files that no process can still be writing; return how many."""
-        limit = time.time() - older_than
+    def sweep(self) -> int:
+        """Remove temporary files whose process is gone, or that are an hour old; return how many."""
+        limit = time.time() - TEMPORARY_AGE
         removed = 0
         for file in self.temporary.iterdir():
             with suppress(FileNotFoundError):
-                if file.stat().st_mtime <= limit:
+                if _owner_is_gone(file) or file.stat().st_mtime <= limit:
                     file.unlink()
                     removed += 1
         return removed
@@ -121,7 +121,7 @@ class Writer:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._path = spool.temporary / str(uuid.uuid4())
+        self._path = spool.temporary / temporary_name()
         self._hash = hashlib.sha256()
         self._size = 0
         try:
@@ -192,6 +192,21 @@ class Writer:
         with suppress(OSError):  # a full disk refuses even what was still in the buffer
             self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+def temporary_prefix() -> str:
+    """Return how the names of this process's temporary files begin."""
+    return f"{os.getpid()}."
+
+
+def temporary_name() -> str:
+    """Return a new name for a temporary file: whose it is, and which."""
+    return temporary_prefix() + str(uuid.uuid4())
+
+
+def _owner_is_gone(file: Path) -> bool:
+    owner = file.name.partition(".")[0]
+    return owner.isdigit() and not Path("/proc", owner).exists()
 
 
 def link(temporary: Path, path: Path) -> None:

@@ -22,7 +22,6 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pacs_ai.errors import ReceiveError
-from pacs_ai.uids import digest
 
 _ENCODED_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _PLAIN_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
@@ -97,21 +96,30 @@ class Head:
     SeriesInstanceUID: str
     Modality: str
     Manufacturer: str
-    PatientIDDigest: str
 
     @property
     def role(self) -> str:
-        """``source`` for images that modalities make, ``derived`` for everything made from them.
+        """See :func:`role_of`."""
+        return _role(self.SOPClassUID, self.Modality, self.Manufacturer)
 
-        A PACS sends whole Studies, results and reports included; only sources may start a Job. What
-        another PACS AI gateway made is derived too, a capture for instance, which looks like a source.
-        """
-        derived = (
-            self.SOPClassUID.startswith(_DERIVED_CLASSES)
-            or self.Modality in _DERIVED_MODALITIES
-            or self.Manufacturer.strip() == MANUFACTURER
-        )
-        return "derived" if derived else "source"
+
+def role_of(header: Dataset) -> str:
+    """Return ``source`` for images that modalities make, ``derived`` for all that is made from them.
+
+    A PACS sends whole Studies, results and reports included; only sources may start a Job. What
+    another PACS AI gateway made is derived too, a capture for instance, which looks like a source.
+    """
+    keywords = ("SOPClassUID", "Modality", "Manufacturer")
+    return _role(*("".join(values(header, keyword)[:1]) for keyword in keywords))
+
+
+def _role(sop_class_uid: str, modality: str, manufacturer: str) -> str:
+    derived = (
+        sop_class_uid.startswith(_DERIVED_CLASSES)
+        or modality in _DERIVED_MODALITIES
+        or manufacturer.strip() == MANUFACTURER
+    )
+    return "derived" if derived else "source"
 
 
 def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
@@ -151,15 +159,12 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
                 "Manufacturer",
             )
         }
-        patient = [
-            "\\".join(values(header, keyword)) for keyword in ("PatientID", "IssuerOfPatientID")
-        ]
     except Exception as error:  # pydicom raises many types on hostile bytes
         raise ReceiveError("the head of the data set cannot be read", status=UNREADABLE) from error
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if not UID(found[keyword], pydicom.config.IGNORE).is_valid:  # or pydicom warns and shows it
             raise ReceiveError(f"{keyword} is missing or not a UID", status=UNREADABLE)
-    return Head(**found, PatientIDDigest=digest([*patient]))
+    return Head(**found)
 
 
 def _past_head(tag: BaseTag, vr: str | None, length: int) -> bool:

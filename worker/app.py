@@ -124,7 +124,7 @@ def run(settings: Settings, *, ready: Callable[[], None]) -> None:
         stack.callback(bell.stop)
         face.app.Worker(
             pool_cls="prefork",
-            concurrency=settings.worker_processes,
+            concurrency=settings.worker_concurrency,
             queues=",".join(Gateway.queue_names(settings)),
             without_gossip=True,
             without_mingle=True,

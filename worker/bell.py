@@ -14,12 +14,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
-from kombu.exceptions import OperationalError
-
-from pacs_ai.errors import TransientError
 from pacs_ai.ledger import Ledger, owner_name
 from pacs_ai.settings import Settings
 
@@ -37,10 +34,16 @@ class Bell:
     settings : Settings
     ring : callable
         Takes a queue's name and a work id.
+    queues : collection of str
+        Queues that somebody listens to. Work of any other is held, with the reason: its endpoint or
+        destination is gone from the settings.
     """
 
-    def __init__(self, settings: Settings, ring: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, settings: Settings, ring: Callable[[str, str], None], *, queues: Collection[str]
+    ) -> None:
         self._settings = settings
+        self._queues = queues
         self._ring = ring
         self._owner = owner_name()
         self._over = threading.Event()
@@ -58,13 +61,18 @@ class Bell:
         while not self._over.wait(self._settings.work.bell.total_seconds()):
             try:
                 self.look(ledger)
-            except (TransientError, OperationalError):
-                log.warning("the bell could not ring; it looks again")
+            except Exception as error:  # a rim: a bell that is silent for good stops everything
+                log.warning(
+                    "the bell could not ring; it looks again",
+                    extra={"error": type(error).__name__},
+                )
 
     def look(self, ledger: Ledger) -> None:
         """Ring, when this worker leads, for everything due that was not rung for lately."""
         with self._looking:
             leads = ledger.lead("bell", owner=self._owner, lease=_LEAD)
+            if leads:
+                ledger.hold_orphans(self._queues)
             due = ledger.due() if leads else []
             ledger.close()
         at = time.monotonic()

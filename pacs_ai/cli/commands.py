@@ -34,6 +34,13 @@ Files = Annotated[list[Path], typer.Argument(help="DICOM files or folders of the
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
+class Take(StrEnum):
+    """Which of two Instances of one UID counts."""
+
+    FIRST = "first"
+    NEWEST = "newest"
+
+
 class Switch(StrEnum):
     """What can be stopped at once."""
 
@@ -151,12 +158,17 @@ def resume(what: Switch, config: Config = DEMO_CONFIG) -> None:
 
 @app.command()
 def release(
-    study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: Config = DEMO_CONFIG
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    config: Config = DEMO_CONFIG,
+    take: Annotated[
+        Take | None,
+        typer.Option(help="Which of Instances that contradict each other counts from now on."),
+    ] = None,
 ) -> None:
-    """Let a Study's held and failed work start again, after a person has looked."""
+    """Let a Study's held, failed and refused work start again, after a person has looked."""
     from pacs_ai.cli.status import release_study  # noqa: PLC0415
 
-    sys.exit(release_study(_settings(config), study))
+    sys.exit(release_study(_settings(config), study, take))
 
 
 @app.command()

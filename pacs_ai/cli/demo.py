@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pacs_ai import phantom
+from pacs_ai.cli.folders import make_anew
 from pacs_ai.cli.screen import screen
 from pacs_ai.cli.serve import commands, prepare
 from pacs_ai.cli.supervisor import Supervisor
@@ -53,8 +53,7 @@ class Sent:
 def run(out: Path, config: Path) -> int:
     """Show the main job; return 0 only when everything arrived."""
     out = out.resolve()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    make_anew(out)
     path = out / "settings.yaml"
     settings = demo_settings(config, path, out)
     prepare(settings)

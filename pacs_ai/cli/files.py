@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Receipt
-from pacs_ai.study import Instance, Study
+from pacs_ai.study import Instance, Study, role_of
 
 PEER = "file"
 
@@ -53,7 +53,7 @@ def data_set_bytes(data: bytes) -> bytes:
 
 
 def studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
-    """Return the source Studies among files, and a sentence for each file that is none."""
+    """Return the source Studies among files, and a sentence for each file that is no source."""
     grouped: dict[str, list[Instance]] = {}
     refused = []
     for path in walk(paths):
@@ -61,6 +61,9 @@ def studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             digest = hashlib.sha256(data_set_bytes(path.read_bytes())).hexdigest()
             instance = Instance(header, path, digest, str(header.file_meta.TransferSyntaxUID))
+            if role_of(header) != "source":
+                refused.append(f"{path.name}: made from images, no source: no rule is asked")
+                continue
             grouped.setdefault(str(header.StudyInstanceUID), []).append(instance)
         except (InvalidDicomError, EOFError, AttributeError):
             refused.append(f"{path.name}: not a DICOM file (PS3.10)")

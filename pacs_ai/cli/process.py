@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -14,8 +13,9 @@ from urllib.parse import urlsplit
 
 import typer
 
-from pacs_ai import routing
+from pacs_ai import assembly, routing
 from pacs_ai.cli.files import PEER, studies, take_in, walk
+from pacs_ai.cli.folders import make_anew
 from pacs_ai.cli.roles import reference_commands
 from pacs_ai.cli.serve import prepare
 from pacs_ai.cli.supervisor import Supervisor
@@ -23,19 +23,34 @@ from pacs_ai.errors import InferenceError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Refused
 from pacs_ai.ledger.views import Views
+from pacs_ai.records import identity_fault
 from pacs_ai.settings import Identity, Settings, load
 
 _POLL_SECONDS = 0.05
 
 
 def explain(paths: Sequence[Path], settings: Settings) -> int:
-    """Print every rule's answer for each Study among files; exit code 1 when there is none."""
+    """Print every rule's answer for each Study among files; exit code 1 when there is none.
+
+    What would stop a Study before the rules are asked, its age or its identity, is said first.
+    """
     rules = routing.parse(settings)
     found, refused = studies(paths)
     for sentence in refused:
         typer.echo(sentence, err=True)
     for study in found:
         typer.echo(f"Study {study.StudyInstanceUID}")
+        current = assembly.currency(
+            study.header,
+            study.received_at,
+            max_age=settings.defaults.max_age,
+            time_zone=settings.site.time_zone,
+        )
+        if isinstance(current, assembly.NotCurrent):
+            typer.echo(f"not current, so that nothing starts: {current.reason}")
+        fault = identity_fault(study, settings.identity)
+        if fault:
+            typer.echo(f"held, so that nothing starts: {fault}")
         typer.echo(routing.explain_text(routing.route(study, rules, now=study.received_at)))
     return 0 if found else 1
 
@@ -69,10 +84,7 @@ def run(paths: Sequence[Path], out: Path, config: Path, identity: Identity | Non
 def _file_settings(config: Path, out: Path, identity: Identity | None) -> Settings:
     base = load(config)
     data = out / "gateway"
-    shutil.rmtree(
-        data, ignore_errors=True
-    )  # a run starts from nothing, or it would say "duplicate"
-    data.mkdir(parents=True, mode=0o700)
+    make_anew(data)  # a run starts from nothing, or it would say "duplicate"
     released = any(one.narrative for one in base.destinations.values())
     folder = {"kind": "folder", "path": str(out), "profile": "all", "narrative": released}
     return load(

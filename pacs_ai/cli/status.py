@@ -68,11 +68,11 @@ def set_switch(settings: Settings, name: str, wish: Literal["pause", "resume"]) 
     return f"{name} goes on"
 
 
-def release_study(settings: Settings, study: str) -> int:
+def release_study(settings: Settings, study: str, take: str | None) -> int:
     """Let a Study's held and failed work start again; 1 when nothing of it is held."""
     ledger = _ledger(settings)
     try:
-        count = ledger.release(study, actor=getpass.getuser())
+        count = ledger.release(study, actor=getpass.getuser(), take=take)
     finally:
         ledger.close()
     typer.echo(f"{count} pieces of work start again" if count else "nothing of this Study is held")

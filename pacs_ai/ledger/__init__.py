@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import events, tables, work
+from pacs_ai.ledger import deliveries, events, studies, tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.work import Claimed, Kind, State
@@ -120,7 +120,7 @@ class Ledger:
                 queue,
                 times=self.times,
                 limit=limit,
-                paused=[_PAUSED_KINDS[name] for name in _paused(connection)],
+                paused=_paused_kinds(connection),
             )
         if claimed is None:
             yield None
@@ -165,7 +165,15 @@ class Ledger:
     def due(self) -> list[tuple[str, str]]:
         """Return (queue, work id) of everything that may start now."""
         with self.database.read() as connection:
-            return work.due(connection)
+            return work.due(connection, paused=_paused_kinds(connection))
+
+    def hold_orphans(self, queues: Collection[str]) -> None:
+        """Hold the work of queues that nobody listens to, and say why."""
+        with self.database.read() as connection:
+            orphans = work.orphans(connection, queues)
+        if orphans:
+            with self.database.write() as connection:
+                work.hold_orphans(connection, queues)
 
     def backlog(self) -> int:
         """Return how many pieces of work could start now and have not."""
@@ -184,9 +192,19 @@ class Ledger:
             kind = f"{name} {'paused' if paused else 'resumed'}"
             events.record(connection, kind, actor=actor)
 
-    def release(self, study: str, *, actor: str) -> int:
-        """Let a Study's held and failed work start again; return how many rows."""
+    def release(self, study: str, *, actor: str, take: str | None = None) -> int:
+        """Let a Study's held and failed work start again; return how many rows.
+
+        Parameters
+        ----------
+        take : str, optional
+            ``"first"`` or ``"newest"``: which of Instances that contradict each other under one UID
+            counts from now on.
+        """
         with self.database.write() as connection:
+            if take is not None:
+                studies.settle_conflicts(connection, study, take=take)
+            deliveries.try_refused_again(connection, study)
             return work.release_held(connection, study, actor=actor)
 
     def lead(self, name: str, *, owner: str, lease: timedelta) -> bool:
@@ -215,6 +233,7 @@ def owner_name() -> str:
     return str(uuid.uuid4())
 
 
-def _paused(connection: Connection) -> list[str]:
+def _paused_kinds(connection: Connection) -> list[Kind]:
     table = tables.switches
-    return [*connection.scalars(select(table.c.name).where(table.c.paused_at.is_not(None)))]
+    names = connection.scalars(select(table.c.name).where(table.c.paused_at.is_not(None)))
+    return [_PAUSED_KINDS[name] for name in names]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from pacs_ai.errors import EncodingError
 from pacs_ai.ledger import tables
@@ -103,17 +103,22 @@ def match_results(connection: Connection, study: str, asked: Iterable[str]) -> N
     _match_deliveries(connection, study)
 
 
-def supersede_pages(connection: Connection, study: str, subject: str) -> None:
-    """Mark a Study's earlier pages: one page, of one set of Jobs, is the current one."""
+def supersede_other_pages(connection: Connection, study: str, key: str) -> None:
+    """Mark a Study's pages but the one of this key: one page, of one set of Jobs, is current."""
+    _supersede_pages(connection, study, tables.objects.c.subject != key)
+
+
+def supersede_page(connection: Connection, study: str, key: str) -> None:
+    """Mark a page that was made for a Study version that is not the newest any more."""
+    _supersede_pages(connection, study, tables.objects.c.subject == key)
+
+
+def _supersede_pages(connection: Connection, study: str, which: ColumnElement[bool]) -> None:
     table = tables.objects
+    page = and_(table.c.study_instance_uid == study, table.c.kind == "capture")
     connection.execute(
         update(table)
-        .where(
-            table.c.study_instance_uid == study,
-            table.c.kind == "capture",
-            table.c.subject != subject,
-            table.c.superseded_at.is_(None),
-        )
+        .where(page, which, table.c.superseded_at.is_(None))
         .values(superseded_at=now())
     )
     _match_deliveries(connection, study)
@@ -168,6 +173,43 @@ def pending(connection: Connection, study: str, destination: str) -> list[Object
         .order_by(table.c.made_at, table.c.sop_instance_uid)
     )
     return [_object(row) for row in rows]
+
+
+def refused(connection: Connection, study: str, destination: str) -> int:
+    """Return how many of a Study's current SOP Instances a destination refused for good."""
+    table, made = tables.deliveries, tables.objects
+    query = (
+        select(func.count())
+        .select_from(table.join(made, made.c.sop_instance_uid == table.c.sop_instance_uid))
+        .where(
+            made.c.study_instance_uid == study,
+            made.c.superseded_at.is_(None),
+            table.c.destination == destination,
+            table.c.state == "refused",
+        )
+    )
+    return connection.scalar(query) or 0
+
+
+def try_refused_again(connection: Connection, study: str) -> None:
+    """Let what was refused for good be sent once more, because a person said so."""
+    table, made = tables.deliveries, tables.objects
+    mine = select(made.c.sop_instance_uid).where(made.c.study_instance_uid == study)
+    connection.execute(
+        update(table)
+        .where(table.c.state == "refused", table.c.sop_instance_uid.in_(mine))
+        .values(state="pending")
+    )
+
+
+def withhold(connection: Connection, sop_instance_uid: str, destination: str) -> None:
+    """Record that a SOP Instance is not sent, because the settings say so by now."""
+    table = tables.deliveries
+    connection.execute(
+        update(table)
+        .where(table.c.sop_instance_uid == sop_instance_uid, table.c.destination == destination)
+        .values(state="withheld")
+    )
 
 
 def add_receipt(

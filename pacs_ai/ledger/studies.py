@@ -26,7 +26,6 @@ class StoredInstance:
     transfer_syntax_uid: str
     state: str
     peer: str
-    patient_digest: str
     received_at: datetime
 
 
@@ -45,6 +44,7 @@ class JobRow:
     model: Mapping[str, Any]
     created_at: datetime
     outcome: str | None
+    flagged: bool
     reason: str | None
     results_digest: str | None
 
@@ -62,13 +62,14 @@ class Version:
 
 
 def known(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
-    """Tell whether exactly these bytes are held already."""
+    """Tell whether exactly these bytes are held already, and count."""
     table = tables.instances
     found = connection.scalar(
         select(table.c.id).where(
             table.c.sop_instance_uid == head.SOPInstanceUID,
             table.c.digest == digest,
             table.c.transfer_syntax_uid == transfer_syntax_uid,
+            table.c.state != "replaced",
         )
     )
     return found is not None
@@ -117,7 +118,6 @@ def add_instance(
             study_instance_uid=head.StudyInstanceUID,
             series_instance_uid=head.SeriesInstanceUID,
             modality=head.Modality[:16],
-            patient_digest=head.PatientIDDigest,
             digest=digest,
             size=size,
             role=role,
@@ -145,7 +145,7 @@ def source_instances(connection: Connection, study: str) -> list[StoredInstance]
             table.c.role == "source",
             table.c.state.in_(["kept", "unchecked", "conflict"]),
         )
-        .order_by(table.c.id)
+        .order_by(table.c.received_at, table.c.id)
     )
     return [_stored(row) for row in rows]
 
@@ -177,7 +177,6 @@ def _stored(row: Any) -> StoredInstance:
         transfer_syntax_uid=row.transfer_syntax_uid,
         state=row.state,
         peer=row.peer,
-        patient_digest=row.patient_digest,
         received_at=row.received_at,
     )
 
@@ -225,7 +224,6 @@ def freeze(
     content_key: str,
     evidence: str,
     not_current: str | None,
-    accession_number: str,
 ) -> str:
     """Make a new Study version of these Instances; earlier ones are superseded. Return its id."""
     table = tables.versions
@@ -252,12 +250,58 @@ def freeze(
         insert(tables.version_instances),
         [{"version_id": version_id, "instance_id": member.id} for member in members],
     )
+    return version_id
+
+
+def set_accession_number(connection: Connection, study: str, accession_number: str) -> None:
+    """Record the Accession Number that a Study can be asked for by."""
+    table = tables.studies
     connection.execute(
-        update(tables.studies)
-        .where(tables.studies.c.study_instance_uid == study)
+        update(table)
+        .where(table.c.study_instance_uid == study)
         .values(accession_number=accession_number[:64])
     )
-    return version_id
+
+
+def revive(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
+    """Let bytes that were replaced by others count again, because they came again; False if none."""
+    table = tables.instances
+    changed = connection.execute(
+        update(table)
+        .where(
+            table.c.sop_instance_uid == head.SOPInstanceUID,
+            table.c.digest == digest,
+            table.c.transfer_syntax_uid == transfer_syntax_uid,
+            table.c.state == "replaced",
+        )
+        .values(state="unchecked", received_at=now())
+    )
+    return bool(changed.rowcount)
+
+
+def settle_conflicts(connection: Connection, study: str, *, take: str) -> None:
+    """End a Study's conflicts as a person decided: the ``first`` or the ``newest`` Instances count."""
+    table = tables.instances
+    conflicts = connection.execute(
+        select(table)
+        .where(table.c.study_instance_uid == study, table.c.state == "conflict")
+        .order_by(table.c.received_at)
+    ).all()
+    for row in conflicts:
+        if take == "first":
+            mark_instance(connection, row.id, "rejected")
+            continue
+        connection.execute(
+            update(table)
+            .where(
+                table.c.sop_instance_uid == row.sop_instance_uid,
+                table.c.role == "source",
+                table.c.state.in_(["kept", "conflict"]),
+                table.c.id != row.id,
+            )
+            .values(state="rejected")
+        )
+        mark_instance(connection, row.id, "kept")
 
 
 def add_routing(
@@ -326,6 +370,7 @@ def add_job(
                 parameters=dict(asked.parameters),
                 model=dict(asked.model),
                 created_at=now(),
+                flagged=False,
             )
         )
     connection.execute(
@@ -341,6 +386,17 @@ def asked_keys(connection: Connection, version: Version) -> list[str]:
         select(jobs.c.key)
         .join(link, link.c.job_id == jobs.c.id)
         .where(link.c.version_id == version.id)
+    )
+    return [*rows]
+
+
+def other_versions(connection: Connection, version: Version) -> list[str]:
+    """Return the ids of a Study's other versions."""
+    table = tables.versions
+    rows = connection.scalars(
+        select(table.c.id).where(
+            table.c.study_instance_uid == version.study, table.c.id != version.id
+        )
     )
     return [*rows]
 
@@ -386,6 +442,7 @@ def _job(row: Any) -> JobRow:
         model=row.model,
         created_at=row.created_at,
         outcome=row.outcome,
+        flagged=row.flagged,
         reason=row.reason,
         results_digest=row.results_digest,
     )
@@ -396,15 +453,22 @@ def end_job(
     job_id: str,
     *,
     outcome: str,
+    flagged: bool,
     reason: str | None,
     results_digest: str | None,
 ) -> None:
-    """Record what a Job came to."""
+    """Record what a Job came to, and whether a finding is present among its results."""
     table = tables.jobs
     connection.execute(
         update(table)
         .where(table.c.id == job_id)
-        .values(outcome=outcome, reason=reason, results_digest=results_digest, ended_at=now())
+        .values(
+            outcome=outcome,
+            flagged=flagged,
+            reason=reason,
+            results_digest=results_digest,
+            ended_at=now(),
+        )
     )
 
 

@@ -67,13 +67,12 @@ instances = Table(
     Column("study_instance_uid", UidType, nullable=False),
     Column("series_instance_uid", UidType, nullable=False),
     Column("modality", String(16), nullable=False),
-    Column("patient_digest", DigestType, nullable=False),
     Column("digest", DigestType, nullable=False),
     Column("size", Integer, nullable=False),
     Column("role", String(8), nullable=False),  # source | derived | own
     Column(
         "state", String(16), nullable=False
-    ),  # kept | unchecked | duplicate | replaced | conflict
+    ),  # kept | unchecked | duplicate | replaced | conflict | rejected
     Column("peer", String(64), nullable=False),
     Column("received_at", Instant, nullable=False),
     UniqueConstraint("sop_instance_uid", "digest", "transfer_syntax_uid"),
@@ -146,6 +145,7 @@ jobs = Table(
     Column("model", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("outcome", String(16)),  # done | nothing_found | not_suitable | held
+    Column("flagged", Boolean, nullable=False),  # a finding is present among its results
     Column("reason", Text),
     Column("results_digest", DigestType),
     Column("ended_at", Instant),

@@ -34,7 +34,7 @@ def study_state(connection: Connection, study: str) -> StudyState:
     """Return the one visible state of a Study."""
     work = _work_rows(connection, study)
     for state in _TROUBLE:
-        troubled = [row for row in work if row.state == state and row.kind != Kind.WORKLIST]
+        troubled = [row for row in work if row.state == state]
         if troubled:
             return StudyState(str(state), f"{troubled[-1].kind}: {troubled[-1].reason}")
     version = studies.newest_version(connection, study)
@@ -59,11 +59,11 @@ def _ended_state(connection: Connection, version_id: str) -> StudyState:
     held = [row.reason or "" for row in rows if row.outcome == "held"]
     if held:
         return StudyState("held", held[0])
-    if "nothing_found" in outcomes:
+    if "nothing_found" in outcomes and not any(row.flagged for row in rows):
         names = [row.model["name"] for row in rows if row.outcome == "nothing_found"]
         said = f"No finding flagged by {', '.join(names)}; not a normal result"
         return StudyState("nothing_found", _with_reasons(said, rows, refused))
-    if "done" in outcomes:
+    if "done" in outcomes or "nothing_found" in outcomes:
         return StudyState("done", _with_reasons("results are there", rows, refused))
     if rows or refused:
         return StudyState("not_suitable", "; ".join(_reasons(rows, refused)))

@@ -165,12 +165,12 @@ def is_asked(connection: Connection, kind: Kind, subject: str) -> bool:
     return connection.scalar(asked) is not None
 
 
-def supersede_waiting(connection: Connection, jobs: Collection[str]) -> None:
-    """End the inference of Jobs that nobody asks for any more and that is not under way."""
+def supersede_waiting(connection: Connection, subjects: Collection[str]) -> None:
+    """End what nobody asks for any more and is not under way: of Jobs, versions and their pages."""
     rows = connection.execute(
         select(table).where(
-            table.c.kind == Kind.INFER,
-            table.c.subject.in_(jobs),
+            table.c.kind.in_([Kind.ROUTE, Kind.INFER, Kind.ENCODE]),
+            table.c.subject.in_([*subjects]),
             table.c.state.in_([State.READY, State.HELD, State.FAILED]),
         )
     ).all()
@@ -182,6 +182,11 @@ def supersede_waiting(connection: Connection, jobs: Collection[str]) -> None:
 def add_worklist(connection: Connection, study: str) -> None:
     """Ask the worklist rules to look at a Study again."""
     add(connection, Kind.WORKLIST, queue=WORKLIST, subject=study, study=study)
+
+
+def page_subject(version_id: str) -> str:
+    """Return the subject of the work that writes a Study version's page."""
+    return f"page:{version_id}"
 
 
 def add_page_when_settled(connection: Connection, study: str) -> None:
@@ -202,8 +207,8 @@ def add_page_when_settled(connection: Connection, study: str) -> None:
         .where(link.c.version_id == newest, jobs.c.outcome.is_(None), jobs.c.id.in_(under_way))
     )
     if newest is not None and not unsettled:
-        subject = f"page:{newest}"
-        add_once(connection, Kind.ENCODE, queue=ENCODE, subject=subject, study=study)
+        # Asked for each time they settle: after a release they may have come to something else.
+        add(connection, Kind.ENCODE, queue=ENCODE, subject=page_subject(newest), study=study)
 
 
 def claim(
@@ -324,12 +329,14 @@ def release_held(connection: Connection, study: str, *, actor: str) -> int:
     return len(rows)
 
 
-def due(connection: Connection) -> list[tuple[str, str]]:
-    """Return (queue, id) of every row that may start or whose lease ran out."""
+def due(connection: Connection, *, paused: Collection[Kind]) -> list[tuple[str, str]]:
+    """Return (queue, id) of every row that may start or whose lease ran out; paused kinds left out."""
     at = now()
     expired = and_(table.c.state == State.RUNNING, table.c.lease_until < at)
     rows = connection.execute(
-        select(table.c.queue, table.c.id).where(or_(_due(at), expired)).order_by(table.c.created_at)
+        select(table.c.queue, table.c.id)
+        .where(or_(_due(at), expired), table.c.kind.not_in([*paused]))
+        .order_by(table.c.created_at)
     )
     return [(row.queue, row.id) for row in rows]
 
@@ -338,6 +345,19 @@ def backlog(connection: Connection) -> int:
     """Return how many rows could start now and have not."""
     count = select(func.count()).select_from(table).where(_due(now()))
     return connection.scalar(count) or 0
+
+
+def orphans(connection: Connection, queues: Collection[str]) -> list[Row[tuple[object, ...]]]:
+    """Return the ready rows of queues other than these."""
+    query = select(table).where(table.c.state == State.READY, table.c.queue.not_in([*queues]))
+    return [*connection.execute(query)]
+
+
+def hold_orphans(connection: Connection, queues: Collection[str]) -> None:
+    """Hold the ready rows of queues other than these, and say why."""
+    for row in orphans(connection, queues):
+        reason = f"{row.queue} is not in the settings any more: put it back, then release the Study"
+        _move(connection, row, State.HELD, reason=reason, ended_at=now())
 
 
 def _due(at: datetime) -> ColumnElement[bool]:
@@ -408,6 +428,6 @@ def _move(
         study = str(row.study_instance_uid)
         if row.kind == Kind.INFER:
             add_page_when_settled(connection, study)
-        if row.kind not in (Kind.WORKLIST, Kind.ASSEMBLE):
+        if row.kind != Kind.WORKLIST:
             # Someone must be told: worklist rules may act on held and failed Studies.
             add_worklist(connection, study)

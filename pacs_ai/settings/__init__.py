@@ -87,8 +87,8 @@ class Settings(Section):
     """``strict`` holds a Study whose Instances have no PatientID or PatientName; ``lenient`` goes on."""
     defaults: Defaults = Defaults()
     work: WorkTimes = WorkTimes()
-    worker_processes: int = Field(default=4, ge=1, le=64)
-    """How many pieces of work one worker carries out at once."""
+    worker_processes: int | None = Field(default=None, ge=1, le=256)
+    """Work carried out at once; left out: enough that no endpoint that hangs starves another."""
     series_description_prefix: str = Field(default="AI", max_length=8)
     """First word of every Series Description that the gateway writes."""
     _source: Source = PrivateAttr(default_factory=lambda: Source({}))
@@ -108,6 +108,14 @@ class Settings(Section):
                         f"delivery names {name!r}, which is no destination and no peer"
                     )
         return self
+
+    @property
+    def worker_concurrency(self) -> int:
+        """Processes of one worker: for every call that may be under way, and two more."""
+        if self.worker_processes is not None:
+            return self.worker_processes
+        calls = sum(endpoint.concurrency for endpoint in self.endpoints.values())
+        return calls + len(self.destination_names) + 2
 
     @property
     def spool_path(self) -> Path:

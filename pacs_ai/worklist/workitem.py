@@ -176,6 +176,30 @@ def raise_priority(dataset: Dataset, priority: Priority, *, when: datetime) -> D
     return changed
 
 
+def renew(kept: Dataset, fresh: Dataset, *, when: datetime) -> Dataset:
+    """Return a Workitem as the results of now ask for it.
+
+    Patient, inputs and reason become those of now; the priority is the higher of the two, and where it
+    is not raised the reason that gave it stays. What a person has taken up (not SCHEDULED) is not
+    touched.
+
+    Parameters
+    ----------
+    kept, fresh : Dataset
+        Both of one Study and Worklist Label.
+    when : datetime
+        Becomes the Modification DateTime (0040,4010); with its time zone.
+    """
+    if kept.ProcedureStepState != "SCHEDULED":
+        return kept
+    before = Priority(kept.ScheduledProcedureStepPriority)
+    renewed = deepcopy(fresh)
+    if _RANK[before] > _RANK[Priority(fresh.ScheduledProcedureStepPriority)]:
+        renewed.CommentsOnTheScheduledProcedureStep = kept.CommentsOnTheScheduledProcedureStep
+    renewed.ScheduledProcedureStepStartDateTime = kept.ScheduledProcedureStepStartDateTime
+    return raise_priority(renewed, before, when=when)
+
+
 def to_json(dataset: Dataset) -> dict[str, Any]:
     """Return a Workitem in the DICOM JSON Model (PS3.18 F.2)."""
     return dataset.to_json_dict()

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 import yaml
 
-from pacs_ai import delivery, models, phantom
+from pacs_ai import commits, delivery, models, phantom, routing
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.delivery import Answer, Outgoing, Receipt
 from pacs_ai.gateway import Gateway
@@ -48,7 +48,7 @@ class Driver:
         self.gateway = Gateway(load(path))
         self.views = Views(self.gateway.ledger.database)
 
-    def receive(self, *data_sets: pydicom.Dataset) -> None:
+    def receive(self, *data_sets: pydicom.Dataset, peer: str = "demo") -> None:
         for data_set in data_sets:
             buffer = BytesIO()
             data_set.save_as(buffer, enforce_file_format=True)
@@ -57,7 +57,7 @@ class Driver:
                 str(data_set.SOPInstanceUID),
                 str(data_set.file_meta.TransferSyntaxUID),
             )
-            incoming = self.gateway.incoming("demo", context)
+            incoming = self.gateway.incoming(peer, context)
             incoming.write(data_set_bytes(buffer.getvalue()))
             self.answer = incoming.commit()
 
@@ -541,7 +541,18 @@ def test_results_that_were_overtaken_while_they_were_made_are_kept_and_not_sent(
     for step in (one.gateway.assemble, one.gateway.route):
         assert step()
     assert one.gateway.infer("cxrreport")
-    one.receive(lateral)
+    with one.gateway.ledger.claim("encode") as slow:
+        assert slow is not None
+        subject, order, encoders = one.gateway._encoders(slow.claimed)
+        made = [
+            one.gateway._store(data_set, kind=kind, key=subject.key)
+            for kind, encoder in encoders.items()
+            for data_set in encoder(order)
+        ]
+        one.receive(lateral)
+        _step(one, "assemble", "route")
+        with slow.commit() as commit:
+            commits.encoded(commit, subject, made, one.gateway.settings)
     one.carry_out()
     timeline = one.timeline(_study(radiographs))
     superseded = [m["SOPInstanceUID"] for m in timeline["objects"] if m["superseded"]]
@@ -580,3 +591,306 @@ def test_every_step_says_what_it_did(
     assert "2 Instances: no Instance arrived" in said["assemble done"]
     assert said["route done"] == "2 Jobs by cxr-adult"
     assert "stored at results" in said["deliver done"]
+
+
+def _step(one: Driver, *names: str) -> None:
+    for name in names:
+        assert getattr(one.gateway, name)()
+
+
+def _objects(timeline: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [made for made in timeline["objects"] if made["kind"] == kind]
+
+
+def test_an_old_version_routed_late_takes_nothing_from_the_newer_one(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    frontal, lateral = radiographs
+    one = driver(cxrreport="opacity")
+    one.receive(frontal)
+    _step(one, "assemble")
+    with one.gateway.ledger.claim("route") as slow:
+        assert slow is not None
+        version, study, rows = one.gateway.records.version(slow.claimed.subject)
+        routed = routing.route(study, one.gateway.rules, now=datetime.now(UTC))
+        one.receive(lateral)
+        _step(one, "assemble", "route")
+        with slow.commit() as commit:
+            commits.routed(commit, version, routed, rows, one.gateway.settings)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "done"
+    assert [job["outcome"] for job in timeline["jobs"]] == ["done", "done"]
+    assert [len(job.instances) for job in fake_models.calls if job.kind == "cxrreport"] == [2]
+
+
+def test_an_instance_that_comes_while_a_study_is_assembled_is_not_left_out(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    frontal, lateral = radiographs
+    one = driver()
+    one.receive(frontal)
+    with one.gateway.ledger.claim("assemble") as slow:
+        assert slow is not None
+        gathered = one.gateway.records.gather(slow.claimed.study)
+        one.receive(lateral)
+        _step(one, "assemble")
+        with slow.commit() as commit:
+            commits.assembled(commit, gathered, one.gateway.settings)
+    one.carry_out()
+    assert fake_models.calls[-1].kind == "cxrreport"
+    assert len(fake_models.calls[-1].instances) == 2
+    assert len(one.timeline(_study(radiographs))["versions"]) == 1
+
+
+def test_a_late_page_of_an_old_version_is_kept_and_not_sent(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(cxrreport="opacity")
+    one.receive(radiographs[0])
+    _step(one, "assemble", "route")
+    assert one.gateway.infer("cxrreport")
+    assert one.gateway.infer("parse2d")
+    one.receive(_changed(radiographs[0], PatientName="Phantom^Corrected"))
+    _step(one, "assemble")
+    # The page of the first version is ready before the second version is routed; it comes late.
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    current = [page for page in _objects(timeline, "capture") if not page["superseded"]]
+    assert len(current) == 1
+    stored = {d["SOPInstanceUID"] for d in timeline["deliveries"] if d["state"] == "stored"}
+    assert current[0]["SOPInstanceUID"] in stored
+    assert timeline["state"] == "done"
+
+
+def test_empty_masks_beside_a_present_finding_are_not_nothing_found(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(parse2d="nothing", cxrreport="opacity")
+    one.receive(*radiographs)
+    one.carry_out()
+    assert one.timeline(_study(radiographs))["state"] == "done"
+
+
+def test_a_refusal_stays_seen_while_the_rest_is_sent_and_is_sent_again_on_release(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pacs = FakePacs(Answer.REFUSED)
+    one = _with_pacs(monkeypatch, driver, pacs)
+    one.receive(*radiographs)
+    one.carry_out()
+    study = _study(radiographs)
+    assert one.timeline(study)["state"] == "failed"
+    assert one.gateway.ledger.release(study, actor="anna")
+    one.carry_out()
+    timeline = one.timeline(study)
+    assert timeline["state"] == "done"
+    assert {delivery["state"] for delivery in timeline["deliveries"]} == {"stored"}
+
+
+def test_a_page_is_made_again_when_a_released_job_came_to_something(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver(cxrreport="broken")
+    one.receive(*radiographs)
+    one.carry_out()
+    study = _study(radiographs)
+    assert len(_objects(one.timeline(study), "capture")) == 1
+    monkeypatch.setitem(models.MODELS, "cxrreport", "tests.unit.fake_models:opacity")
+    assert one.gateway.ledger.release(study, actor="anna")
+    one.carry_out()
+    pages = _objects(one.timeline(study), "capture")
+    assert [page["superseded"] is None for page in pages] == [False, True]
+    assert one.timeline(study)["state"] == "done"
+
+
+def test_identity_that_was_missing_is_mended_by_sending_it(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(identity="strict")
+    one.receive(*(_changed(data_set, PatientID="", PatientName="") for data_set in radiographs))
+    one.carry_out()
+    study = _study(radiographs)
+    assert one.timeline(study)["state"] == "held"
+    one.receive(*radiographs)
+    one.gateway.ledger.release(study, actor="anna")
+    one.carry_out()
+    assert one.timeline(study)["state"] == "nothing_found"
+
+
+@pytest.mark.parametrize(("take", "name"), [("first", "PHANTOM-1"), ("newest", "CORRECTED")])
+def test_a_person_settles_a_conflict(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    tmp_path: Path,
+    take: str,
+    name: str,
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.receive(*(_changed(data_set, PatientID="CORRECTED") for data_set in radiographs))
+    one.carry_out()
+    study = _study(radiographs)
+    assert one.timeline(study)["state"] == "held"
+    one.gateway.ledger.release(study, actor="anna", take=take)
+    one.carry_out()
+    assert one.timeline(study)["state"] == "nothing_found"
+    results = [pydicom.dcmread(path) for path in (tmp_path / "results").rglob("*.dcm")]
+    assert {str(result.PatientID) for result in results} == {name}
+
+
+@pytest.mark.parametrize("keyword", ["PatientBirthDate", "PatientSex"])
+def test_the_same_patient_id_with_another_birth_date_or_sex_is_held(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], keyword: str
+) -> None:
+    other = {"PatientBirthDate": "19010203", "PatientSex": "F"}[keyword]
+    one = driver()
+    one.receive(radiographs[0], _changed(radiographs[1], **{keyword: other}))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "held"
+    assert keyword in timeline["reason"]
+    assert other not in timeline["reason"]
+
+
+def test_what_is_sent_back_to_its_first_content_has_its_first_content(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    right = radiographs
+    wrong = tuple(_changed(data_set, PatientName="Phantom^Wrong") for data_set in radiographs)
+    one = driver()
+    for data_sets in (right, wrong, right):
+        one.receive(*data_sets)
+        one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    current = {m["SOPInstanceUID"] for m in timeline["objects"] if not m["superseded"]}
+    results = [pydicom.dcmread(path) for path in (tmp_path / "results").rglob("*.dcm")]
+    names = {str(result.PatientName) for result in results if result.SOPInstanceUID in current}
+    assert names == {str(right[0].PatientName)}
+
+
+def test_delivery_that_was_held_meanwhile_sends_nothing_that_waited(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    before = driver()
+    before.gateway.ledger.set_switch("delivery", actor="anna", paused=True)
+    before.receive(*radiographs)
+    before.carry_out()
+    before.gateway.close()
+    after = driver(
+        delivery="hold",
+        destinations={"results": {"kind": "folder", "path": str(tmp_path / "results")}},
+    )
+    after.gateway.ledger.set_switch("delivery", actor="anna", paused=False)
+    while after.gateway.carry_out("deliver.results"):
+        pass
+    timeline = after.timeline(_study(radiographs))
+    assert {delivery["state"] for delivery in timeline["deliveries"]} == {"withheld"}
+    assert not list((tmp_path / "results").rglob("*.dcm"))
+
+
+def test_a_worklist_step_that_crashes_is_held_and_seen(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver(cxrreport="opacity")
+    monkeypatch.setattr("pacs_ai.worklist.rules.decide", lambda *_: 1 / 0)
+    one.receive(*radiographs)
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "held"
+    assert timeline["reason"].startswith("worklist")
+
+
+def test_a_study_held_before_it_was_complete_is_found_and_told(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    label = {"when": {"state": ["held"]}, "label": "AI-STATUS", "audience": "imaging-it"}
+    one = driver(identity="strict", worklist=[label])
+    one.receive(*(_changed(d, PatientName="", AccessionNumber="A-77") for d in radiographs))
+    one.carry_out()
+    study = _study(radiographs)
+    assert one.views.find(study=None, accession_number="A-77") == [study]
+    assert [item["label"] for item in one.timeline(study)["workitems"]] == ["AI-STATUS"]
+
+
+def test_all_results_of_a_study_go_to_the_peer_it_came_from_first(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], tmp_path: Path
+) -> None:
+    peers = {
+        name: {"ae_titles": [name.upper()], "quiet": "0s", "host": "127.0.0.1", "port": 11113}
+        for name in ("demo", "other")
+    }
+    one = driver(peers=peers, delivery="origin")
+    one.receive(radiographs[0])
+    one.receive(radiographs[1], peer="other")
+    one.gateway.ledger.set_switch("delivery", actor="anna", paused=True)
+    one.carry_out()
+    destinations = {d["destination"] for d in one.timeline(_study(radiographs))["deliveries"]}
+    assert destinations == {"demo"}
+
+
+def test_a_study_that_no_rule_takes_any_more_keeps_no_current_page(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    one.carry_out()
+    one.receive(*(_changed(data_set, BodyPartExamined="KNEE") for data_set in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "no_rule"
+    assert all(made["superseded"] for made in timeline["objects"])
+
+
+def test_a_correction_of_a_study_that_was_current_is_not_too_old(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver(defaults={"max_age": "48h"})
+    one.receive(*radiographs)
+    one.carry_out()
+    week = datetime.now(UTC) + timedelta(days=7)
+    monkeypatch.setattr("pacs_ai.ledger.studies.now", lambda: week)
+    monkeypatch.setattr("pacs_ai.commits.now", lambda: week + timedelta(seconds=1))
+    one.receive(*(_changed(data_set, PatientName="Phantom^Corrected") for data_set in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert len(timeline["versions"]) == 2
+    assert timeline["state"] == "nothing_found"
+
+
+def test_a_workitem_that_waits_shows_the_patient_and_results_of_now(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...]
+) -> None:
+    one = driver(
+        cxrreport="opacity",
+        worklist=[
+            {
+                "when": {"finding": "lung opacity", "assertion": "present"},
+                "label": "AI-CXR-REVIEW",
+                "priority": "HIGH",
+                "performers": ["thoracic"],
+            }
+        ],
+    )
+    one.receive(*radiographs)
+    one.carry_out()
+    one.receive(*(_changed(data_set, PatientName="Phantom^Corrected") for data_set in radiographs))
+    one.carry_out()
+    (item,) = one.views.workitems()
+    assert item["00100010"]["Value"] == [{"Alphabetic": "Phantom^Corrected"}]
+    assert item["00741200"]["Value"] == ["HIGH"]
+    current = {
+        made["SOPInstanceUID"]
+        for made in one.timeline(_study(radiographs))["objects"]
+        if not made["superseded"]
+    }
+    assert current
+    assert all(uid in str(item["00404021"]) for uid in current)

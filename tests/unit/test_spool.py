@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
-from pacs_ai.spool import Spool, SpoolFullError, Writer
+from pacs_ai.spool import Spool, SpoolFullError, Writer, temporary_name
 
 SYNTAX = "1.2.840.10008.1.2.1"
 DATA = b"a data set, which the spool never reads" * 10
@@ -237,12 +239,14 @@ def test_a_result_that_the_disk_refuses_leaves_nothing(
 
 
 def test_only_temporary_files_that_nobody_writes_any_more_are_swept(spool: Spool) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = spool.temporary / temporary_name()
+    orphan = spool.temporary / f"{ended.pid}.half"
     old, young = spool.temporary / "old", spool.temporary / "young"
-    for path in (old, young):
+    for path in (mine, orphan, old, young):
         path.write_bytes(b"half")
     hour_ago = time.time() - 3601
     os.utime(old, (hour_ago, hour_ago))
-    assert spool.sweep() == 1
-    assert files(spool) == [young]
-    assert spool.sweep(older_than=0) == 1
-    assert files(spool) == []
+    assert spool.sweep() == 2
+    assert set(files(spool)) == {mine, young}

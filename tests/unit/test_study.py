@@ -55,22 +55,6 @@ def test_the_head_is_read_in_every_encoding(syntax: str) -> None:
     assert (head.Modality, head.Manufacturer) == ("CT", "ACME")
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
-def test_another_patient_has_another_digest(keyword: str) -> None:
-    one, other = image(), image(**{keyword: "OTHER"})
-    digests = {read_head(encode(each, EXPLICIT), EXPLICIT).PatientIDDigest for each in (one, other)}
-    assert len(digests) == 2
-
-
-def test_an_empty_patient_id_is_the_same_as_none() -> None:
-    empty, none = image(PatientID=""), image()
-    del none.PatientID
-    digests = {
-        read_head(encode(each, EXPLICIT), EXPLICIT).PatientIDDigest for each in (empty, none)
-    }
-    assert len(digests) == 1
-
-
 def test_a_head_names_no_patient() -> None:
     text = repr(read_head(encode(image(PatientID="CANARY-7"), EXPLICIT), EXPLICIT))
     assert "CANARY" not in text
@@ -215,7 +199,7 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 
 def head(sop_class: str = CT, modality: str = "CT", manufacturer: str = "ACME") -> Head:
-    return Head(sop_class, "1.2.3", "1.2", "1.2.4", modality, manufacturer, "")
+    return Head(sop_class, "1.2.3", "1.2", "1.2.4", modality, manufacturer)
 
 
 @pytest.mark.parametrize(

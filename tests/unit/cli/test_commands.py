@@ -20,7 +20,7 @@ HELP = {
     "instances": ["SHA-256", "--study"],
     "pause": ["delivery", "routing", "at once"],
     "resume": ["go on"],
-    "release": ["held and failed", "Study Instance UID"],
+    "release": ["held, failed and refused", "Study Instance UID"],
     "listener": ["DICOM listener"],
     "worker": ["Celery worker", "broker"],
     "web": ["UPS-RS"],

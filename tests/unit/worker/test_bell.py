@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from pacs_ai.ledger import Ledger, work
+from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.work import Kind
 from pacs_ai.settings import Settings, loads
@@ -40,7 +41,7 @@ def _add(settings: Settings, subject: str, *, start_in: float = 0) -> None:
 
 def test_due_work_is_rung_for_once_in_ten_seconds(settings: Settings) -> None:
     rung: list[tuple[str, str]] = []
-    bell = Bell(settings, lambda queue, work_id: rung.append((queue, work_id)))
+    bell = Bell(settings, lambda queue, work_id: rung.append((queue, work_id)), queues=["route"])
     _add(settings, "due")
     _add(settings, "later", start_in=60)
     ledger = Ledger(settings.ledger_url, TIMES)
@@ -51,8 +52,8 @@ def test_due_work_is_rung_for_once_in_ten_seconds(settings: Settings) -> None:
 
 def test_only_the_leader_rings(settings: Settings) -> None:
     rung: list[str] = []
-    leader = Bell(settings, lambda *_: rung.append("leader"))
-    other = Bell(settings, lambda *_: rung.append("other"))
+    leader = Bell(settings, lambda *_: rung.append("leader"), queues=["route"])
+    other = Bell(settings, lambda *_: rung.append("other"), queues=["route"])
     ledger = Ledger(settings.ledger_url, TIMES)
     leader.look(ledger)
     _add(settings, "due")
@@ -63,7 +64,35 @@ def test_only_the_leader_rings(settings: Settings) -> None:
 
 def test_no_database_file_is_open_between_looks(settings: Settings) -> None:
     # A process forked while SQLite is open inherits locks that are not its own: it is busy for ever.
-    bell = Bell(settings, lambda *_: None)
+    bell = Bell(settings, lambda *_: None, queues=["route"])
     bell.look(Ledger(settings.ledger_url, TIMES))
     files = [str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
     assert not [name for name in files if str(settings.data) in name]
+
+
+def test_work_of_an_endpoint_that_is_gone_is_held_with_the_reason(settings: Settings) -> None:
+    bell = Bell(settings, lambda *_: None, queues=["assemble"])
+    _add(settings, "orphan")
+    ledger = Ledger(settings.ledger_url, TIMES)
+    bell.look(ledger)
+    with ledger.database.read() as connection:
+        rows = connection.execute(select(tables.work).where(tables.work.c.queue == "route")).all()
+    assert [row.state for row in rows] == ["held"]
+    assert "not in the settings" in rows[0].reason
+    ledger.close()
+
+
+def test_a_ring_that_fails_does_not_end_the_bell(settings: Settings) -> None:
+    rung: list[str] = []
+
+    def ring(queue: str, work_id: str) -> None:
+        rung.append(queue)
+        if len(rung) == 1:
+            raise KeyError(queue)
+        bell.stop()
+
+    bell = Bell(settings, ring, queues=["route"])
+    for subject in ("one", "two"):
+        _add(settings, subject)
+    bell.run()
+    assert len(rung) == 2
