@@ -111,7 +111,8 @@ def make_settings(folder: Path, **listener: Any) -> Settings:
 @contextmanager
 def listening(settings: Settings) -> Iterator[Listening]:
     """Run a listener for the length of the block; the library's globals are put back after it."""
-    former = {name: getattr(_config, name) for name in _GLOBALS}, tempfile.tempdir
+    former = {name: getattr(_config, name) for name in _GLOBALS}
+    folder, template = tempfile.tempdir, tempfile.template
     gateway = Gateway(settings)
     server = start(gateway)
     try:
@@ -119,9 +120,9 @@ def listening(settings: Settings) -> Iterator[Listening]:
     finally:
         server.shutdown()
         gateway.close()
-        for name, value in former[0].items():
+        for name, value in former.items():
             setattr(_config, name, value)
-        tempfile.tempdir = former[1]
+        tempfile.tempdir, tempfile.template = folder, template
 
 
 @contextmanager

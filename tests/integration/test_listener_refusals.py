@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -256,12 +257,17 @@ def test_an_instance_without_a_data_set_never_gets_the_librarys_own_status(
 # ---------------------------------------------------------------------- temporary files
 
 
-def test_temporary_files_of_a_former_run_are_swept_at_start(tmp_path: Path, transport: str) -> None:
+def test_temporary_files_of_a_process_that_is_gone_are_swept_at_start(
+    tmp_path: Path, transport: str
+) -> None:
     settings = make_settings(tmp_path, transport=transport)
-    left = Spool(settings.spool_path).temporary / "left.dcm"
-    left.write_bytes(b"half an Instance")
+    folder = Spool(settings.spool_path).temporary
+    with subprocess.Popen(["true"]) as gone:
+        (folder / f"{gone.pid}.left.dcm").write_bytes(b"half an Instance")
+    alive = folder / f"{os.getpid()}.other"  # of a worker, for instance, that writes a result
+    alive.write_bytes(b"half a result")
     with listening(settings) as listener:
-        assert listener.temporary() == []
+        assert listener.temporary() == [alive]
 
 
 def test_what_comes_in_rests_nowhere_but_on_the_spools_disk(
