@@ -286,5 +286,5 @@ class Porch(threading.Thread):
 
     def _close(self, connection: Connection) -> None:
         self._selector.unregister(connection.socket)
-        connection.socket.close()
         self._door.leave(connection)
+        connection.socket.close()
