@@ -15,7 +15,7 @@ import pytest
 from pydicom.uid import generate_uid
 from pynetdicom import build_context
 
-from pacs_ai.ledger import engine, studies
+from pacs_ai.ledger import sqlite, studies
 from pacs_ai.spool import Spool
 from tests.integration.listening import (
     CALLED,
@@ -201,8 +201,8 @@ def test_a_disk_that_refuses_is_a700_and_a_later_try_succeeds(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: str) -> Iterator[Listening]:
     """A listener whose ledger waits a tenth of a second for a lock, in place of ten seconds."""
-    pragmas = [one for one in engine._PRAGMAS if "busy_timeout" not in one]
-    monkeypatch.setattr(engine, "_PRAGMAS", ("PRAGMA busy_timeout=100", *pragmas))
+    pragmas = [one for one in sqlite._PRAGMAS if "busy_timeout" not in one]
+    monkeypatch.setattr(sqlite, "_PRAGMAS", ("PRAGMA busy_timeout=100", *pragmas))
     with listening(make_settings(tmp_path, transport=transport)) as started:
         yield started
 
