@@ -27,6 +27,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from listener import ae, handlers  # noqa: E402 - found beside this folder
+from listener.door import Limits  # noqa: E402
 from pacs_ai import encoding, intake, settings  # noqa: E402
 from pacs_ai.cli import sheet  # noqa: E402
 from pacs_ai.delivery import storage, wanted  # noqa: E402
@@ -84,11 +85,17 @@ def transfer_syntaxes() -> str:
 def listener_limits() -> str:
     """Numbers of the listener."""
     entity, ours = _entity(), settings.Listener()
+    door = Limits(connections=1, associations=1, per_address=1)
     return table(
         ("what", "value"),
         (
             ("maximum PDU size", f"{entity.maximum_pdu_size} bytes"),
+            ("longest A-ASSOCIATE-RQ", f"{_size(door.request)}"),
             ("associations at once", f"{ours.maximum_associations} (setting)"),
+            ("of these from one address", f"{ours.maximum_per_address} (setting)"),
+            ("connections, from accept", f"{ours.maximum_connections} (setting)"),
+            ("pause within a PDU", f"{door.idle:g} s"),
+            ("a whole PDU, read or written", f"{door.whole:g} s"),
             ("largest Instance", f"{_size(ours.maximum_object)} (setting)"),
             ("ACSE time-out", f"{entity.acse_timeout} s"),
             ("DIMSE time-out", f"{entity.dimse_timeout} s"),
@@ -400,7 +407,7 @@ def _duration(value: timedelta) -> str:
 
 
 def _size(value: int) -> str:
-    for unit, length in (("GiB", 2**30), ("MB", 10**6)):
+    for unit, length in (("GiB", 2**30), ("MB", 10**6), ("KiB", 2**10)):
         if value % length == 0:
             return f"{value // length}{unit}"
     return f"{value}B"

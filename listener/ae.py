@@ -16,8 +16,10 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import _STORAGE_CLASSES
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import AssociationServer
 
+from listener import transport
+from listener.door import BURST, Limits
 from listener.handlers import Handlers
 from pacs_ai.gateway import Gateway
 from pacs_ai.spool import temporary_prefix
@@ -114,14 +116,47 @@ def build(gateway: Gateway) -> AE:
     return entity
 
 
-def start(gateway: Gateway) -> ThreadedAssociationServer:
-    """Listen in threads of this process; ``shutdown()`` of what is returned ends it."""
+def start(gateway: Gateway) -> AssociationServer:
+    """Listen in threads of this process; ``shutdown()`` of what is returned ends it.
+
+    Raises
+    ------
+    ConfigError
+        When the hardened transport does not know the installed library.
+    """
     configure()
+    gateway.spool.sweep()
+    handlers = Handlers(gateway)
+    match gateway.settings.listener.transport:
+        case "hardened":
+            return _hardened(gateway, handlers)
+        case "plain":
+            return _plain(gateway, handlers)
+
+
+def _hardened(gateway: Gateway, handlers: Handlers) -> AssociationServer:
+    settings = gateway.settings.listener
+    entity = build(gateway)
+    # The library counts connections that are on their way out, too: the real limit is the door's.
+    entity.maximum_associations = settings.maximum_connections * BURST
+    return transport.make_server(
+        entity,
+        (settings.host, settings.port),
+        limits=Limits(
+            connections=settings.maximum_connections,
+            associations=settings.maximum_associations,
+            per_address=settings.maximum_per_address,
+        ),
+        maximum_object=settings.maximum_object,
+        receive=handlers.receive,
+        evt_handlers=[(evt.EVT_REQUESTED, handlers.requested)],
+    )
+
+
+def _plain(gateway: Gateway, handlers: Handlers) -> AssociationServer:
     # The library receives into temporary files: they belong on the spool's disk, in our own folder.
     tempfile.tempdir = str(gateway.spool.temporary)
     tempfile.template = temporary_prefix()
-    gateway.spool.sweep()
-    handlers = Handlers(gateway)
     settings = gateway.settings.listener
     server = build(gateway).start_server(
         (settings.host, settings.port),
@@ -132,7 +167,7 @@ def start(gateway: Gateway) -> ThreadedAssociationServer:
             (evt.EVT_C_STORE, handlers.store),
         ],
     )
-    assert isinstance(server, ThreadedAssociationServer)  # noqa: S101 - block=False returns it
+    assert isinstance(server, AssociationServer)  # noqa: S101 - block=False returns it
     return server
 
 

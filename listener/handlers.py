@@ -7,7 +7,8 @@ pynetdicom's two kinds of event: ``requested`` is told of an association and may
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import unpack
 
@@ -16,8 +17,9 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
-from pacs_ai.intake import Context, Duplicate, Refused, Stored
+from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
 from pacs_ai.spool import SpoolFullError
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Handlers:
         self._gateway = gateway
 
     def requested(self, event: Event) -> None:
-        """Reject who is not a configured peer, and everyone while the disk is nearly full.
+        """Reject who is not a configured peer, and everyone while disk or backlog is nearly full.
 
         Rejects with *called* or *calling AE title not recognised* (permanent), or *local limit
         exceeded* (transient) (PS3.8 section 9.3.4).
@@ -66,8 +68,11 @@ class Handlers:
             if self._peer(association) is None:
                 log.warning("association rejected: not a configured peer and address")
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
-            if self._disk_is_nearly_full():
+            if disk_is_nearly_full(self._gateway):
                 log.error("association rejected: the spool's disk is nearly full")
+                return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
+            if self._too_much_waits():
+                log.error("association rejected: too much work is waiting")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
         except Exception:  # the library would go on and accept whom nobody judged
             log.exception("association rejected: the gateway could not judge it")
@@ -80,62 +85,134 @@ class Handlers:
         called = str(request.called_ae_title if request else "").strip()
         return called in (own.ae_title, *own.also_called)
 
-    def _disk_is_nearly_full(self) -> bool:
-        return self._gateway.spool.free_bytes() < self._gateway.settings.listener.minimum_free
+    def _too_much_waits(self) -> bool:
+        try:
+            waiting = self._gateway.ledger.backlog()
+        except TransientError:
+            return False  # each Instance is told that the ledger is busy, if it still is
+        return waiting > self._gateway.settings.listener.maximum_backlog
 
     def echo(self, event: Event) -> int:
         """Answer C-ECHO (PS3.7 section 9.1.5)."""
         return SUCCESS
 
+    def receive(
+        self, association: Association, request: C_STORE, transfer_syntax_uid: str
+    ) -> Reception:
+        """Begin to take in one Instance; whatever is wrong becomes its status."""
+        return Reception(
+            self._gateway,
+            peer=self._peer(association),
+            request=request,
+            transfer_syntax_uid=transfer_syntax_uid,
+        )
+
     def store(self, event: Event) -> Dataset | int:
-        """Take in one Instance; answer success only when it is durable.
-
-        Returns 0x0000 (stored, or exactly these bytes held already), 0xA700, 0xA900, 0xC000, 0x0124 or
-        0x0110; the library's own 0xC211 never goes out.
-        """
+        """Take in one Instance that the library has received into a file (plain transport)."""
         received = event.dataset_path
-        if received is None:
-            return _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
-        path = Path(received)
-        try:
-            return self._store(event, path)
-        except SpoolFullError:
-            return _status(OUT_OF_RESOURCES, "the disk does not take it now")
-        except Exception:  # the rim of the DICOM face: whatever happens, the peer gets an answer
-            log.exception("an Instance could not be taken in")
-            return _status(PROCESSING_FAILURE, "the gateway could not take it in")
-        finally:
-            path.unlink(missing_ok=True)
-
-    def _store(self, event: Event, path: Path) -> Dataset | int:
-        peer = self._peer(event.assoc)
-        if peer is None:
-            return _status(NOT_AUTHORISED, "not a configured peer")
-        if self._disk_is_nearly_full():
-            return _status(OUT_OF_RESOURCES, "the disk is nearly full")
         request = event.request
         assert isinstance(request, C_STORE)  # noqa: S101 - bound to EVT_C_STORE only
-        context = Context(
-            SOPClassUID=str(request.AffectedSOPClassUID),
-            SOPInstanceUID=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-        )
-        incoming = self._gateway.incoming(peer, context)
+        syntax = str(event.context.transfer_syntax)
+        reception = self.receive(event.assoc, request, syntax)
         try:
-            _copy_data_set(path, incoming.write)
-            answer = incoming.commit()
+            if received is not None:
+                _copy_data_set(Path(received), reception.write)
+            return reception.finish()
+        except OSError:  # the library's own file cannot be read again
+            return _status(OUT_OF_RESOURCES, "the disk does not take it now")
         finally:
-            incoming.discard()
-        match answer:
-            case Stored() | Duplicate():
-                return SUCCESS
-            case Refused(reason, status):
-                return _status(status, reason)
+            reception.discard()
+            if received is not None:
+                Path(received).unlink(missing_ok=True)
 
     def _peer(self, association: Association) -> str | None:
         requestor = association.requestor
         title = str(requestor.primitive.calling_ae_title if requestor.primitive else "").strip()
         return self._gateway.settings.peer_of(title, str(requestor.address))
+
+
+class Reception:
+    """One Instance on its way in by C-STORE; success is said only when it is durable.
+
+    Whatever happens inside becomes the status: 0x0000 (stored, or exactly these bytes held already),
+    0xA700, 0xA900, 0xC000, 0x0124 or 0x0110. The library's own 0xC211 never goes out.
+
+    Parameters
+    ----------
+    gateway : Gateway
+    peer : str or None
+        Name of the peer that sends it; None when it is not a configured one.
+    request : C_STORE
+    transfer_syntax_uid : str
+        As negotiated for the presentation context.
+    """
+
+    def __init__(
+        self, gateway: Gateway, *, peer: str | None, request: C_STORE, transfer_syntax_uid: str
+    ) -> None:
+        self._incoming: Incoming | None = None
+        self._refusal: Dataset | None = None
+        self._begun = False
+        if peer is None:
+            self._refusal = _status(NOT_AUTHORISED, "not a configured peer")
+            return
+        context = Context(
+            SOPClassUID=str(request.AffectedSOPClassUID),
+            SOPInstanceUID=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=transfer_syntax_uid,
+        )
+        with self._rim():
+            if disk_is_nearly_full(gateway):
+                self._refusal = _status(OUT_OF_RESOURCES, "the disk is nearly full")
+            else:
+                self._incoming = gateway.incoming(peer, context)
+
+    def write(self, view: bytes | memoryview) -> None:
+        """Take a piece of the data set, as it came."""
+        self._begun = True
+        if self._incoming is not None and self._refusal is None:
+            with self._rim():
+                self._incoming.write(view)
+
+    def finish(self) -> Dataset | int:
+        """Make the Instance durable and return its status."""
+        answer: Dataset | int = _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
+        if self._begun and self._incoming is not None and self._refusal is None:
+            with self._rim():
+                answer = _answer(self._incoming.commit())
+        self.discard()
+        return answer if self._refusal is None else self._refusal
+
+    def discard(self) -> None:
+        """Forget what came; safe to call twice."""
+        if self._incoming is not None:
+            self._incoming.discard()
+            self._incoming = None
+
+    @contextmanager
+    def _rim(self) -> Iterator[None]:
+        try:
+            yield
+        except SpoolFullError:
+            self._refusal = _status(OUT_OF_RESOURCES, "the disk does not take it now")
+        except Exception:  # the rim of the DICOM face: whatever happens, the peer gets an answer
+            log.exception("an Instance could not be taken in")
+            self._refusal = _status(PROCESSING_FAILURE, "the gateway could not take it in")
+        if self._refusal is not None:
+            self.discard()
+
+
+def disk_is_nearly_full(gateway: Gateway) -> bool:
+    """Tell whether the spool's disk is below the watermark."""
+    return gateway.spool.free_bytes() < gateway.settings.listener.minimum_free
+
+
+def _answer(receipt: Receipt) -> Dataset | int:
+    match receipt:
+        case Stored() | Duplicate():
+            return SUCCESS
+        case Refused(reason, status):
+            return _status(status, reason)
 
 
 def _copy_data_set(path: Path, write: Callable[[bytes], None]) -> None:

@@ -179,6 +179,11 @@ class Ledger:
             with self.database.write() as connection:
                 work.hold_orphans(connection, queues)
 
+    def backlog(self) -> int:
+        """Return how many pieces of work could start now and have not."""
+        with self.database.read() as connection:
+            return work.backlog(connection)
+
     def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
         """Stop or start delivery or routing at once; written as an event."""
         with self.database.write() as connection:

@@ -347,6 +347,12 @@ def due(connection: Connection, *, paused: Collection[Kind]) -> list[tuple[str, 
     return [(row.queue, row.id) for row in rows]
 
 
+def backlog(connection: Connection) -> int:
+    """Return how many rows could start now and have not."""
+    count = select(func.count()).select_from(table).where(_due(now()))
+    return connection.scalar(count) or 0
+
+
 def orphans(connection: Connection, queues: Collection[str]) -> list[Row[tuple[object, ...]]]:
     """Return the ready rows of queues other than these."""
     return [*connection.execute(select(table).where(_orphaned(queues)))]

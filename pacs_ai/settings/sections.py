@@ -66,8 +66,16 @@ class Listener(Section):
     """Further AE titles that it may be called by."""
     host: str = "127.0.0.1"
     port: Port = 11112
+    transport: Literal["hardened", "plain"] = "hardened"
+    """``plain`` is pynetdicom's own, without limits of time, length and address: for comparison only."""
     maximum_associations: int = Field(default=32, ge=1, le=256)
     """More at once are rejected for now (local limit exceeded)."""
+    maximum_connections: int = Field(default=64, ge=1, le=1024)
+    """Counted from accept; when more come, those without a request go first, the oldest first."""
+    maximum_per_address: int = Field(default=16, ge=1, le=1024)
+    """Of one address; its next request takes the place of its association that was idle longest."""
+    maximum_backlog: int = Field(default=10_000, ge=1)
+    """Pieces of work that wait to be started; above it associations are rejected for now."""
     maximum_object: Size = 4 * 2**30
     """A larger Instance is refused."""
     minimum_free: Size = 2 * 2**30

@@ -89,8 +89,8 @@ class Listening:
             deliveries.add_object(connection, row)
 
 
-def make_settings(folder: Path, **listener: Any) -> Settings:
-    """Return settings of a gateway that one modality on loopback may send to."""
+def write_settings(folder: Path, **listener: Any) -> str:
+    """Return a settings file of a gateway that one modality on loopback may send to."""
     values = {
         "site": {"name": "test", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
         "data": str(folder / "gateway"),
@@ -100,7 +100,12 @@ def make_settings(folder: Path, **listener: Any) -> Settings:
             "elsewhere": {"ae_titles": ["ELSEWHERE"], "addresses": ["192.0.2.7"]},
         },
     }
-    return loads(yaml.safe_dump(values))
+    return yaml.safe_dump(values)
+
+
+def make_settings(folder: Path, **listener: Any) -> Settings:
+    """Return settings of a gateway that one modality on loopback may send to."""
+    return loads(write_settings(folder, **listener))
 
 
 @contextmanager

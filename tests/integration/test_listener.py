@@ -37,8 +37,9 @@ HTJ2K = "1.2.840.10008.1.2.4.203"
 
 
 @pytest.fixture(scope="module")
-def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
-    with listening(make_settings(tmp_path_factory.mktemp("listener"))) as started:
+def listener(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Listening]:
+    folder = tmp_path_factory.mktemp("listener")
+    with listening(make_settings(folder, transport=transport)) as started:
         yield started
 
 

@@ -15,7 +15,7 @@ import pytest
 from pydicom.uid import generate_uid
 from pynetdicom import build_context
 
-from pacs_ai.ledger import engine, studies
+from pacs_ai.ledger import sqlite, studies
 from pacs_ai.spool import Spool
 from tests.integration.listening import (
     CALLED,
@@ -37,8 +37,8 @@ CALLING_UNKNOWN, CALLED_UNKNOWN, LOCAL_LIMIT = 3, 7, 2
 
 
 @pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listening]:
-    with listening(make_settings(tmp_path)) as started:
+def listener(tmp_path: Path, transport: str) -> Iterator[Listening]:
+    with listening(make_settings(tmp_path, transport=transport)) as started:
         yield started
 
 
@@ -74,16 +74,20 @@ def test_another_called_ae_title_is_rejected_for_good(listener: Listening) -> No
     assert answer == (PERMANENT, USER, CALLED_UNKNOWN)
 
 
-def test_every_title_that_the_gateway_has_may_be_called_and_no_other(tmp_path: Path) -> None:
-    with listening(make_settings(tmp_path, also_called=["AI-CT", "AI-MR"])) as listener:
+def test_every_title_that_the_gateway_has_may_be_called_and_no_other(
+    tmp_path: Path, transport: str
+) -> None:
+    with listening(
+        make_settings(tmp_path, also_called=["AI-CT", "AI-MR"], transport=transport)
+    ) as listener:
         for called in (CALLED, "AI-CT", "AI-MR"):
             with association(listener.port, called=called) as opened:
                 assert opened.is_established
         assert _rejection(listener.port, called="AI-XA") == (PERMANENT, USER, CALLED_UNKNOWN)
 
 
-def test_a_peer_may_be_a_network(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path)
+def test_a_peer_may_be_a_network(tmp_path: Path, transport: str) -> None:
+    settings = make_settings(tmp_path, transport=transport)
     peer = settings.peers["modality"]
     for network, admitted in (("127.0.0.0/8", True), ("127.0.0.128/25", False)):
         changed = {"modality": peer.model_copy(update={"addresses": (network,)})}
@@ -94,8 +98,8 @@ def test_a_peer_may_be_a_network(tmp_path: Path) -> None:
             assert opened.is_established is admitted
 
 
-def test_nobody_may_send_when_no_peer_is_listed(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path).model_copy(update={"peers": {}})
+def test_nobody_may_send_when_no_peer_is_listed(tmp_path: Path, transport: str) -> None:
+    settings = make_settings(tmp_path, transport=transport).model_copy(update={"peers": {}})
     with listening(settings) as listener:
         assert _rejection(listener.port) == (PERMANENT, USER, CALLING_UNKNOWN)
 
@@ -110,15 +114,15 @@ def test_who_cannot_be_judged_is_rejected_for_now(
     assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
 
 
-def test_one_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path, maximum_associations=1)
+def test_one_association_too_many_is_rejected_for_now(tmp_path: Path, transport: str) -> None:
+    settings = make_settings(tmp_path, transport=transport, maximum_associations=1)
     with listening(settings) as listener, association(listener.port) as first:
         assert first.is_established
         assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
 
 
-def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path) -> None:
-    with listening(make_settings(tmp_path, minimum_free="1000TB")) as listener:
+def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path, transport: str) -> None:
+    with listening(make_settings(tmp_path, transport=transport, minimum_free="1000TB")) as listener:
         assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
 
 
@@ -168,8 +172,8 @@ def test_an_instance_that_says_not_where_it_belongs_is_c000(
     _assert_nothing_kept(listener)
 
 
-def test_an_instance_over_the_object_limit_is_c000(tmp_path: Path) -> None:
-    with listening(make_settings(tmp_path, maximum_object=100)) as listener:
+def test_an_instance_over_the_object_limit_is_c000(tmp_path: Path, transport: str) -> None:
+    with listening(make_settings(tmp_path, transport=transport, maximum_object=100)) as listener:
         answer = store(listener.port, image())
         assert answer.Status == 0xC000
         assert answer.ErrorComment == "larger than the configured object limit"
@@ -219,11 +223,11 @@ def test_a_disk_that_refuses_is_a700_and_a_later_try_succeeds(
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Listening]:
+def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: str) -> Iterator[Listening]:
     """A listener whose ledger waits a tenth of a second for a lock, in place of ten seconds."""
-    pragmas = [one for one in engine._PRAGMAS if "busy_timeout" not in one]
-    monkeypatch.setattr(engine, "_PRAGMAS", ("PRAGMA busy_timeout=100", *pragmas))
-    with listening(make_settings(tmp_path)) as started:
+    pragmas = [one for one in sqlite._PRAGMAS if "busy_timeout" not in one]
+    monkeypatch.setattr(sqlite, "_PRAGMAS", ("PRAGMA busy_timeout=100", *pragmas))
+    with listening(make_settings(tmp_path, transport=transport)) as started:
         yield started
 
 
@@ -277,8 +281,10 @@ def test_an_instance_without_a_data_set_never_gets_the_librarys_own_status(
 # ---------------------------------------------------------------------- temporary files
 
 
-def test_temporary_files_of_a_process_that_is_gone_are_swept_at_start(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path)
+def test_temporary_files_of_a_process_that_is_gone_are_swept_at_start(
+    tmp_path: Path, transport: str
+) -> None:
+    settings = make_settings(tmp_path, transport=transport)
     folder = Spool(settings.spool_path).temporary
     with subprocess.Popen(["true"]) as gone:
         (folder / f"{gone.pid}.left.dcm").write_bytes(b"half an Instance")

@@ -1,0 +1,546 @@
+"""Hardened transport: pynetdicom's server, socket and upper layer, each by a subclass.
+
+The library reads whatever length a peer claims, waits for it without an end, keeps every message that
+comes, and counts silent connections against those who speak. Here every PDU has a length that is allowed
+and a time in which it is whole, connections are counted from accept to close (:mod:`listener.door`), and
+a DIMSE message is answered by the thread that read it: the data set of a C-STORE goes from the socket
+into the spool's file through one buffer, and nothing is ever queued.
+
+All that needs the library's internals is in this module; :data:`MADE_FOR` is the version it was made for.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import BytesIO
+from struct import unpack
+from typing import Any, Protocol, cast
+
+import pynetdicom
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dsutils import decode
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from listener.door import HEADER, Connection, Door, Limits, Porch
+from pacs_ai.errors import ConfigError, Fault
+
+log = logging.getLogger(__name__)
+
+MADE_FOR = "3.0."
+"""pynetdicom's version, as far as its internals are concerned."""
+
+COMMAND_LIMIT = 64 * 1024
+"""Bytes of a command set: every element of C-STORE-RQ together is below 1 KiB (PS3.7 section 9.3.1)."""
+DRAINED = 16 * 2**20
+"""So much of a data set that is refused is still read, so that the peer gets its answer; then A-ABORT."""
+LINGER = 1.0
+"""Seconds in which a peer can read why its association ended, and close."""
+
+_P_DATA_TF = 0x04
+_READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
+_C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
+_NO_DATA_SET = 0x0101
+_SUCCESS = 0x0000
+_PIECE = 64 * 1024
+_TICK = 0.25
+_CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
+_LOCAL_LIMIT = (0x02, 0x03, 0x02)
+
+
+class Reception(Protocol):
+    """A C-STORE on its way in: its data set in pieces, then the status for the peer."""
+
+    def write(self, view: memoryview) -> None:
+        """Take a piece of the data set."""
+
+    def finish(self) -> Dataset | int:
+        """Return the status, after everything is durable."""
+
+    def discard(self) -> None:
+        """Forget what came."""
+
+
+Receive = Callable[[Association, C_STORE, str], Reception]
+"""Begins a reception: association, request, Transfer Syntax UID. It never raises."""
+
+
+class ProtocolError(Exception):
+    """What the peer sent is no DIMSE message that is taken here: the association is aborted."""
+
+
+def check_version() -> None:
+    """Refuse a library whose internals nobody has looked at.
+
+    Raises
+    ------
+    ConfigError
+        When pynetdicom is not of the version that this module was made for.
+    """
+    if not pynetdicom.__version__.startswith(MADE_FOR):
+        raise ConfigError(
+            [
+                Fault(
+                    f"listener.transport: hardened is made for pynetdicom {MADE_FOR}x, and "
+                    f"{pynetdicom.__version__} is installed: install {MADE_FOR}x, or set "
+                    "listener.transport: plain"
+                )
+            ]
+        )
+
+
+class Server(AssociationServer):
+    """Accepts connections; each becomes an association once its A-ASSOCIATE-RQ is whole."""
+
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        *arguments: Any,
+        limits: Limits,
+        maximum_object: int,
+        receive: Receive,
+        **named: Any,
+    ) -> None:
+        self.limits = limits
+        self.maximum_object = maximum_object
+        self.receive = receive
+        self.door = Door(limits)
+        named["request_handler"] = Handler
+        super().__init__(*arguments, **named)
+        self._porch = Porch(self.door, limits, self._begin)
+        self._porch.start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Let an accepted connection wait; it costs no thread yet."""
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._porch.admit(request, client_address)
+
+    def shutdown(self) -> None:
+        """Stop listening, close what waits, end every association."""
+        super().shutdown()
+        self._porch.stop()
+        for association in self.active_associations:
+            with suppress(OSError):
+                association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+    def _begin(self, connection: Connection) -> None:
+        try:
+            self.finish_request(connection, connection.client_address)  # type: ignore[arg-type]
+        except Exception:  # the accept loop's own rim: one connection, not the listener
+            log.exception("an association could not be begun")
+            connection.socket.close()
+            self.door.leave(connection)
+
+
+class Handler(RequestHandler):
+    """Makes the association of a connection whose A-ASSOCIATE-RQ is whole."""
+
+    server: Server
+    request: Connection  # the library hands through what the server gave
+
+    def _create_association(self) -> Association:
+        connection, server = self.request, self.server
+        association = Association(self.ae, "acceptor")
+        association._server = server
+        association.name = "AcceptorThread"  # the library finds its associations by this name
+        association.dul = UpperLayer(association, connection, server)
+        # The timers of the provider that was replaced are set again.
+        association.acse_timeout = self.ae.acse_timeout
+        association.network_timeout = self.ae.network_timeout
+        association.set_socket(Socket(association, connection, server.limits))
+        acceptor = association.acceptor
+        acceptor.maximum_length = self.ae.maximum_pdu_size
+        acceptor.ae_title = server.ae_title
+        acceptor.address_info = self.local
+        acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        acceptor.implementation_version_name = self.ae.implementation_version_name
+        # The library copies them for each connection (30 ms); negotiation only reads them.
+        acceptor.supported_contexts = server.contexts
+        association.requestor.address_info = self.remote
+        self._bind(association)
+        return association
+
+    def _bind(self, association: Association) -> None:
+        for event, bound in self.server._handlers.items():
+            if event.is_intervention:
+                association.bind(event, *cast("tuple[Any, ...]", bound))
+            else:
+                for handler, arguments in cast("list[tuple[Any, Any]]", bound):
+                    association.bind(event, handler, arguments)
+        association.bind(evt.EVT_REQUESTED, _seat)
+
+
+def _seat(event: evt.Event) -> None:
+    association = event.assoc
+    if association.is_rejected or association.is_aborted:
+        return
+    upper = cast("UpperLayer", association.dul)
+    seated, gone = upper.door.seat(upper.connection)
+    if gone is not None and gone.give_way is not None:
+        log.warning("an idle association was aborted: its peer asked for one more")
+        gone.give_way()
+    if not seated:
+        log.warning("association rejected: as many as allowed are open")
+        association.acse.send_reject(*_LOCAL_LIMIT)
+        association.kill()
+
+
+class Socket(AssociationSocket):
+    """A connection whose every read and write has a deadline."""
+
+    def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
+        super().__init__(association, client_socket=connection.socket)
+        self._unread = connection.request
+        self._limits = limits
+        self._over = 0.0
+        self._poll = select.poll()  # select() fails above descriptor 1023
+        self._poll.register(connection.socket, select.POLLIN)
+        self._ear, self._bell = socket.socketpair()
+        self._ear.settimeout(0)
+        self._bell.settimeout(0)
+        self._either = select.poll()
+        self._either.register(connection.socket, select.POLLIN)
+        self._either.register(self._ear, select.POLLIN)
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether something can be read."""
+        if self.socket is None or not self._is_connected:
+            return False
+        return bool(self._unread) or bool(self._poll.poll(0))
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something can be read or the bell rings; tell whether it can be read."""
+        if self._unread:
+            return True
+        if not self._is_connected:
+            return False
+        ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
+        with suppress(OSError):
+            if self._ear.fileno() in ready:
+                ready.remove(self._ear.fileno())
+                self._ear.recv(4096)
+        return bool(ready)
+
+    def ring(self) -> None:
+        """Wake the thread that waits."""
+        with suppress(OSError):  # full: it rings already; closed: nobody waits any more
+            self._bell.send(b"\x00")
+
+    def close_bell(self) -> None:
+        """Forget the bell; the thread that waited is over."""
+        self._bell.close()
+        self._ear.close()
+
+    def begin_pdu(self) -> None:
+        """Let the time of a PDU begin."""
+        self._over = time.monotonic() + self._limits.whole
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read so many bytes of the PDU, or fewer when the peer closed.
+
+        Raises
+        ------
+        TimeoutError
+            When a pause was too long, or the PDU's time is over.
+        """
+        if self._unread:
+            head, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
+            return head
+        data = bytearray(nr_bytes)
+        view, sock = memoryview(data), cast("socket.socket", self.socket)
+        got = 0
+        while got < nr_bytes:
+            left = self._over - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the PDU was not whole in time")
+            sock.settimeout(min(left, self._limits.idle))
+            count = sock.recv_into(view[got:])
+            if count == 0:
+                view.release()
+                del data[got:]
+                return data
+            got += count
+        return data
+
+    def throw_away(self) -> int:
+        """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
+        sock = cast("socket.socket", self.socket)
+        sock.settimeout(0)
+        self._unread.clear()
+        with suppress(BlockingIOError):
+            return len(sock.recv(_PIECE))
+        return _PIECE
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all of it in time, or give the connection up."""
+        try:
+            sock = cast("socket.socket", self.socket)
+            sock.settimeout(self._limits.whole)
+            sock.sendall(bytestream)
+        except (OSError, AttributeError):  # None once it is closed
+            self.event_queue.put(_CONNECTION_CLOSED)
+
+
+class UpperLayer(DULServiceProvider):
+    """Reads PDUs of allowed length in time, and answers DIMSE messages itself.
+
+    C-STORE and C-ECHO are answered here, in the reading thread: whatever else a peer sends meanwhile waits
+    in its own socket. Everything but P-DATA is the library's.
+    """
+
+    socket: Socket
+
+    def __init__(self, association: Association, connection: Connection, server: Server) -> None:
+        super().__init__(association)
+        self.daemon = True
+        self._run_loop_delay = 0.0  # it waits for the socket or the bell instead
+        self.connection = connection
+        self.door = server.door
+        self._server = server
+        self._command = bytearray()
+        self._request: C_STORE | None = None
+        self._context_id = 0
+        self._reception: Reception | None = None
+        self._size = 0
+        self._draining_until = 0.0
+        connection.give_way = self._give_way
+
+    def run_reactor(self) -> None:
+        """Read until the association is over; then nothing of it is left."""
+        try:
+            super().run_reactor()
+        except Exception:  # the library's state machine raises where events of both sides cross
+            log.exception("association ended: its state machine met what it does not know")
+        finally:
+            self._forget()
+            with suppress(OSError):
+                self.connection.socket.shutdown(socket.SHUT_RDWR)
+            self.connection.socket.close()
+            self.socket.close_bell()
+            self.door.leave(self.connection)
+
+    def send_pdu(self, primitive: Any) -> None:
+        """Hand on what the association sends, and wake the thread that sends it."""
+        super().send_pdu(primitive)
+        if threading.current_thread() is not self:
+            self.socket.ring()
+
+    def kill_dul(self) -> None:
+        """End the thread that reads."""
+        super().kill_dul()
+        self.socket.ring()
+
+    def _give_way(self) -> None:
+        if self.assoc.is_established:
+            self.assoc.abort(block=False)
+        else:
+            with suppress(OSError):
+                self.connection.socket.shutdown(socket.SHUT_RDWR)
+
+    # ------------------------------------------------------------------ PDUs
+
+    def _is_transport_event(self) -> bool:
+        closing = self.state_machine.current_state == _WAITING_FOR_CLOSE
+        if not closing and self.event_queue.empty():
+            self.socket.wait(_TICK)  # the library looks a thousand times a second instead
+        return super()._is_transport_event()
+
+    def _read_pdu_data(self) -> None:
+        try:
+            if self.state_machine.current_state == _WAITING_FOR_CLOSE:
+                self._drain()
+            else:
+                self._read_pdu()
+                while self._is_under_way() and self.socket.wait(_TICK):
+                    self._read_pdu()
+        except (OSError, ProtocolError) as error:
+            log.warning("association ended: %s", error)
+            broken = isinstance(error, OSError)
+            self.event_queue.put(_CONNECTION_CLOSED if broken else _INVALID_PDU)
+
+    def _is_under_way(self) -> bool:
+        return (
+            self._reception is not None
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and not self._kill_thread
+        )
+
+    def _read_pdu(self) -> None:
+        self.socket.begin_pdu()
+        head = self.socket.recv(HEADER)
+        if len(head) < HEADER:
+            self.event_queue.put(_CONNECTION_CLOSED)
+            return
+        kind, length = head[0], int.from_bytes(head[2:], "big")
+        if length > self._longest():
+            raise ProtocolError("a PDU is longer than was negotiated")
+        body = self.socket.recv(length)
+        if len(body) < length:
+            self.event_queue.put(_CONNECTION_CLOSED)
+            return
+        self.connection.heard = time.monotonic()
+        self._idle_timer.restart()
+        if kind == _P_DATA_TF and self.state_machine.current_state == _READY_FOR_DATA:
+            self._p_data(memoryview(body))
+            return
+        try:
+            pdu, event = self._decode_pdu(head + body)
+        except (
+            Exception
+        ) as error:  # whatever the library's decoder stumbles over is the peer's fault
+            raise ProtocolError("a PDU cannot be read") from error
+        self.event_queue.put(event)
+        self._recv_pdu.put(pdu)
+
+    def _drain(self) -> None:
+        """Throw away what still comes: closing over unread bytes would take our last PDU back."""
+        if not self._draining_until:
+            self._draining_until = time.monotonic() + LINGER
+        if not self.socket.throw_away() or time.monotonic() > self._draining_until:
+            self.socket.close()
+
+    def _longest(self) -> int:
+        if self.state_machine.current_state == "Sta2":
+            return self._server.limits.request
+        return self.assoc.ae.maximum_pdu_size + HEADER
+
+    # ------------------------------------------------------------------ DIMSE messages
+
+    def _p_data(self, body: memoryview) -> None:
+        for context_id, control, fragment in _values(body):
+            if control & 1:
+                self._command_fragment(context_id, fragment, last=bool(control & 2))
+            else:
+                self._data_fragment(context_id, fragment, last=bool(control & 2))
+
+    def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
+        self.connection.busy = True
+        if self._request is not None:
+            raise ProtocolError("a command came inside a data set")
+        self._command += fragment
+        if len(self._command) > COMMAND_LIMIT:
+            raise ProtocolError("a command set is too long")
+        if not last:
+            return
+        command, message = _command(bytes(self._command))
+        self._command.clear()
+        context = self.assoc._accepted_cx.get(context_id)
+        if context is None:
+            raise ProtocolError("a command came in a context that was not accepted")
+        if isinstance(message, C_ECHO):
+            self._answer(message, context_id, _SUCCESS)
+            return
+        self._request, self._context_id, self._size = message, context_id, 0
+        syntax = str(context.transfer_syntax[0])
+        self._reception = self._server.receive(self.assoc, message, syntax)
+        if command.CommandDataSetType == _NO_DATA_SET:
+            self._finish()
+
+    def _data_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
+        if self._reception is None or context_id != self._context_id:
+            raise ProtocolError("a data set came without its command")
+        self._size += len(fragment)
+        if self._size > self._server.maximum_object + DRAINED:
+            raise ProtocolError("a data set is longer than the configured object limit")
+        self._reception.write(fragment)
+        if last:
+            self._finish()
+
+    def _finish(self) -> None:
+        request, reception = cast("C_STORE", self._request), cast("Reception", self._reception)
+        status = reception.finish()
+        self._request = self._reception = None
+        self._answer(request, self._context_id, status)
+
+    def _answer(self, request: C_STORE | C_ECHO, context_id: int, status: Dataset | int) -> None:
+        answer = type(request)()
+        answer.MessageIDBeingRespondedTo = request.MessageID
+        answer.AffectedSOPClassUID = request.AffectedSOPClassUID
+        if isinstance(request, C_STORE) and isinstance(answer, C_STORE):
+            answer.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        if isinstance(status, Dataset):
+            answer.Status = status.Status
+            answer.ErrorComment = status.ErrorComment
+        else:
+            answer.Status = status
+        self.assoc.dimse.send_msg(answer, context_id)
+        if self.event_queue.empty():  # sent when this returns, not after the library's next pause
+            self._process_recv_primitive()
+        self.connection.busy = False
+
+    def _forget(self) -> None:
+        if self._reception is not None:
+            self._reception.discard()
+            self._reception = None
+
+
+def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield context, control header and fragment of each presentation data value (PS3.8 9.3.5.1)."""
+    while body:
+        if len(body) < HEADER:
+            raise ProtocolError("a presentation data value is cut off")
+        (length,) = unpack(">L", body[:4])
+        if not 2 <= length <= len(body) - 4:
+            raise ProtocolError("a presentation data value is longer than its PDU")
+        yield body[4], body[5], body[HEADER : 4 + length]
+        body = body[4 + length :]
+
+
+def _command(data: bytes) -> tuple[Dataset, C_STORE | C_ECHO]:
+    """Read a command set; only requests that this SCP answers are taken (PS3.7 section 9.3)."""
+    message: DIMSEMessage
+    request: C_STORE | C_ECHO
+    try:
+        command = decode(BytesIO(data), True, True)  # noqa: FBT003 - always Implicit VR Little Endian
+        if command.CommandField == _C_STORE_RQ:
+            message = C_STORE_RQ()
+        elif command.CommandField == _C_ECHO_RQ:
+            message = C_ECHO_RQ()
+        else:
+            raise ProtocolError("a command came that is no C-STORE and no C-ECHO")
+        message.command_set = command
+        request = cast("C_STORE | C_ECHO", message.message_to_primitive())
+    except ProtocolError:
+        raise
+    except Exception as error:  # whatever the library's decoder stumbles over is the peer's fault
+        raise ProtocolError("a command set cannot be read") from error
+    if not request.is_valid_request:
+        raise ProtocolError("a command set lacks what its service needs")
+    return command, request
+
+
+def make_server(
+    entity: AE,
+    address: tuple[str, int],
+    *,
+    limits: Limits,
+    maximum_object: int,
+    receive: Receive,
+    evt_handlers: list[Any],
+) -> Server:
+    """Return a server that listens in a thread of its own; ``shutdown()`` ends it."""
+    check_version()
+    server = entity.make_server(
+        address,
+        evt_handlers=evt_handlers,
+        server_class=Server,
+        limits=limits,
+        maximum_object=maximum_object,
+        receive=receive,
+    )
+    entity._servers.append(server)  # type: ignore[arg-type]
+    threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
+    return cast("Server", server)
