@@ -103,7 +103,17 @@ VAGUE = frozenset({"utils", "util", "helpers", "helper", "common", "misc", "mana
 
 HEAVY = frozenset(
     {
-        *("highdicom", "scipy", "skimage", "nibabel", "celery", "kombu", "redis", "requests"),
+        *(
+            "psycopg",
+            "highdicom",
+            "scipy",
+            "skimage",
+            "nibabel",
+            "celery",
+            "kombu",
+            "redis",
+            "requests",
+        ),
         *("dicomweb_client", "pacs_ai.peers.qido", "pacs_ai.peers.find"),
         *("PIL", "starlette", "uvicorn", "typer", "rich"),
         *("pacs_ai.http", "pacs_ai.pixels", "pacs_ai.reference", "pacs_ai.phantom"),

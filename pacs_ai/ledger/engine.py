@@ -9,7 +9,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.resources import files
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -21,12 +23,20 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, Operatio
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacs_ai.errors import PacsAiError, TransientError
-from pacs_ai.ledger import postgresql, sqlite, tables
+from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import clock_of
 from pacs_ai.ledger.dialects import lock_schema
 
 _BUSY = (OperationalError, InternalError, PoolTimeoutError)
 """Locked, timed out, cut off, gone: what may be otherwise in a moment."""
+
+
+DRIVERS = {
+    "sqlite": "pacs_ai.ledger.sqlite",
+    "sqlite+pysqlite": "pacs_ai.ledger.sqlite",
+    "postgresql+psycopg": "pacs_ai.ledger.postgresql",
+}
+"""What knows each kind of database; imported on use, so that SQLite asks for no other's library."""
 
 
 class LedgerBusyError(TransientError):
@@ -56,15 +66,14 @@ class Database:
             parsed = make_url(url)
         except ArgumentError:
             parsed = None  # its text would repeat the URL
-        if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-            self.engine, options = sqlite.engine(parsed), sqlite.OPTIONS
-        elif parsed is not None and parsed.drivername == postgresql.DRIVER:
-            self.engine, options = postgresql.engine(parsed), postgresql.OPTIONS
-        else:
+        if parsed is None or parsed.drivername not in DRIVERS:
             raise PacsAiError(
                 "the ledger is SQLite or PostgreSQL: leave `ledger` out, or use sqlite:///PATH or "
                 "postgresql+psycopg://USER@HOST/NAME"
             )
+        driver = import_module(DRIVERS[parsed.drivername])
+        self.engine: Engine = driver.engine(parsed)
+        options: dict[str, dict[str, Any]] = driver.OPTIONS
         self._writing = self.engine.execution_options(**options["write"])
         self._reading = self.engine.execution_options(**options["read"])
 

@@ -15,8 +15,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from pacs_ai.errors import PacsAiError
 
-DRIVER = "postgresql+psycopg"
-
 # One statement a line of `reliability.md` §5; other programs on the same server keep their own limits.
 _LIMITS = (
     "SET lock_timeout = '5s'",
