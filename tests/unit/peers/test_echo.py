@@ -51,9 +51,10 @@ def test_a_peer_without_verification_says_so() -> None:
 
 
 def test_a_peer_that_does_not_know_us_says_so() -> None:
-    found = answer(0x0000, known="SOMEONE")
-    assert not found.ok
-    assert "Calling AE title not recognised" in found.detail
+    # The library's own acceptor may close the connection before its rejection has left: some tries.
+    found = [answer(0x0000, known="SOMEONE") for _ in range(5)]
+    assert not any(one.ok for one in found)
+    assert any("Calling AE title not recognised" in one.detail for one in found)
 
 
 def test_nothing_there_is_not_ok() -> None:
