@@ -183,9 +183,10 @@ def test_a_host_without_address_is_later(ct: Outgoing) -> None:
 
 def test_a_rejected_association_is_later_and_says_why(ct: Outgoing) -> None:
     with scp(lambda event: 0x0000, title="OTHER") as pacs:
-        (receipt,) = send((ct,), pacs, timeouts=SHORT)
-    assert receipt.answer is Answer.LATER
-    assert "Called AE title not recognised" in receipt.detail
+        # The library's own acceptor may hang up before its rejection has left: some tries.
+        receipts = [send((ct,), pacs, timeouts=SHORT)[0] for _ in range(5)]
+    assert {receipt.answer for receipt in receipts} == {Answer.LATER}
+    assert any("Called AE title not recognised" in receipt.detail for receipt in receipts)
 
 
 def test_a_port_that_is_not_dicom_is_later(ct: Outgoing) -> None:
