@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from struct import unpack
+from typing import Protocol, cast
 
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from pacs_ai.errors import TransientError
@@ -97,7 +97,7 @@ class Handlers:
         return SUCCESS
 
     def receive(
-        self, association: Association, request: C_STORE, transfer_syntax_uid: str
+        self, association: Association, request: StoreRequest, transfer_syntax_uid: str
     ) -> Reception:
         """Begin to take in one Instance; whatever is wrong becomes its status."""
         return Reception(
@@ -110,8 +110,7 @@ class Handlers:
     def store(self, event: Event) -> Dataset | int:
         """Take in one Instance that the library has received into a file (plain transport)."""
         received = event.dataset_path
-        request = event.request
-        assert isinstance(request, C_STORE)  # noqa: S101 - bound to EVT_C_STORE only
+        request = cast("StoreRequest", event.request)
         syntax = str(event.context.transfer_syntax)
         reception = self.receive(event.assoc, request, syntax)
         try:
@@ -131,6 +130,18 @@ class Handlers:
         return self._gateway.settings.peer_of(title, str(requestor.address))
 
 
+class StoreRequest(Protocol):
+    """What is asked of a C-STORE-RQ; the library's primitive has it, and the hardened transport's own."""
+
+    @property
+    def AffectedSOPClassUID(self) -> object:  # noqa: N802 - the element's own keyword
+        ...
+
+    @property
+    def AffectedSOPInstanceUID(self) -> object:  # noqa: N802
+        ...
+
+
 class Reception:
     """One Instance on its way in by C-STORE; success is said only when it is durable.
 
@@ -142,13 +153,13 @@ class Reception:
     gateway : Gateway
     peer : str or None
         Name of the peer that sends it; None when it is not a configured one.
-    request : C_STORE
+    request : StoreRequest
     transfer_syntax_uid : str
         As negotiated for the presentation context.
     """
 
     def __init__(
-        self, gateway: Gateway, *, peer: str | None, request: C_STORE, transfer_syntax_uid: str
+        self, gateway: Gateway, *, peer: str | None, request: StoreRequest, transfer_syntax_uid: str
     ) -> None:
         self._incoming: Incoming | None = None
         self._refusal: Dataset | None = None

@@ -12,26 +12,25 @@ All that needs the library's internals is in this module; :data:`MADE_FOR` is th
 from __future__ import annotations
 
 import logging
+import queue
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import BytesIO
-from struct import unpack
+from struct import pack, unpack
 from typing import Any, Protocol, cast
 
 import pynetdicom
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
-from pynetdicom.dsutils import decode
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
+from listener import dimse
+from listener.dimse import C_ECHO_RQ, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
 from pacs_ai.errors import ConfigError, Fault
 
@@ -49,8 +48,6 @@ LINGER = 1.0
 
 _P_DATA_TF = 0x04
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
-_C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
-_NO_DATA_SET = 0x0101
 _SUCCESS = 0x0000
 _PIECE = 64 * 1024
 _TICK = 0.25
@@ -71,7 +68,7 @@ class Reception(Protocol):
         """Forget what came."""
 
 
-Receive = Callable[[Association, C_STORE, str], Reception]
+Receive = Callable[[Association, Request, str], Reception]
 """Begins a reception: association, request, Transfer Syntax UID. It never raises."""
 
 
@@ -97,6 +94,39 @@ def check_version() -> None:
                 )
             ]
         )
+
+
+class _Checkpoint(threading.Event):
+    """Where the association's own thread passes; it waits here for something to do.
+
+    The library's lets it pass a thousand times a second, and every time it stops those that read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._something = threading.Event()
+
+    def ring(self) -> None:
+        """Let the thread look what there is to do."""
+        self._something.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the bell, or a moment; then as the library does."""
+        self._something.wait(_TICK)
+        self._something.clear()
+        return super().wait(timeout)
+
+
+class _ToUser(queue.Queue[Any]):
+    """The library's queue to the association; whatever is put into it wakes the one that reads."""
+
+    def __init__(self, checkpoint: _Checkpoint) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002
+        super().put(item, block, timeout)
+        self._checkpoint.ring()
 
 
 class Server(AssociationServer):
@@ -212,6 +242,11 @@ class Socket(AssociationSocket):
         self._either = select.poll()
         self._either.register(connection.socket, select.POLLIN)
         self._either.register(self._ear, select.POLLIN)
+        connection.socket.settimeout(None)
+        self._set_pause(limits.idle)
+        whole, part = divmod(limits.whole, 1)
+        value = pack("@ll", int(whole), int(part * 1e6))
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     @property
     def ready(self) -> bool:
@@ -247,48 +282,57 @@ class Socket(AssociationSocket):
         """Let the time of a PDU begin."""
         self._over = time.monotonic() + self._limits.whole
 
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read so many bytes of the PDU, or fewer when the peer closed.
+    def fill(self, view: memoryview) -> int:
+        """Read the PDU's next bytes until ``view`` is full; return how many, fewer when the peer closed.
 
         Raises
         ------
         TimeoutError
             When a pause was too long, or the PDU's time is over.
         """
-        if self._unread:
-            head, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
-            return head
-        data = bytearray(nr_bytes)
-        view, sock = memoryview(data), cast("socket.socket", self.socket)
-        got = 0
-        while got < nr_bytes:
+        got = min(len(view), len(self._unread))
+        if got:
+            view[:got] = self._unread[:got]
+            del self._unread[:got]
+        sock = cast("socket.socket", self.socket)
+        pause = self._limits.idle
+        while got < len(view):
             left = self._over - time.monotonic()
             if left <= 0:
                 raise TimeoutError("the PDU was not whole in time")
-            sock.settimeout(min(left, self._limits.idle))
-            count = sock.recv_into(view[got:])
+            if left < pause:
+                pause = left
+                self._set_pause(pause)
+            try:
+                # One call, and one change of threads, for a whole PDU.
+                count = sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                raise TimeoutError("a PDU paused too long") from None
             if count == 0:
-                view.release()
-                del data[got:]
-                return data
+                break
             got += count
-        return data
+        if pause != self._limits.idle:
+            self._set_pause(self._limits.idle)
+        return got
+
+    def _set_pause(self, seconds: float) -> None:
+        # By the kernel: with Python's own time-outs every read would poll first.
+        whole, part = divmod(max(seconds, 0.001), 1)
+        value = pack("@ll", int(whole), int(part * 1e6))
+        cast("socket.socket", self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
 
     def throw_away(self) -> int:
         """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
         sock = cast("socket.socket", self.socket)
-        sock.settimeout(0)
         self._unread.clear()
         with suppress(BlockingIOError):
-            return len(sock.recv(_PIECE))
+            return len(sock.recv(_PIECE, socket.MSG_DONTWAIT))
         return _PIECE
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it in time, or give the connection up."""
         try:
-            sock = cast("socket.socket", self.socket)
-            sock.settimeout(self._limits.whole)
-            sock.sendall(bytestream)
+            cast("socket.socket", self.socket).sendall(bytestream)
         except (OSError, AttributeError):  # None once it is closed
             self.event_queue.put(_CONNECTION_CLOSED)
 
@@ -305,12 +349,17 @@ class UpperLayer(DULServiceProvider):
     def __init__(self, association: Association, connection: Connection, server: Server) -> None:
         super().__init__(association)
         self.daemon = True
+        self._checkpoint = _Checkpoint()
+        self._checkpoint.set()
+        association._reactor_checkpoint = self._checkpoint
+        self.to_user_queue = _ToUser(self._checkpoint)
         self._run_loop_delay = 0.0  # it waits for the socket or the bell instead
         self.connection = connection
         self.door = server.door
         self._server = server
+        self._room = memoryview(bytearray(HEADER))  # of one PDU, used again for the next
         self._command = bytearray()
-        self._request: C_STORE | None = None
+        self._request: Request | None = None
         self._context_id = 0
         self._reception: Reception | None = None
         self._size = 0
@@ -341,6 +390,7 @@ class UpperLayer(DULServiceProvider):
         """End the thread that reads."""
         super().kill_dul()
         self.socket.ring()
+        self._checkpoint.ring()
 
     def _give_way(self) -> None:
         if self.assoc.is_established:
@@ -363,16 +413,17 @@ class UpperLayer(DULServiceProvider):
                 self._drain()
             else:
                 self._read_pdu()
-                while self._is_under_way() and self.socket.wait(_TICK):
+                while self._may_go_on() and self.socket.wait(_TICK):
                     self._read_pdu()
         except (OSError, ProtocolError) as error:
             log.warning("association ended: %s", error)
             broken = isinstance(error, OSError)
             self.event_queue.put(_CONNECTION_CLOSED if broken else _INVALID_PDU)
 
-    def _is_under_way(self) -> bool:
+    def _may_go_on(self) -> bool:
+        # As long as nothing but P-DATA comes, the library's loop has nothing to do.
         return (
-            self._reception is not None
+            self.state_machine.current_state == _READY_FOR_DATA
             and self.event_queue.empty()
             and self.to_provider_queue.empty()
             and not self._kill_thread
@@ -380,24 +431,27 @@ class UpperLayer(DULServiceProvider):
 
     def _read_pdu(self) -> None:
         self.socket.begin_pdu()
-        head = self.socket.recv(HEADER)
-        if len(head) < HEADER:
+        head = self._room[:HEADER]
+        if self.socket.fill(head) < HEADER:
             self.event_queue.put(_CONNECTION_CLOSED)
             return
         kind, length = head[0], int.from_bytes(head[2:], "big")
         if length > self._longest():
             raise ProtocolError("a PDU is longer than was negotiated")
-        body = self.socket.recv(length)
-        if len(body) < length:
+        if len(self._room) < HEADER + length:
+            self._room = memoryview(bytearray(HEADER + self._longest()))
+            self._room[:HEADER] = head
+        body = self._room[HEADER : HEADER + length]
+        if self.socket.fill(body) < length:
             self.event_queue.put(_CONNECTION_CLOSED)
             return
         self.connection.heard = time.monotonic()
         self._idle_timer.restart()
         if kind == _P_DATA_TF and self.state_machine.current_state == _READY_FOR_DATA:
-            self._p_data(memoryview(body))
+            self._p_data(body)
             return
         try:
-            pdu, event = self._decode_pdu(head + body)
+            pdu, event = self._decode_pdu(bytearray(self._room[: HEADER + length]))
         except (
             Exception
         ) as error:  # whatever the library's decoder stumbles over is the peer's fault
@@ -435,18 +489,21 @@ class UpperLayer(DULServiceProvider):
             raise ProtocolError("a command set is too long")
         if not last:
             return
-        command, message = _command(bytes(self._command))
+        try:
+            request = dimse.read(self._command)
+        except CommandError as error:
+            raise ProtocolError(str(error)) from error
         self._command.clear()
         context = self.assoc._accepted_cx.get(context_id)
         if context is None:
             raise ProtocolError("a command came in a context that was not accepted")
-        if isinstance(message, C_ECHO):
-            self._answer(message, context_id, _SUCCESS)
+        if request.CommandField == C_ECHO_RQ:
+            self._answer(request, context_id, _SUCCESS)
             return
-        self._request, self._context_id, self._size = message, context_id, 0
+        self._request, self._context_id, self._size = request, context_id, 0
         syntax = str(context.transfer_syntax[0])
-        self._reception = self._server.receive(self.assoc, message, syntax)
-        if command.CommandDataSetType == _NO_DATA_SET:
+        self._reception = self._server.receive(self.assoc, request, syntax)
+        if not request.has_data_set:
             self._finish()
 
     def _data_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
@@ -460,25 +517,22 @@ class UpperLayer(DULServiceProvider):
             self._finish()
 
     def _finish(self) -> None:
-        request, reception = cast("C_STORE", self._request), cast("Reception", self._reception)
+        request, reception = cast("Request", self._request), cast("Reception", self._reception)
         status = reception.finish()
         self._request = self._reception = None
         self._answer(request, self._context_id, status)
 
-    def _answer(self, request: C_STORE | C_ECHO, context_id: int, status: Dataset | int) -> None:
-        answer = type(request)()
-        answer.MessageIDBeingRespondedTo = request.MessageID
-        answer.AffectedSOPClassUID = request.AffectedSOPClassUID
-        if isinstance(request, C_STORE) and isinstance(answer, C_STORE):
-            answer.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        if isinstance(status, Dataset):
-            answer.Status = status.Status
-            answer.ErrorComment = status.ErrorComment
-        else:
-            answer.Status = status
-        self.assoc.dimse.send_msg(answer, context_id)
-        if self.event_queue.empty():  # sent when this returns, not after the library's next pause
-            self._process_recv_primitive()
+    def _answer(self, request: Request, context_id: int, status: Dataset | int) -> None:
+        code, comment = (
+            (status.Status, str(status.ErrorComment))
+            if isinstance(status, Dataset)
+            else (status, "")
+        )
+        maximum_length = self.assoc.requestor.maximum_length or 0
+        # Past the library's queue: it is sent when this returns, and P-DATA moves no state (PS3.8 9.2.3).
+        self.socket.send(
+            dimse.answer(request, context_id, code, comment, maximum_length=maximum_length)
+        )
         self.connection.busy = False
 
     def _forget(self) -> None:
@@ -497,29 +551,6 @@ def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
             raise ProtocolError("a presentation data value is longer than its PDU")
         yield body[4], body[5], body[HEADER : 4 + length]
         body = body[4 + length :]
-
-
-def _command(data: bytes) -> tuple[Dataset, C_STORE | C_ECHO]:
-    """Read a command set; only requests that this SCP answers are taken (PS3.7 section 9.3)."""
-    message: DIMSEMessage
-    request: C_STORE | C_ECHO
-    try:
-        command = decode(BytesIO(data), True, True)  # noqa: FBT003 - always Implicit VR Little Endian
-        if command.CommandField == _C_STORE_RQ:
-            message = C_STORE_RQ()
-        elif command.CommandField == _C_ECHO_RQ:
-            message = C_ECHO_RQ()
-        else:
-            raise ProtocolError("a command came that is no C-STORE and no C-ECHO")
-        message.command_set = command
-        request = cast("C_STORE | C_ECHO", message.message_to_primitive())
-    except ProtocolError:
-        raise
-    except Exception as error:  # whatever the library's decoder stumbles over is the peer's fault
-        raise ProtocolError("a command set cannot be read") from error
-    if not request.is_valid_request:
-        raise ProtocolError("a command set lacks what its service needs")
-    return command, request
 
 
 def make_server(

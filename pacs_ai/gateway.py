@@ -21,6 +21,7 @@ from pacs_ai.delivery import Outgoing, doubt, sender
 from pacs_ai.encoding import Encoding
 from pacs_ai.errors import EncodingError
 from pacs_ai.failpoint import failpoint
+from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
 from pacs_ai.ledger import Ledger, deliveries, work
 from pacs_ai.ledger.clock import now
@@ -53,13 +54,16 @@ class Gateway:
         self.spool = Spool(settings.spool_path)
         self.ledger = Ledger(settings.ledger_url, settings.work)
         self.ledger.database.upgrade()
+        self._group = GroupCommit(self.ledger, self.spool)
         self.records = Records(settings, self.ledger, self.spool)
 
     # ------------------------------------------------------------------ receive
 
     def incoming(self, peer: str, context: Context) -> Incoming:
         """Open the one way in for an Instance: ``write`` its data set, then ``commit`` or ``discard``."""
-        return Incoming(self.settings, self.ledger, self.spool, peer=peer, context=context)
+        return Incoming(
+            self.settings, self.ledger, self.spool, self._group, peer=peer, context=context
+        )
 
     # ------------------------------------------------------------------ assemble
 

@@ -2,7 +2,7 @@
 
 C-STORE and STOW-RS both push through :class:`Incoming`. Success is said only after the bytes are in a
 temporary file, synced, linked under their name, the folder synced, and the ledger has committed, in this
-order.
+order. All but the first sync is shared by those that come at the same time (:mod:`pacs_ai.grouping`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import logging
 from dataclasses import dataclass
 
 from pacs_ai.errors import ReceiveError, TransientError
-from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import Ledger, studies, work
-from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.work import Kind
+from pacs_ai.grouping import GroupCommit
+from pacs_ai.ledger import Ledger, arrivals
+from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.settings import Settings
 from pacs_ai.spool import Spool, SpoolFullError
-from pacs_ai.study import HEAD_LIMIT, Head, read_head
+from pacs_ai.study import read_head
 
 log = logging.getLogger(__name__)
 
@@ -81,19 +80,28 @@ class Incoming:
     settings : Settings
     ledger : Ledger
     spool : Spool
+    group : GroupCommit
+        Of this process.
     peer : str
         Name of the peer (settings) that sends it.
     context : Context
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, spool: Spool, *, peer: str, context: Context
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        spool: Spool,
+        group: GroupCommit,
+        *,
+        peer: str,
+        context: Context,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._group = group
         self._peer = peer
         self._context = context
-        self._head = bytearray()
         self._refused: Refused | None = None
         self._spool = spool
         self._writer = spool.writer()
@@ -115,9 +123,6 @@ class Incoming:
         SpoolFullError
             When the disk does not take it: discard the Instance and answer 0xA700.
         """
-        room = HEAD_LIMIT - len(self._head)
-        if room > 0:
-            self._head += view[:room]
         if self._writer.size + len(view) > self._settings.listener.maximum_object:
             self._refused = Refused("larger than the configured object limit", UNREADABLE)
             return
@@ -143,47 +148,26 @@ class Incoming:
 
     def _commit(self) -> Receipt:
         syntax = self._context.transfer_syntax_uid
-        head = read_head(bytes(self._head), syntax)
+        head = read_head(self._writer.head, syntax)
         if head.SOPInstanceUID != self._context.SOPInstanceUID:
             return Refused("data set and command differ in SOP Instance UID", MISMATCH)
         if head.SOPClassUID != self._context.SOPClassUID:
             return Refused("data set and command differ in SOP Class UID", MISMATCH)
         if self._context.StudyInstanceUID not in (None, head.StudyInstanceUID):
             return Refused("of another Study than the request's", MISMATCH)
-        resting = self._spool.instance_path(self._writer.digest, syntax)
-        with self._ledger.database.read() as connection:
-            known = studies.known(connection, head, self._writer.digest, syntax)
-        if known and resting.exists():  # a file that was lost since is written again
-            return Duplicate()
-        digest, size = self._writer.digest, self._writer.size
-        self._writer.keep(syntax)
-        return self._record(head, digest, size)
-
-    def _record(self, head: Head, digest: str, size: int) -> Receipt:
-        syntax = self._context.transfer_syntax_uid
-        with self._ledger.database.write() as connection:
-            if studies.known(connection, head, digest, syntax):
-                return Duplicate()  # the same bytes came on another association meanwhile
-            own = studies.is_own(connection, head.SOPInstanceUID)
-            role = "own" if own else head.role
-            if not studies.revive(connection, head, digest, syntax):
-                studies.add_instance(
-                    connection,
-                    head,
-                    digest=digest,
-                    size=size,
-                    transfer_syntax_uid=syntax,
-                    role=role,
-                    peer=self._peer,
-                )
-            if role == "source":
-                work.add(
-                    connection,
-                    Kind.ASSEMBLE,
-                    queue=work.ASSEMBLE,
-                    subject=head.StudyInstanceUID,
-                    study=head.StudyInstanceUID,
-                    not_before=now() + self._settings.quiet(head.Modality, self._peer),
-                )
-        failpoint("receive.recorded")
-        return Stored()
+        arrival = Arrival(
+            head=head,
+            digest=self._writer.digest(),
+            size=self._writer.size,
+            transfer_syntax_uid=syntax,
+            peer=self._peer,
+            quiet=self._settings.quiet(head.Modality, self._peer),
+        )
+        resting = self._spool.instance_path(arrival.digest, syntax)
+        # A file that is not there is written, whether the ledger knows of it or not.
+        if resting.exists():
+            with self._ledger.database.read() as connection:
+                if arrivals.known(connection, arrival):
+                    return Duplicate()
+        self._writer.sync()
+        return Stored() if self._group.record(arrival, self._writer, resting) else Duplicate()

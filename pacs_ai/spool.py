@@ -10,17 +10,19 @@ import hashlib
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
+from struct import pack
 
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+GATHERED = 1024 * 1024
+"""Bytes of a data set that are gathered before they are written."""
+
+_CANNOT = "the spool cannot be written: check its disk"
 
 TEMPORARY_AGE = 3600.0
 """Seconds after which a temporary file belongs to nobody any more."""
@@ -93,11 +95,25 @@ class Spool:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            link(temporary, path)
+            give_name(str(temporary), path)
+            sync_folder(path.parent)
         except OSError as error:
-            raise SpoolFullError("the spool cannot be written: check its disk") from error
+            raise SpoolFullError(_CANNOT) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def sync_names(self, paths: Iterable[Path]) -> set[Path]:
+        """Make the names of files durable; return those of them for which the disk refused."""
+        refused = set()
+        by_folder: dict[Path, list[Path]] = {}
+        for path in paths:
+            by_folder.setdefault(path.parent, []).append(path)
+        for folder, names in by_folder.items():
+            try:
+                sync_folder(folder)
+            except OSError:
+                refused.update(names)
+        return refused
 
     def sweep(self) -> int:
         """Remove temporary files whose process is gone, or that are an hour old; return how many."""
@@ -117,42 +133,67 @@ class Spool:
 
 
 class Writer:
-    """An Instance on its way into the spool: File Meta first, then the data set byte for byte."""
+    """An Instance on its way into the spool: File Meta first, then the data set byte for byte.
+
+    What comes is gathered, and written and hashed :data:`GATHERED` bytes at a time: a piece of a PDU each
+    would cost a system call and a change of threads each.
+    """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._path = spool.temporary / temporary_name()
+        self._path = str(spool.temporary / temporary_name())
         self._hash = hashlib.sha256()
         self._size = 0
+        self._meta = b""
+        self._gathered = bytearray()
+        self._head: bytes | bytearray | None = None
         try:
-            self._file = self._path.open("xb")
+            self._file: int | None = os.open(
+                self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
-            raise SpoolFullError("the spool cannot be written: check its disk") from error
+            raise SpoolFullError(_CANNOT) from error
 
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
-        """Write preamble and File Meta Information (PS3.10 section 7.1)."""
-        meta = FileMetaDataset()
-        meta.FileMetaInformationVersion = b"\x00\x01"
-        meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-        meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        head = DicomBytesIO()
-        write_file_meta_info(head, meta, enforce_standard=True)
-        try:
-            self._file.write(b"\x00" * 128 + b"DICM" + head.getvalue())
-        except OSError as error:
-            raise SpoolFullError("the spool cannot be written: check its disk") from error
+        """Begin the file with preamble and File Meta Information (PS3.10 section 7.1)."""
+        meta = b"".join(
+            (
+                pack("<HH2sHLH", 2, 0x0001, b"OB", 0, 2, 0x0100),  # the version, 00H 01H
+                _text(0x0002, b"UI", sop_class_uid),
+                _text(0x0003, b"UI", sop_instance_uid),
+                _text(0x0010, b"UI", transfer_syntax_uid),
+                _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+                _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+            )
+        )
+        self._meta = bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
 
     def write(self, view: bytes | memoryview) -> None:
-        """Add bytes of the data set."""
-        try:
-            self._file.write(view)
-        except OSError as error:
-            raise SpoolFullError("the spool cannot be written: check its disk") from error
-        self._hash.update(view)
+        """Add bytes of the data set.
+
+        Raises
+        ------
+        SpoolFullError
+            When the disk does not take what was gathered.
+        """
+        self._gathered += view
         self._size += len(view)
+        if len(self._gathered) >= GATHERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._hash.update(self._gathered)
+        if self._file is None:
+            raise SpoolFullError(_CANNOT)
+        try:
+            _write_all(self._file, self._meta)
+            _write_all(self._file, self._gathered)
+        except OSError as error:
+            raise SpoolFullError(_CANNOT) from error
+        self._meta = b""
+        if self._head is None:
+            self._head = self._gathered
+        self._gathered = bytearray()
 
     @property
     def size(self) -> int:
@@ -160,38 +201,74 @@ class Writer:
         return self._size
 
     @property
+    def head(self) -> bytes:
+        """The first bytes of the data set, at least :data:`GATHERED` where there are so many."""
+        return bytes(self._gathered if self._head is None else self._head)
+
     def digest(self) -> str:
-        """SHA-256 of the data set's bytes so far."""
+        """End the data set; return the SHA-256 of its bytes, hexadecimal.
+
+        Raises
+        ------
+        SpoolFullError
+            When the disk does not take the rest.
+        """
+        self._flush()
         return self._hash.hexdigest()
 
-    def keep(self, transfer_syntax_uid: str) -> Path:
-        """Make the file durable under its name; the order is the promise.
+    def sync(self) -> None:
+        """Make the bytes durable.
 
         Raises
         ------
         SpoolFullError
             When a write or sync failed: the file is bad and nothing of it is kept.
         """
-        path = self._spool.instance_path(self.digest, transfer_syntax_uid)
         try:
-            self._file.flush()
+            self._flush()
             failpoint("receive.written")
-            os.fsync(self._file.fileno())
-            self._file.close()
-            failpoint("receive.synced")
-            link(self._path, path)
+            os.fsync(self._file)  # type: ignore[arg-type]  # _flush has seen that it is open
         except OSError as error:
-            raise SpoolFullError("the spool cannot be written: check its disk") from error
-        finally:
             self.discard()
-        failpoint("receive.linked")
-        return path
+            raise SpoolFullError(_CANNOT) from error
+        failpoint("receive.synced")
+
+    def name(self, path: Path) -> None:
+        """Give the synced file its name; :meth:`Spool.sync_names` makes that durable.
+
+        Raises
+        ------
+        SpoolFullError
+            When the disk refused.
+        """
+        try:
+            give_name(self._path, path)
+        except OSError as error:
+            raise SpoolFullError(_CANNOT) from error
 
     def discard(self) -> None:
         """Forget the bytes; safe to call twice."""
-        with suppress(OSError):  # a full disk refuses even what was still in the buffer
-            self._file.close()
-        self._path.unlink(missing_ok=True)
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with suppress(OSError):
+            os.close(file)
+        with suppress(FileNotFoundError):
+            Path(self._path).unlink()
+
+
+def _text(element: int, vr: bytes, value: str) -> bytes:
+    # UI is padded with NUL, SH with a space, to even length (PS3.5 section 6.2).
+    data = value.encode("ascii")
+    if len(data) % 2:
+        data += b"\0" if vr == b"UI" else b" "
+    return pack("<HH2sH", 2, element, vr, len(data)) + data
+
+
+def _write_all(descriptor: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def temporary_prefix() -> str:
@@ -209,18 +286,17 @@ def _owner_is_gone(file: Path) -> bool:
     return owner.isdigit() and not Path("/proc", owner).exists()
 
 
-def link(temporary: Path, path: Path) -> None:
-    """Give a synced file its name, and sync the folder, so that the name survives a power cut."""
+def give_name(temporary: str, path: Path) -> None:
+    """Give a synced file its name; what is there under it holds the same bytes, for it is a digest."""
     if not path.parent.is_dir():
         path.parent.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent.parent)
-    with suppress(FileExistsError):  # a name is a digest: what is there holds the same bytes
+    with suppress(FileExistsError):
         os.link(temporary, path)
-    sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

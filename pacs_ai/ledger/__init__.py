@@ -189,7 +189,7 @@ class Ledger:
         with self.database.write() as connection:
             value = {"paused_at": now() if paused else None, "actor": actor}
             connection.execute(
-                upsert(connection, tables.switches)
+                upsert(connection.dialect.name, tables.switches)
                 .values(name=name, **value)
                 .on_conflict_do_update(index_elements=["name"], set_=value)
             )
@@ -246,7 +246,7 @@ class Ledger:
             at = now()
             value = {"owner": owner, "until": at + lease}
             led = connection.scalar(
-                upsert(connection, table)
+                upsert(connection.dialect.name, table)
                 .values(name=name, **value)
                 .on_conflict_do_update(
                     index_elements=["name"],

@@ -78,7 +78,7 @@ def seal(connection: Connection) -> int:
     """Seal the oldest events that have no seal, a batch at most; return how many."""
     table, chain = tables.events, tables.chain
     first = {"position": 0, "seal": _first(connection), "sealed_at": now()}
-    made = upsert(connection, chain).values(id=_CHAIN, **first)
+    made = upsert(connection.dialect.name, chain).values(id=_CHAIN, **first)
     connection.execute(made.on_conflict_do_nothing())
     end = connection.execute(select(chain).with_for_update()).one()
     # Normally both are the same. A row that someone put in must not stop the sealing of what follows.

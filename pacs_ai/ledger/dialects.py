@@ -35,9 +35,9 @@ def lock_schema(connection: Connection) -> None:
     _lock(connection, _SCHEMA)
 
 
-def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that knows ON CONFLICT, as both databases spell it."""
-    if connection.dialect.name == "postgresql":
+def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that knows ON CONFLICT, as the database of that name spells it."""
+    if dialect == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
 

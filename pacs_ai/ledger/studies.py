@@ -12,8 +12,6 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.dialects import lock_studies, upsert
-from pacs_ai.study import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,76 +57,6 @@ class Version:
     content_key: str
     frozen_at: datetime
     not_current: str | None
-
-
-def known(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
-    """Tell whether exactly these bytes are held already, and count."""
-    table = tables.instances
-    found = connection.scalar(
-        select(table.c.id).where(
-            table.c.sop_instance_uid == head.SOPInstanceUID,
-            table.c.digest == digest,
-            table.c.transfer_syntax_uid == transfer_syntax_uid,
-            table.c.state != "replaced",
-        )
-    )
-    return found is not None
-
-
-def is_own(connection: Connection, sop_instance_uid: str) -> bool:
-    """Tell whether this gateway made the Instance."""
-    table = tables.objects
-    found = select(table.c.kind).where(table.c.sop_instance_uid == sop_instance_uid)
-    return connection.scalar(found) is not None
-
-
-def add_instance(
-    connection: Connection,
-    head: Head,
-    *,
-    digest: str,
-    size: int,
-    transfer_syntax_uid: str,
-    role: str,
-    peer: str,
-) -> None:
-    """Record an Instance whose bytes are durable; one that is recorded already stays as it is."""
-    lock_studies(connection, [head.StudyInstanceUID])
-    at = now()
-    statement = upsert(connection, tables.studies).values(
-        study_instance_uid=head.StudyInstanceUID,
-        peer=peer,
-        accession_number="",
-        first_at=at,
-        last_at=at,
-    )
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["study_instance_uid"], set_={"last_at": at})
-    )
-    table = tables.instances
-    twin = connection.scalar(
-        select(table.c.id).where(
-            table.c.sop_instance_uid == head.SOPInstanceUID, table.c.role == "source"
-        )
-    )
-    connection.execute(
-        upsert(connection, table)
-        .values(
-            sop_instance_uid=head.SOPInstanceUID,
-            sop_class_uid=head.SOPClassUID,
-            transfer_syntax_uid=transfer_syntax_uid,
-            study_instance_uid=head.StudyInstanceUID,
-            series_instance_uid=head.SeriesInstanceUID,
-            modality=head.Modality[:16],
-            digest=digest,
-            size=size,
-            role=role,
-            state="unchecked" if twin is not None and role == "source" else "kept",
-            peer=peer,
-            received_at=at,
-        )
-        .on_conflict_do_nothing()  # the same bytes came on another association meanwhile
-    )
 
 
 def peer(connection: Connection, study: str) -> str:
@@ -264,23 +192,6 @@ def set_accession_number(connection: Connection, study: str, accession_number: s
         .where(table.c.study_instance_uid == study)
         .values(accession_number=accession_number[:64])
     )
-
-
-def revive(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
-    """Let bytes that were replaced by others count again, because they came again; False if none."""
-    lock_studies(connection, [head.StudyInstanceUID])
-    table = tables.instances
-    changed = connection.execute(
-        update(table)
-        .where(
-            table.c.sop_instance_uid == head.SOPInstanceUID,
-            table.c.digest == digest,
-            table.c.transfer_syntax_uid == transfer_syntax_uid,
-            table.c.state == "replaced",
-        )
-        .values(state="unchecked", received_at=now())
-    )
-    return bool(changed.rowcount)
 
 
 def settle_conflicts(connection: Connection, study: str, *, take: str) -> None:

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from pacs_ai.errors import LeaseLostError
 from pacs_ai.ledger import events, tables
@@ -103,6 +115,20 @@ class Claimed:
     deadline: datetime | None
 
 
+_PUT_OFF = (
+    update(table)
+    .where(
+        table.c.kind == bindparam("of_kind"),
+        table.c.subject == bindparam("about"),
+        table.c.queue == bindparam("waits_in"),
+        table.c.state == State.READY,
+        table.c.attempts == 0,
+    )
+    .values(not_before=bindparam("start"))
+)
+# Made once: every Instance that comes in asks for work.
+
+
 def add(
     connection: Connection,
     kind: Kind,
@@ -116,11 +142,9 @@ def add(
 ) -> None:
     """Ask for work; a ready row for the same subject and queue is used again, its start put off."""
     at = now()
-    same = and_(table.c.kind == kind, table.c.subject == subject, table.c.queue == queue)
     found = connection.execute(
-        update(table)
-        .where(same, table.c.state == State.READY, table.c.attempts == 0)
-        .values(not_before=not_before or at)
+        _PUT_OFF,
+        {"of_kind": kind, "about": subject, "waits_in": queue, "start": not_before or at},
     )
     if found.rowcount:
         return

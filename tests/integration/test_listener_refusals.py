@@ -15,7 +15,8 @@ import pytest
 from pydicom.uid import generate_uid
 from pynetdicom import build_context
 
-from pacs_ai.ledger import sqlite, studies
+from pacs_ai import intake
+from pacs_ai.ledger import arrivals, sqlite
 from pacs_ai.spool import Spool
 from tests.integration.listening import (
     CALLED,
@@ -260,7 +261,7 @@ def test_a_surprise_is_0110_and_the_log_shows_nothing_of_the_data_set(
     def surprise(*_: object) -> bool:
         raise ValueError("a surprise")
 
-    monkeypatch.setattr(studies, "known", surprise)
+    monkeypatch.setattr(intake, "read_head", surprise)
     with caplog.at_level(logging.WARNING):
         answer = store(listener.port, image())
     assert answer.Status == 0x0110
@@ -298,13 +299,13 @@ def test_what_comes_in_rests_nowhere_but_on_the_spools_disk(
     listener: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Path] = []
-    real = studies.known
+    real = arrivals.record
 
     def look(*arguments: object) -> bool:
         seen.extend(listener.temporary())
         return real(*arguments)  # type: ignore[arg-type]  # handed through
 
-    monkeypatch.setattr(studies, "known", look)
+    monkeypatch.setattr(arrivals, "record", look)
     assert store(listener.port, image()).Status == 0x0000
     assert seen
     assert listener.temporary() == []

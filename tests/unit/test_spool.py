@@ -18,6 +18,7 @@ import pytest
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.spool import Spool, SpoolFullError, Writer, temporary_name
+from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 SYNTAX = "1.2.840.10008.1.2.1"
 DATA = b"a data set, which the spool never reads" * 10
@@ -36,6 +37,18 @@ def begun(spool: Spool, data: bytes = DATA) -> Writer:
     return writer
 
 
+def keep(spool: Spool, writer: Writer, syntax: str = SYNTAX) -> Path:
+    """Make what came durable, name and all; return where it rests."""
+    path = spool.instance_path(writer.digest(), syntax)
+    try:
+        writer.sync()
+        writer.name(path)
+    finally:
+        writer.discard()
+    assert spool.sync_names([path]) == set()
+    return path
+
+
 def files(spool: Spool) -> list[Path]:
     return [one for one in spool.path.rglob("*") if one.is_file()]
 
@@ -48,12 +61,16 @@ def full(*_: object) -> None:
 
 
 def test_a_kept_instance_is_a_dicom_file_around_the_same_bytes(spool: Spool) -> None:
-    path = begun(spool).keep(SYNTAX)
+    path = keep(spool, begun(spool))
     assert path == spool.instance_path(DIGEST, SYNTAX)
     meta = pydicom.filereader.read_file_meta_info(path)
     assert meta.MediaStorageSOPClassUID == "1.2.3"
     assert meta.MediaStorageSOPInstanceUID == "1.2.3.4"
     assert meta.TransferSyntaxUID == SYNTAX
+    assert meta.FileMetaInformationVersion == b"\x00\x01"
+    assert meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+    assert meta.ImplementationVersionName == IMPLEMENTATION_VERSION_NAME
+    assert path.read_bytes()[132 + 12 + meta.FileMetaInformationGroupLength :] == DATA
     assert data_set_bytes(path.read_bytes()) == DATA
 
 
@@ -62,15 +79,15 @@ def test_pieces_make_the_same_file_as_the_whole(spool: Spool) -> None:
     for start in range(0, len(DATA), 7):
         writer.write(memoryview(DATA)[start : start + 7])
     assert writer.size == len(DATA)
-    assert writer.digest == DIGEST
-    assert data_set_bytes(writer.keep(SYNTAX).read_bytes()) == DATA
+    assert writer.digest() == DIGEST
+    assert data_set_bytes(keep(spool, writer).read_bytes()) == DATA
 
 
 def test_the_order_is_write_sync_link_sync_folder(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = record(monkeypatch)
-    begun(spool).keep(SYNTAX)
+    keep(spool, begun(spool))
     instances = spool.path / "instances"
     assert (
         steps
@@ -113,7 +130,7 @@ def test_a_disk_that_refuses_keeps_nothing(
     writer = begun(spool)
     monkeypatch.setattr(os, call, full)
     with pytest.raises(SpoolFullError):
-        writer.keep(SYNTAX)
+        keep(spool, writer)
     assert files(spool) == []
 
 
@@ -130,7 +147,7 @@ def test_a_file_whose_sync_failed_is_never_synced_again(
     writer = begun(spool)
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(SpoolFullError):
-        writer.keep(SYNTAX)
+        keep(spool, writer)
     assert len(calls) == 1
 
 
@@ -139,15 +156,39 @@ def test_a_full_disk_may_be_tried_again_later() -> None:
 
 
 def test_the_same_bytes_twice_are_one_file(spool: Spool) -> None:
-    first, second = begun(spool).keep(SYNTAX), begun(spool).keep(SYNTAX)
+    first, second = keep(spool, begun(spool)), keep(spool, begun(spool))
     assert first == second
     assert files(spool) == [first]
 
 
 def test_the_same_bytes_in_another_syntax_are_another_instance(spool: Spool) -> None:
-    other = begun(spool).keep("1.2.840.10008.1.2.4.50")
-    assert other != begun(spool).keep(SYNTAX)
+    other = keep(spool, begun(spool), "1.2.840.10008.1.2.4.50")
+    assert other != keep(spool, begun(spool))
     assert len(files(spool)) == 2
+
+
+def test_one_sync_of_a_folder_serves_every_name_in_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = keep(spool, begun(spool))
+    steps = record(monkeypatch)
+    assert spool.sync_names([one, one.with_name("other"), one]) == set()
+    assert steps == [("fsync", str(one.parent))]
+
+
+def test_names_in_a_folder_that_the_disk_does_not_sync_are_refused(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = keep(spool, begun(spool)), keep(spool, begun(spool, b"other"))
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == bad.parent:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert spool.sync_names([good, bad]) == {bad}
 
 
 def test_what_is_discarded_leaves_nothing_and_may_be_discarded_twice(spool: Spool) -> None:
@@ -160,7 +201,7 @@ def test_what_is_discarded_leaves_nothing_and_may_be_discarded_twice(spool: Spoo
 def test_a_full_disk_at_the_first_byte_is_told_as_such(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(os, "open", full)
     with pytest.raises(SpoolFullError):
         spool.writer()
 
@@ -170,14 +211,13 @@ def test_a_disk_that_is_really_full_leaves_nothing(spool: Spool) -> None:
     writer = begun(spool, b"")
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))  # the kernel refuses more
     try:
-        writer.write(DATA)  # rests in a buffer still
-        writer.write(DATA[:100])
-        writer.write(DATA)
+        writer.write(DATA * 3)  # is gathered still
         with pytest.raises(SpoolFullError):
-            writer.keep(SYNTAX)
+            keep(spool, writer)
+        writer.discard()
         other = begun(spool)
         with pytest.raises(SpoolFullError):
-            other.write(DATA * 1000)
+            other.write(DATA * 10_000)
         other.discard()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
@@ -187,7 +227,7 @@ def test_a_disk_that_is_really_full_leaves_nothing(spool: Spool) -> None:
 def test_files_and_folders_are_for_this_user_alone(spool: Spool) -> None:
     former = os.umask(0)
     try:
-        path = begun(spool).keep(SYNTAX)
+        path = keep(spool, begun(spool))
         spool.put_results(b"[]")
     finally:
         os.umask(former)

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import insert, select
 
-from pacs_ai.ledger import Ledger, clock, studies, tables, work
+from pacs_ai.ledger import Ledger, arrivals, clock, studies, tables, work
+from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.ledger.clock import host_time, now
 from pacs_ai.ledger.work import Kind
 from pacs_ai.study import Head
@@ -133,27 +134,21 @@ def test_of_two_jobs_that_end_at_once_one_asks_for_the_page(ledger: Ledger) -> N
 
 def test_the_same_bytes_on_two_associations_are_one_instance(ledger: Ledger) -> None:
     both = threading.Barrier(2)
+    arrival = Arrival(HEAD, "d", 1, "1.2", "pacs", timedelta())
+    new: list[bool] = []
 
     def receive() -> None:
         with ledger.database.write() as connection:
             if connection.dialect.name == "postgresql":
                 both.wait()  # SQLite lets the second begin when the first has ended
-                assert not studies.known(connection, HEAD, "d", "1.2")
-            studies.add_instance(
-                connection,
-                HEAD,
-                digest="d",
-                size=1,
-                transfer_syntax_uid="1.2",
-                role="source",
-                peer="pacs",
-            )
-
+                assert not arrivals.known(connection, arrival)
+            new.extend(arrivals.record(connection, [arrival]))
             time.sleep(0.1)
 
     _at_once(receive, receive)
     with ledger.database.read() as connection:
         assert studies.counts(connection, STUDY) == {"source": 1}
+    assert sorted(new) == [False, True]
 
 
 def test_work_that_is_put_off_while_it_is_claimed_is_asked_for_again(ledger: Ledger) -> None:

@@ -1,0 +1,146 @@
+"""The two DIMSE requests that this SCP answers, read from and written to their bytes.
+
+A command set has a dozen elements, always Implicit VR Little Endian (PS3.7 section 6.3.1). The library
+builds a data set, a message and a primitive for each, both ways; at hundreds of small Instances a second
+that is most of the time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from struct import pack, unpack_from
+
+C_STORE_RQ, C_ECHO_RQ = 0x0001, 0x0030
+_RESPONSE = 0x8000
+_NO_DATA_SET = 0x0101
+
+_CLASS, _FIELD, _MESSAGE, _ANSWERED = 0x0002, 0x0100, 0x0110, 0x0120
+_DATA_SET, _STATUS, _COMMENT, _INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
+
+_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+"""PS3.5 section 9.1; at most 64 bytes."""
+
+_TAG_AND_LENGTH = 8
+_P_DATA_TF = 0x04
+_COMMAND, _LAST = 1, 2
+_ITEM = 6
+"""Bytes before a fragment: length, context and control header (PS3.8 section 9.3.5.1)."""
+
+
+class CommandError(Exception):
+    """The bytes are no command set of C-STORE or C-ECHO; the message says what is wrong, and no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A C-STORE-RQ or C-ECHO-RQ (PS3.7 sections 9.3.1.1 and 9.3.5.1)."""
+
+    CommandField: int
+    MessageID: int
+    AffectedSOPClassUID: str
+    AffectedSOPInstanceUID: str
+    has_data_set: bool
+
+
+def read(data: bytes | bytearray) -> Request:
+    """Read a command set.
+
+    Raises
+    ------
+    CommandError
+        When it cannot be read, is of another service, or lacks what its service needs.
+    """
+    elements = _elements(data)
+    field = _number(elements, _FIELD)
+    if field not in (C_STORE_RQ, C_ECHO_RQ):
+        raise CommandError("a command came that is no C-STORE and no C-ECHO")
+    return Request(
+        CommandField=field,
+        MessageID=_number(elements, _MESSAGE),
+        AffectedSOPClassUID=_uid(elements, _CLASS),
+        AffectedSOPInstanceUID=_uid(elements, _INSTANCE) if field == C_STORE_RQ else "",
+        has_data_set=_number(elements, _DATA_SET) != _NO_DATA_SET,
+    )
+
+
+def _elements(data: bytes | bytearray) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    place = 0
+    while place < len(data):
+        if len(data) - place < _TAG_AND_LENGTH:
+            raise CommandError("a command set is cut off")
+        group, element, length = unpack_from("<HHL", data, place)
+        place += _TAG_AND_LENGTH
+        if group != 0 or length > len(data) - place:
+            raise CommandError("a command set cannot be read")
+        found[element] = bytes(data[place : place + length])
+        place += length
+    return found
+
+
+def _number(elements: dict[int, bytes], element: int) -> int:
+    value = elements.get(element, b"")
+    if len(value) != 2:
+        raise CommandError("a command set lacks what its service needs")
+    return int.from_bytes(value, "little")
+
+
+def _uid(elements: dict[int, bytes], element: int) -> str:
+    value = elements.get(element, b"").rstrip(b"\0 ")
+    if len(value) > 64 or not _UID.fullmatch(value):
+        raise CommandError("a command set lacks what its service needs")
+    return value.decode("ascii")
+
+
+def answer(
+    request: Request, context_id: int, status: int, comment: str = "", *, maximum_length: int
+) -> bytes:
+    """Return the response as P-DATA-TF PDUs (PS3.7 sections 9.3.1.2 and 9.3.5.2).
+
+    Parameters
+    ----------
+    request : Request
+    context_id : int
+        Presentation context in which it came.
+    status : int
+    comment : str
+        Error Comment (0000,0902); left out when empty.
+    maximum_length : int
+        Longest variable field of a PDU that the peer takes; 0 for any (PS3.8 Annex D.1).
+    """
+    elements = [
+        _element(_CLASS, request.AffectedSOPClassUID),
+        _element(_FIELD, request.CommandField | _RESPONSE),
+        _element(_ANSWERED, request.MessageID),
+        _element(_DATA_SET, _NO_DATA_SET),
+        _element(_STATUS, status),
+    ]
+    if comment:
+        elements.append(_element(_COMMENT, comment[:64]))
+    if request.AffectedSOPInstanceUID:
+        elements.append(_element(_INSTANCE, request.AffectedSOPInstanceUID))
+    body = b"".join(elements)
+    return _in_pdus(pack("<HHLL", 0, 0, 4, len(body)) + body, context_id, maximum_length)
+
+
+def _element(element: int, value: int | str) -> bytes:
+    if isinstance(value, int):
+        return pack("<HHLH", 0, element, 2, value)
+    data = value.encode("ascii", errors="replace")
+    if len(data) % 2:
+        data += b" " if element == _COMMENT else b"\0"
+    return pack("<HHL", 0, element, len(data)) + data
+
+
+def _in_pdus(command: bytes, context_id: int, maximum_length: int) -> bytes:
+    longest = max(maximum_length - _ITEM, 1) if maximum_length else len(command)
+    pdus = []
+    for start in range(0, len(command), longest):
+        fragment = command[start : start + longest]
+        control = _COMMAND | (_LAST if start + longest >= len(command) else 0)
+        size = len(fragment)
+        pdus.append(
+            pack(">BBLLBB", _P_DATA_TF, 0, size + _ITEM, size + 2, context_id, control) + fragment
+        )
+    return b"".join(pdus)

@@ -1,0 +1,141 @@
+"""Group commit: whoever comes first makes all who wait durable, in one go.
+
+Two of the syncs that a promise costs, that of the folder and that of the ledger, serve any number of
+Instances at once. The thread that finds nobody at work takes all who wait with it, and hands on to the
+first of those who came meanwhile. One association alone waits for nobody and for no other thread.
+
+Names are given inside the ledger's transaction: while the ledger cannot be written, no file gets a name
+that no row will know.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from pacs_ai.errors import TransientError
+from pacs_ai.failpoint import failpoint
+from pacs_ai.ledger import Ledger, arrivals
+from pacs_ai.ledger.arrivals import Arrival
+from pacs_ai.spool import Spool, SpoolFullError, Writer
+
+LARGEST = 64
+"""Most Instances in one transaction; it holds the locks of all their Studies."""
+
+
+class _Waiting:
+    """An Instance that waits for its group."""
+
+    __slots__ = ("arrival", "error", "new", "over", "path", "turn", "writer")
+
+    def __init__(self, arrival: Arrival, writer: Writer, path: Path) -> None:
+        self.arrival = arrival
+        self.writer = writer
+        self.path = path
+        self.turn = threading.Lock()
+        self.turn.acquire()  # released when it is this one's turn to lead, or all is over
+        self.over = False
+        self.new = False
+        self.error: BaseException | None = None
+
+
+class GroupCommit:
+    """Gives synced Instances their names and their rows, together with those that come at once.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    spool : Spool
+    """
+
+    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+        self._led = False
+
+    def record(self, arrival: Arrival, writer: Writer, path: Path) -> bool:
+        """Return, when name and row are durable, whether the Instance is new to the ledger.
+
+        Parameters
+        ----------
+        arrival : Arrival
+        writer : Writer
+            Its bytes, synced.
+        path : Path
+            Where they shall rest.
+
+        Raises
+        ------
+        SpoolFullError
+            When the disk refused the name or its sync.
+        LedgerBusyError
+            When the ledger could not take it now.
+        """
+        one = _Waiting(arrival, writer, path)
+        with self._lock:
+            self._waiting.append(one)
+            leads = not self._led
+            self._led = True
+        if not leads:
+            one.turn.acquire()
+        if not one.over:
+            self._lead()
+        if one.error is not None:
+            raise one.error
+        return one.new
+
+    def _lead(self) -> None:
+        with self._lock:
+            group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+        try:
+            self._commit(group)
+        except BaseException as error:
+            for one in group:
+                one.error = one.error or error
+            raise
+        finally:
+            with self._lock:
+                following = self._waiting[0] if self._waiting else None
+                self._led = following is not None
+            for one in group:
+                one.over = True
+                one.turn.release()
+            if following is not None:
+                following.turn.release()
+
+    def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            self._record(group)
+        except TransientError as error:
+            for one in group:
+                one.error = error
+        except Exception as error:
+            if len(group) == 1:
+                group[0].error = error
+                return
+            for one in group:  # what is wrong with one must not be the others' fault
+                self._commit([one])
+
+    def _record(self, group: Sequence[_Waiting]) -> None:
+        with self._ledger.database.write() as connection:
+            named = self._named(group)
+            failpoint("receive.linked")
+            new = arrivals.record(connection, [one.arrival for one in named])
+        failpoint("receive.recorded")
+        for one, is_new in zip(named, new, strict=True):
+            one.new = is_new
+
+    def _named(self, group: Sequence[_Waiting]) -> list[_Waiting]:
+        for one in group:
+            try:
+                one.writer.name(one.path)
+            except SpoolFullError as error:
+                one.error = error
+        refused = self._spool.sync_names(one.path for one in group if one.error is None)
+        for one in group:
+            if one.path in refused:
+                one.error = SpoolFullError("the spool cannot be written: check its disk")
+        return [one for one in group if one.error is None]

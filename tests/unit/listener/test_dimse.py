@@ -1,0 +1,123 @@
+"""Command sets are read and written as the library does it; what is none is refused without its values."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from io import BytesIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.pdu import P_DATA_TF
+
+from listener import dimse
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def store_bytes(**changes: object) -> bytes:
+    asked = C_STORE()
+    asked.MessageID = 7
+    asked.AffectedSOPClassUID = CT
+    asked.AffectedSOPInstanceUID = "1.2.3"
+    asked.Priority = 2
+    asked.DataSet = BytesIO(b"\x00")
+    message = C_STORE_RQ()
+    message.primitive_to_message(asked)
+    for keyword, value in changes.items():
+        setattr(message.command_set, keyword, value)
+    return encoded(message.command_set)
+
+
+def encoded(command: Dataset) -> bytes:
+    return encode(command, True, True) or b""  # noqa: FBT003 - always Implicit VR Little Endian
+
+
+def test_a_store_request_of_the_library_is_read() -> None:
+    found = dimse.read(store_bytes())
+    assert found == dimse.Request(0x0001, 7, CT, "1.2.3", has_data_set=True)
+
+
+def test_an_echo_request_of_the_library_is_read() -> None:
+    asked = C_ECHO()
+    asked.MessageID = 9
+    asked.AffectedSOPClassUID = "1.2.840.10008.1.1"
+    message = C_ECHO_RQ()
+    message.primitive_to_message(asked)
+    found = dimse.read(encoded(message.command_set))
+    assert found == dimse.Request(0x0030, 9, "1.2.840.10008.1.1", "", has_data_set=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"CommandField": 0x0020},  # C-FIND
+        {"CommandField": 0x8001},  # an answer
+        {"AffectedSOPInstanceUID": "../../1.2"},
+        {"AffectedSOPInstanceUID": "1." + "2" * 64},
+        {"AffectedSOPInstanceUID": "01.2"},
+        {"AffectedSOPInstanceUID": ""},
+        {"AffectedSOPClassUID": ""},
+        {"MessageID": None},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_what_is_no_request_of_ours_is_refused(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pydicom.config.settings.writing_validation_mode", 0)
+    monkeypatch.setattr("pydicom.config.settings.reading_validation_mode", 0)
+    with pytest.raises(dimse.CommandError) as caught:
+        dimse.read(store_bytes(**changes))
+    assert ".." not in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
+    with suppress(dimse.CommandError):
+        dimse.read(data)
+
+
+@given(st.integers(0, 150), st.integers(0, 255))
+def test_a_damaged_request_is_a_request_or_refused(place: int, value: int) -> None:
+    data = bytearray(store_bytes())
+    data[place % len(data)] = value
+    with suppress(dimse.CommandError):
+        dimse.read(data)
+
+
+@pytest.mark.parametrize("maximum_length", [0, 7, 16, 100, 131_072])
+@pytest.mark.parametrize("comment", ["", "the disk is nearly full"])
+def test_an_answer_is_read_by_the_library(maximum_length: int, comment: str) -> None:
+    request = dimse.read(store_bytes())
+    data = dimse.answer(request, 5, 0xA700, comment, maximum_length=maximum_length)
+    message = DIMSEMessage()
+    over = False
+    while data:
+        assert not over
+        length = 6 + int.from_bytes(data[2:6], "big")
+        assert maximum_length == 0 or length - 6 <= maximum_length
+        pdu = P_DATA_TF()
+        pdu.decode(data[:length])
+        over = message.decode_msg(pdu.to_primitive())
+        data = data[length:]
+    assert over
+    assert message.context_id == 5
+    assert _named(message.command_set) == {
+        "AffectedSOPClassUID": CT,
+        "CommandField": 0x8001,
+        "MessageIDBeingRespondedTo": 7,
+        "CommandDataSetType": 0x0101,
+        "Status": 0xA700,
+        "AffectedSOPInstanceUID": "1.2.3",
+        **({"ErrorComment": comment} if comment else {}),
+    }
+
+
+def _named(command: Dataset) -> dict[str, object]:
+    again = decode(BytesIO(encoded(command)), True, True)  # noqa: FBT003
+    return {one.keyword: one.value for one in again if one.keyword != "CommandGroupLength"}

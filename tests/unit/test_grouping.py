@@ -1,0 +1,171 @@
+"""Who comes together is made durable together, and one that cannot be is nobody else's fault."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs_ai.gateway import Gateway
+from pacs_ai.grouping import GroupCommit
+from pacs_ai.ledger import arrivals
+from pacs_ai.ledger.arrivals import Arrival
+from pacs_ai.ledger.engine import LedgerBusyError
+from pacs_ai.ledger.views import Views
+from pacs_ai.spool import SpoolFullError
+from pacs_ai.study import Head
+from tests.integration.listening import CT, make_settings
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    made = Gateway(make_settings(tmp_path))
+    yield made
+    made.close()
+
+
+def arrival(number: int, study: str = "1.2.3") -> Arrival:
+    head = Head(CT, f"1.2.3.{number}", study, "1.2.4", "CT", "")
+    return Arrival(head, f"{number:064}", 1, "1.2.840.10008.1.2.1", "modality", timedelta())
+
+
+def record(gateway: Gateway, group: GroupCommit, one: Arrival) -> bool:
+    writer = gateway.spool.writer()
+    writer.write(b"a data set")
+    writer.sync()
+    path = gateway.spool.instance_path(one.digest, one.transfer_syntax_uid)
+    try:
+        return group.record(one, writer, path)
+    finally:
+        writer.discard()
+
+
+def files(gateway: Gateway) -> list[Path]:
+    return [one for one in gateway.spool.path.rglob("*") if one.is_file()]
+
+
+def at_once(
+    gateway: Gateway, group: GroupCommit, several: list[Arrival], hold: threading.Event
+) -> list[Any]:
+    """Record several, all but the first while the first is held; return what became of each."""
+    answers: list[Any] = [None] * len(several)
+
+    def run(place: int) -> None:
+        try:
+            answers[place] = record(gateway, group, several[place])
+        except Exception as error:
+            answers[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(several))]
+    threads[0].start()
+    while not group._led:
+        pass
+    for one in threads[1:]:
+        one.start()
+    while len(group._waiting) < len(several) - 1:
+        pass
+    hold.set()
+    for one in threads:
+        one.join(20)
+        assert not one.is_alive()
+    return answers
+
+
+@pytest.fixture
+def transactions(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Count Instances by transaction; the first transaction waits until ``hold`` is set."""
+    real, hold, sizes = arrivals.record, threading.Event(), []
+
+    def counting(connection: Any, group: Any) -> list[bool]:
+        if not sizes:
+            hold.wait(10)
+        sizes.append(len(group))
+        return real(connection, group)
+
+    monkeypatch.setattr(arrivals, "record", counting)
+    yield hold, sizes
+
+
+def test_all_that_wait_share_one_transaction(gateway: Gateway, transactions: Any) -> None:
+    hold, sizes = transactions
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    several = [arrival(number, study=f"1.2.{number % 3}") for number in range(20)]
+    assert at_once(gateway, group, several, hold) == [True] * 20
+    assert sizes == [1, 19]
+    assert len(Views(gateway.ledger.database).instances(None)) == 20
+
+
+def test_the_same_bytes_twice_in_a_group_are_new_once(gateway: Gateway, transactions: Any) -> None:
+    hold, _ = transactions
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    answers = at_once(gateway, group, [arrival(0), arrival(1), arrival(1), arrival(1)], hold)
+    assert sorted(answers) == [False, False, True, True]
+    assert len(Views(gateway.ledger.database).instances(None)) == 2
+
+
+def test_one_that_the_ledger_cannot_take_is_not_the_others_fault(
+    gateway: Gateway, transactions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, _ = transactions
+    counted = arrivals.record
+
+    def failing(connection: Any, group: Any) -> list[bool]:
+        if any(one.head.SOPInstanceUID == "1.2.3.2" for one in group):
+            raise ValueError("a fault of this one")
+        return counted(connection, group)
+
+    monkeypatch.setattr(arrivals, "record", failing)
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
+    assert isinstance(answers.pop(2), ValueError)
+    assert answers == [True, True, True]
+
+
+def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
+    gateway: Gateway, transactions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, sizes = transactions
+    counted = arrivals.record
+
+    def busy(connection: Any, group: Any) -> list[bool]:
+        if sizes:
+            sizes.append(len(group))
+            raise LedgerBusyError("busy")
+        return counted(connection, group)
+
+    monkeypatch.setattr(arrivals, "record", busy)
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
+    assert answers[0] is True
+    assert [type(one) for one in answers[1:]] == [LedgerBusyError] * 3
+    assert sizes == [1, 3]
+    monkeypatch.setattr(arrivals, "record", counted)  # and the next one is taken
+    assert record(gateway, group, arrival(9))
+
+
+def test_a_name_that_the_disk_does_not_sync_is_not_recorded(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    monkeypatch.setattr(type(gateway.spool), "sync_names", lambda self, paths: set(paths))
+    with pytest.raises(SpoolFullError):
+        record(gateway, group, arrival(0))
+    assert Views(gateway.ledger.database).instances(None) == []
+
+
+def test_while_the_ledger_cannot_be_written_no_file_gets_a_name(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+
+    def busy(*_: object) -> Any:
+        raise LedgerBusyError("busy")
+
+    with monkeypatch.context() as patched, pytest.raises(LedgerBusyError):
+        patched.setattr(type(gateway.ledger.database), "write", busy)
+        record(gateway, group, arrival(0))
+    assert files(gateway) == []
