@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pacs_ai.errors import ReceiveError, TransientError
 from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import Ledger, studies, work
+from pacs_ai.ledger import Ledger, retention, studies, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.work import Kind
 from pacs_ai.settings import Settings
@@ -153,6 +153,7 @@ class Incoming:
         resting = self._spool.instance_path(self._writer.digest, syntax)
         with self._ledger.database.read() as connection:
             known = studies.known(connection, head, self._writer.digest, syntax)
+        # The row first, then its file: pacs_ai.retention says why that is enough.
         if known and resting.exists():  # a file that was lost since is written again
             return Duplicate()
         digest, size = self._writer.digest, self._writer.size
@@ -161,7 +162,11 @@ class Incoming:
 
     def _record(self, head: Head, digest: str, size: int) -> Receipt:
         syntax = self._context.transfer_syntax_uid
+        resting = self._spool.instance_path(digest, syntax)
         with self._ledger.database.write() as connection:
+            retention.hold_files(connection, head.StudyInstanceUID)
+            if not resting.exists():  # it had been let go, and retention was faster
+                return Refused("its file is just being removed: send it again", OUT_OF_RESOURCES)
             if studies.known(connection, head, digest, syntax):
                 return Duplicate()  # the same bytes came on another association meanwhile
             own = studies.is_own(connection, head.SOPInstanceUID)

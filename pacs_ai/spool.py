@@ -10,7 +10,9 @@ import hashlib
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import FileMetaDataset
@@ -28,6 +30,14 @@ TEMPORARY_AGE = 3600.0
 
 class SpoolFullError(SpoolError, TransientError):
     """The spool cannot take bytes now: no space, or the disk refused."""
+
+
+class RemovedMeanwhileError(SpoolError, TransientError):
+    """A file that was just stored, and had been let go before, was removed in that moment."""
+
+
+class RemovedError(SpoolError):
+    """Retention removed the bytes that are needed; they must be sent again."""
 
 
 class Spool:
@@ -110,10 +120,19 @@ class Spool:
                     removed += 1
         return removed
 
+    def sync_folders_of(self, paths: Iterable[Path]) -> None:
+        """Make durable that files are gone from their folders."""
+        for folder in {path.parent for path in paths}:
+            if folder.is_dir():
+                sync_folder(folder)
+
     def free_bytes(self) -> int:
         """Return how many bytes the spool's file system has left."""
-        found = os.statvfs(self.path)
-        return found.f_bavail * found.f_frsize
+        return disk_of(self.path).free
+
+    def disk_bytes(self) -> int:
+        """Return how many bytes the spool's file system has in all."""
+        return disk_of(self.path).total
 
 
 class Writer:
@@ -192,6 +211,20 @@ class Writer:
         with suppress(OSError):  # a full disk refuses even what was still in the buffer
             self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system: bytes in all, and those left to the gateway's user."""
+
+    total: int
+    free: int
+
+
+def disk_of(folder: Path) -> Disk:
+    """Return the file system that a folder is on."""
+    found = os.statvfs(folder)
+    return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
 
 def temporary_prefix() -> str:

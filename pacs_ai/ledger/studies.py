@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
@@ -27,6 +27,7 @@ class StoredInstance:
     state: str
     peer: str
     received_at: datetime
+    removed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class JobRow:
     flagged: bool
     reason: str | None
     results_digest: str | None
+    results_removed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def known(connection: Connection, head: Head, digest: str, transfer_syntax_uid: 
             table.c.digest == digest,
             table.c.transfer_syntax_uid == transfer_syntax_uid,
             table.c.state != "replaced",
+            table.c.removed_at.is_(None),
         )
     )
     return found is not None
@@ -181,6 +184,7 @@ def _stored(row: Any) -> StoredInstance:
         state=row.state,
         peer=row.peer,
         received_at=row.received_at,
+        removed_at=row.removed_at,
     )
 
 
@@ -267,20 +271,31 @@ def set_accession_number(connection: Connection, study: str, accession_number: s
 
 
 def revive(connection: Connection, head: Head, digest: str, transfer_syntax_uid: str) -> bool:
-    """Let bytes that were replaced by others count again, because they came again; False if none."""
+    """Let bytes that were replaced by others, or let go, count again: they came again; False if none.
+
+    What was let go keeps the state that a comparison gave it.
+    """
     lock_studies(connection, [head.StudyInstanceUID])
-    table = tables.instances
+    table, at = tables.instances, now()
     changed = connection.execute(
         update(table)
         .where(
             table.c.sop_instance_uid == head.SOPInstanceUID,
             table.c.digest == digest,
             table.c.transfer_syntax_uid == transfer_syntax_uid,
-            table.c.state == "replaced",
+            or_(table.c.state == "replaced", table.c.removed_at.is_not(None)),
         )
-        .values(state="unchecked", received_at=now())
+        .values(
+            state=case((table.c.state == "replaced", "unchecked"), else_=table.c.state),
+            received_at=at,
+            removed_at=None,
+        )
     )
-    return bool(changed.rowcount)
+    if not changed.rowcount:
+        return False
+    known = tables.studies.c.study_instance_uid == head.StudyInstanceUID
+    connection.execute(update(tables.studies).where(known).values(last_at=at))
+    return True
 
 
 def settle_conflicts(connection: Connection, study: str, *, take: str) -> None:
@@ -449,6 +464,7 @@ def _job(row: Any) -> JobRow:
         flagged=row.flagged,
         reason=row.reason,
         results_digest=row.results_digest,
+        results_removed_at=row.results_removed_at,
     )
 
 
@@ -471,13 +487,14 @@ def end_job(
             flagged=flagged,
             reason=reason,
             results_digest=results_digest,
+            results_removed_at=None,
             ended_at=now(),
         )
     )
 
 
 def counts(connection: Connection, study: str) -> dict[str, int]:
-    """Return how many Instances of a Study are held, by role."""
+    """Return how many Instances of a Study were taken in, by role."""
     table = tables.instances
     rows = connection.execute(
         select(table.c.role, func.count().label("number"))
@@ -485,3 +502,10 @@ def counts(connection: Connection, study: str) -> dict[str, int]:
         .group_by(table.c.role)
     )
     return {row.role: row.number for row in rows}
+
+
+def removed(connection: Connection, study: str) -> int:
+    """Return how many Instances of a Study retention let go."""
+    table = tables.instances
+    gone = and_(table.c.study_instance_uid == study, table.c.removed_at.is_not(None))
+    return connection.scalar(select(func.count()).select_from(table).where(gone)) or 0
