@@ -28,6 +28,10 @@ TEMPORARY_AGE = 3600.0
 """Seconds after which a temporary file belongs to nobody any more."""
 
 
+_SYNCED: set[Path] = set()
+"""Folders whose own name this process made durable; one that another has just made may not be yet."""
+
+
 class SpoolFullError(SpoolError, TransientError):
     """The spool cannot take bytes now: no space, or the disk refused."""
 
@@ -243,13 +247,30 @@ def _owner_is_gone(file: Path) -> bool:
 
 
 def link(temporary: Path, path: Path) -> None:
-    """Give a synced file its name, and sync the folder, so that the name survives a power cut."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(path.parent.parent)
-    with suppress(FileExistsError):  # a name is a digest: what is there holds the same bytes
+    """Give a synced file its name, and sync the folder, so that the name survives a power cut.
+
+    A name that is there already may stem from a sync that failed, and a second sync could say "done" of
+    what was lost by the first: it is replaced, by a name of the same bytes that this process has synced.
+    """
+    _make_folder(path.parent)
+    try:
         os.link(temporary, path)
+    except FileExistsError:
+        temporary.replace(path)
     sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder in _SYNCED and folder.is_dir():
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        sync_folder(folder.parent)
+    except OSError:
+        with suppress(OSError):  # an empty one is made anew, not synced again
+            folder.rmdir()
+        raise
+    _SYNCED.add(folder)
 
 
 def sync_folder(path: Path) -> None:
