@@ -57,6 +57,11 @@ class Disk:
     def arm(self, number: int) -> None:
         self.fail_at, self.steps, self.failed = number, [], ""
 
+    def pin(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        found = os.fstat(descriptor)
+        self.bad[found.st_dev, found.st_ino] = descriptor
+
     def fsync(self, descriptor: int, real: Callable[[int], None]) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if self.spool not in path.parents:
@@ -67,8 +72,9 @@ class Disk:
         try:
             self.step(f"fsync {kind}")
         except OSError:
-            if kind == "file":
-                self.bad[found.st_dev, found.st_ino] = os.dup(descriptor)
+            # No name in a folder whose sync failed is durable either.
+            for bad in [path] if kind == "file" else path.glob("*.dcm"):
+                self.pin(bad)
             raise
         return real(descriptor)
 
@@ -173,9 +179,11 @@ def test_whatever_the_disk_refuses_is_a700_and_leaves_nothing_half_stored(
             refused.add(disk.failed)
             assert status == 0xA700, disk.failed
             _assert_nothing_half_stored(listener, data_set)
+            believed = disk.failed not in ("mkdir", "fsync parent")
             disk.arm(0)
             assert store(data_set) == 0x0000, "the next try finds nothing in its way"
             _assert_stored(listener, data_set, disk)
+            assert believed or "fsync parent" in disk.steps, "a folder nobody synced was believed"
         else:
             pytest.fail("no run passed clean")
         assert refused == STEPS
@@ -205,4 +213,4 @@ def _assert_stored(listener: Listening, data_set: Dataset, disk: Disk) -> None:
     )
     (path,) = (one for one in listener.files() if one.name.startswith(row["digest"]))
     found = path.stat()
-    assert (found.st_dev, found.st_ino) not in disk.bad, "a file whose sync failed was used"
+    assert (found.st_dev, found.st_ino) not in disk.bad, "a file or name whose sync failed was used"

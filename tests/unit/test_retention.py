@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from pydicom.dataset import Dataset
 from sqlalchemy import insert, select, update
 
+from pacs_ai import models, phantom
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
@@ -25,7 +27,9 @@ from pacs_ai.ledger.dialects import lock_spool
 from pacs_ai.ledger.views import Views
 from pacs_ai.retention import Retention, holdings
 from pacs_ai.settings import loads
+from pacs_ai.spool import Spool, SpoolFullError
 from tests.integration.listening import CT, encoded, image, write_settings
+from tests.unit.test_gateway import Driver
 
 SYNTAX = "1.2.840.10008.1.2.1"
 DAY = timedelta(days=1)
@@ -470,3 +474,64 @@ def _assert_every_row_has_its_file(site: Site) -> None:
             one for one in rows if not site.gateway.spool.instance_path(one.digest, SYNTAX).exists()
         ]
     assert lost == []
+
+
+# ---------------------------------------------------------------------- what was made of a Study
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    """A gateway that makes results of radiographs, and lets everything go at once."""
+    monkeypatch.setitem(models.MODELS, "parse2d", "tests.unit.fake_models:lungs")
+    monkeypatch.setitem(models.MODELS, "cxrreport", "tests.unit.fake_models:nothing")
+    keep = {"sources": "0d", "results": "0d"}
+    made = Driver(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", retention=keep)
+    yield made
+    made.gateway.close()
+
+
+def test_results_go_when_they_are_delivered_and_are_there_while_one_is_not(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = driver.gateway
+    put, failed = Spool.put_results, []
+
+    def full_once(spool: Spool, data: bytes) -> str:
+        if not failed:
+            failed.append(data)
+            raise SpoolFullError("the spool cannot be written: check its disk")
+        digest = put(spool, data)
+        if len(failed) == 1:
+            failed.append(data)
+            spool.results_path(digest).unlink()  # an equal file that had been let go before
+        return digest
+
+    monkeypatch.setattr(Spool, "put_results", full_once)
+    radiographs = phantom.chest_radiographs(name="kept", when=datetime.now(UTC), opacity=False)
+    study = str(radiographs[0].StudyInstanceUID)
+    driver.receive(*radiographs)
+    queues = [one for one in Gateway.queue_names(gateway.settings) if "deliver" not in one]
+    deadline = time.monotonic() + 60
+    while not driver.timeline(study)["deliveries"]:
+        assert time.monotonic() < deadline
+        for queue in queues:
+            gateway.carry_out(queue)
+    site = Site(gateway, Retention(gateway.settings, gateway.spool))
+    before = site.files()
+    site.clean()
+    assert site.files() == before, "not delivered yet"
+    driver.carry_out()
+    infer = [one for one in driver.timeline(study)["work"] if one["kind"] == "infer"]
+    assert sum(one["attempts"] for one in infer) == len(infer) + 2, "put off, and no strike"
+    assert {one["strikes"] for one in infer} == {0}
+    site.clean()
+    assert site.files() == []
+    timeline = driver.timeline(study)
+    assert timeline["state"] == "nothing_found"
+    assert all(one["removed"] for one in timeline["objects"])
+    kinds = [one["kind"] for one in timeline["events"] if one["actor"] == "retention"]
+    assert kinds == ["sources removed", "results removed"]
+    assert len([*(tmp_path / "results").rglob("*.dcm")]) == len(timeline["objects"])
+    driver.receive(*radiographs)
+    driver.carry_out()
+    assert driver.timeline(study)["state"] == "nothing_found"
