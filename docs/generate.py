@@ -281,6 +281,7 @@ def all_settings() -> str:
         ("destinations.NAME with kind: folder", settings.FolderDestination),
         ("destinations.NAME with kind: dicom", settings.DicomDestination),
         ("defaults", settings.Defaults),
+        ("retention", settings.Retention),
         ("work", settings.WorkTimes),
     ]
     return "\n\n".join(f"## {title}\n\n{_section(model)}" for title, model in sections)
@@ -331,6 +332,7 @@ _WORDS = {
     "Networks": "list of addresses",
     "ServedURL": "URL",
     "DurationOrOff": "duration or off",
+    "DurationOrNever": "duration or never",
     "Duration": "duration",
     "Size": "size",
     "Port": "port number",

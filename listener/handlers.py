@@ -68,7 +68,7 @@ class Handlers:
             if self._peer(association) is None:
                 log.warning("association rejected: not a configured peer and address")
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
-            if disk_is_nearly_full(self._gateway):
+            if not self._gateway.has_room():
                 log.error("association rejected: the spool's disk is nearly full")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
             if self._too_much_waits():
@@ -173,7 +173,7 @@ class Reception:
             transfer_syntax_uid=transfer_syntax_uid,
         )
         with self._rim():
-            if disk_is_nearly_full(gateway):
+            if not gateway.has_room():
                 self._refusal = _status(OUT_OF_RESOURCES, "the disk is nearly full")
             else:
                 self._incoming = gateway.incoming(peer, context)
@@ -211,11 +211,6 @@ class Reception:
             self._refusal = _status(PROCESSING_FAILURE, "the gateway could not take it in")
         if self._refusal is not None:
             self.discard()
-
-
-def disk_is_nearly_full(gateway: Gateway) -> bool:
-    """Tell whether the spool's disk is below the watermark."""
-    return gateway.spool.free_bytes() < gateway.settings.listener.minimum_free
 
 
 def _answer(receipt: Receipt) -> Dataset | int:

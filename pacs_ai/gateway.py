@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
 from struct import unpack
 
 from pydicom import dcmwrite
@@ -23,14 +24,14 @@ from pacs_ai.errors import EncodingError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
-from pacs_ai.ledger import Ledger, deliveries, work
+from pacs_ai.ledger import Commit, Ledger, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.work import Claimed, State
 from pacs_ai.records import Records
 from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
 from pacs_ai.settings import Settings
-from pacs_ai.spool import Spool
+from pacs_ai.spool import RemovedError, RemovedMeanwhileError, Spool
 from pacs_ai.worklist import rules as worklist_rules
 
 
@@ -72,6 +73,10 @@ class Gateway:
         with self.ledger.claim(work.ASSEMBLE) as attempt:
             if attempt is None:
                 return False
+            same = self.records.unchanged(attempt.claimed.study)
+            if same is not None:
+                with attempt.commit(reason=f"the Instances are those of version {same.number}"):
+                    return True
             gathered = self.records.gather(attempt.claimed.study)
             state, reason = (State.HELD, gathered.hold) if gathered.hold else (State.DONE, None)
             with attempt.commit(state, reason) as commit:
@@ -108,6 +113,9 @@ class Gateway:
             failpoint("infer.stored")
             state = State.HELD if isinstance(outcome, Held) else State.DONE
             with attempt.commit(state, _reason(outcome)) as commit:
+                self._hold(
+                    commit, row.study, [] if kept is None else [self.spool.results_path(kept)]
+                )
                 commits.inferred(commit, row, outcome, kept)
             failpoint("infer.committed")
         return True
@@ -127,6 +135,9 @@ class Gateway:
             ]
             failpoint("encode.stored")
             with attempt.commit() as commit:
+                self._hold(
+                    commit, subject.study.StudyInstanceUID, [self._path(one) for one in made]
+                )
                 commits.encoded(commit, subject, made, self.settings)
             failpoint("encode.committed")
         return True
@@ -167,7 +178,11 @@ class Gateway:
                 return False
             study = attempt.claimed.study
             decisions = worklist_rules.decide(self.worklist_rules, self.records.facts(study))
-            orders = [self.records.workitem_order(attempt.claimed, one) for one in decisions]
+            try:
+                orders = [self.records.workitem_order(attempt.claimed, one) for one in decisions]
+            except RemovedError as error:  # no header is left to name the patient by
+                with attempt.commit(reason=f"not listed: {error}"):
+                    return True
             with attempt.commit() as commit:
                 commits.listed(commit, study, orders)
             failpoint("worklist.committed")
@@ -201,6 +216,11 @@ class Gateway:
         if kind == "deliver":
             return self.deliver(name)
         return steps[queue]()
+
+    def has_room(self) -> bool:
+        """Tell whether the spool's disk is above the watermark; below it faces refuse for now."""
+        watermark = self.settings.listener.watermark(self.spool.disk_bytes())
+        return self.spool.free_bytes() >= watermark
 
     def close(self) -> None:
         """Close the ledger."""
@@ -259,10 +279,20 @@ class Gateway:
                 StudyInstanceUID=row.StudyInstanceUID,
                 transfer_syntax_uid=row.transfer_syntax_uid,
                 kind=row.kind,
-                path=self.spool.instance_path(row.digest, row.transfer_syntax_uid),
+                path=self._path(row),
             )
             for row in rows
         )
+
+    def _path(self, row: ObjectRow) -> Path:
+        return self.spool.instance_path(row.digest, row.transfer_syntax_uid)
+
+    @staticmethod
+    def _hold(commit: Commit, study: str, stored: Sequence[Path]) -> None:
+        """Make sure that what was stored is still there when its rows are written."""
+        retention.hold_files(commit.connection, [study])
+        if not all(path.exists() for path in stored):
+            raise RemovedMeanwhileError("an earlier copy of these bytes was just being removed")
 
 
 def _file_bytes(data_set: Dataset) -> bytes:

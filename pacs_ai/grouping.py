@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
-from pacs_ai.ledger import Ledger, arrivals
+from pacs_ai.ledger import Ledger, arrivals, retention
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.spool import Spool, SpoolFullError, Writer
 
@@ -120,7 +120,9 @@ class GroupCommit:
                 self._commit([one])
 
     def _record(self, group: Sequence[_Waiting]) -> None:
+        studies = {one.arrival.head.StudyInstanceUID for one in group}
         with self._ledger.database.write() as connection:
+            retention.hold_files(connection, studies)  # what has its name now keeps it
             named = self._named(group)
             failpoint("receive.linked")
             new = arrivals.record(connection, [one.arrival for one in named])

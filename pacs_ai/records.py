@@ -14,7 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from pacs_ai import __version__, results
-from pacs_ai.assembly import Difference, compare
+from pacs_ai.assembly import Difference, compare, content_key
 from pacs_ai.encoding import Encoding, Stamp
 from pacs_ai.ledger import Ledger, deliveries, studies, views
 from pacs_ai.ledger.studies import JobRow, StoredInstance, Version
@@ -30,7 +30,7 @@ from pacs_ai.results import (
     Outcome,
 )
 from pacs_ai.settings import Identity, Settings
-from pacs_ai.spool import Spool
+from pacs_ai.spool import RemovedError, Spool
 from pacs_ai.study import Instance, Job, Study, read_instance, values
 from pacs_ai.uids import derived_uid, digest
 from pacs_ai.worklist import Decision, Facts, workitem
@@ -92,6 +92,16 @@ class Records:
         self._spool = spool
         self._installation = ledger.installation()
 
+    def unchanged(self, study: str) -> Version | None:
+        """Return a Study's newest version when its Instances are still exactly those, or None."""
+        with self._ledger.database.read() as connection:
+            rows = studies.source_instances(connection, study)
+            newest = studies.newest_version(connection, study)
+        if newest is None or any(row.state != "kept" for row in rows):
+            return None
+        key = content_key((row.SOPInstanceUID, row.digest) for row in rows)
+        return newest if newest.content_key == key else None
+
     def gather(self, study: str) -> Gathered:
         """Bring together a Study's source Instances; those of the same UID are compared by content."""
         with self._ledger.database.read() as connection:
@@ -103,6 +113,13 @@ class Records:
             twin = kept.get(row.SOPInstanceUID)
             if twin is None:
                 kept[row.SOPInstanceUID] = row
+                continue
+            if twin.removed_at is not None:
+                marks[row.id] = "conflict"
+                hold = (
+                    f"Instance {row.SOPInstanceUID} came again with other bytes, and retention has "
+                    "removed the earlier ones: look at it, then release with --take newest or first"
+                )
                 continue
             match self._compare(twin, row):
                 case Difference.SAME:
@@ -117,7 +134,8 @@ class Records:
                         "geometry: find out at the sender which one is right"
                     )
         members = tuple(kept.values())
-        frozen = self._study(study, members)
+        present = tuple(row for row in rows if row.removed_at is None)
+        frozen = self._study(study, present if hold else members)
         seen = frozenset(row.id for row in rows)
         fault = hold or identity_fault(frozen, self._settings.identity)
         return Gathered(members, frozen, seen, marks, fault)
@@ -139,6 +157,7 @@ class Records:
             row = studies.job(connection, job_id)
             ids = [one for members in row.inputs.values() for one in members]
             stored = studies.instances_by_id(connection, ids)
+        _present([*stored.values()])
         inputs = {
             role: tuple(self._instance(stored[one]) for one in members)
             for role, members in row.inputs.items()
@@ -252,6 +271,11 @@ class Records:
 
     def _outcome(self, row: JobRow) -> Outcome:
         held = row.results_digest
+        if row.results_removed_at is not None:
+            raise RemovedError(
+                f"retention removed the results of Job {row.id}: look for them at the Study's "
+                "destinations; only other Instances make new ones"
+            )
         found = () if held is None else results.loads(self._spool.read_results(held))
         match row.outcome:
             case "done":
@@ -264,6 +288,7 @@ class Records:
                 return NotSuitable(row.reason or "")
 
     def _study(self, uid: str, rows: Sequence[StoredInstance]) -> Study:
+        _present(rows)
         return Study(
             StudyInstanceUID=uid,
             instances=tuple(self._instance(row) for row in rows),
@@ -281,6 +306,15 @@ class Records:
     def _instance(self, row: StoredInstance) -> Instance:
         path = self._spool.instance_path(row.digest, row.transfer_syntax_uid)
         return read_instance(path, digest=row.digest)
+
+
+def _present(rows: Sequence[StoredInstance]) -> None:
+    gone = [row for row in rows if row.removed_at is not None]
+    if gone:
+        raise RemovedError(
+            f"retention removed {len(gone)} of {len(rows)} Instances that this needs (the first is "
+            f"{gone[0].SOPInstanceUID}): have the sender send the whole Study again"
+        )
 
 
 def _reason(outcome: Outcome | Failed) -> str:

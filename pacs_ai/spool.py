@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
 
@@ -28,8 +29,20 @@ TEMPORARY_AGE = 3600.0
 """Seconds after which a temporary file belongs to nobody any more."""
 
 
+_SYNCED: set[Path] = set()
+"""Folders whose own name this process made durable; one that another has just made may not be yet."""
+
+
 class SpoolFullError(SpoolError, TransientError):
     """The spool cannot take bytes now: no space, or the disk refused."""
+
+
+class RemovedMeanwhileError(SpoolError, TransientError):
+    """A file that was just stored, and had been let go before, was removed in that moment."""
+
+
+class RemovedError(SpoolError):
+    """Retention removed the bytes that are needed; they must be sent again."""
 
 
 class Spool:
@@ -126,10 +139,19 @@ class Spool:
                     removed += 1
         return removed
 
+    def sync_folders_of(self, paths: Iterable[Path]) -> None:
+        """Make durable that files are gone from their folders."""
+        for folder in {path.parent for path in paths}:
+            if folder.is_dir():
+                sync_folder(folder)
+
     def free_bytes(self) -> int:
         """Return how many bytes the spool's file system has left."""
-        found = os.statvfs(self.path)
-        return found.f_bavail * found.f_frsize
+        return disk_of(self.path).free
+
+    def disk_bytes(self) -> int:
+        """Return how many bytes the spool's file system has in all."""
+        return disk_of(self.path).total
 
 
 class Writer:
@@ -271,6 +293,20 @@ def _write_all(descriptor: int, data: bytes | bytearray) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system: bytes in all, and those left to the gateway's user."""
+
+    total: int
+    free: int
+
+
+def disk_of(folder: Path) -> Disk:
+    """Return the file system that a folder is on."""
+    found = os.statvfs(folder)
+    return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+
 def temporary_prefix() -> str:
     """Return how the names of this process's temporary files begin."""
     return f"{os.getpid()}."
@@ -287,12 +323,29 @@ def _owner_is_gone(file: Path) -> bool:
 
 
 def give_name(temporary: str, path: Path) -> None:
-    """Give a synced file its name; what is there under it holds the same bytes, for it is a digest."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(path.parent.parent)
-    with suppress(FileExistsError):
+    """Give a synced file its name.
+
+    A name that is there already may stem from a sync that failed, and a second sync could say "done" of
+    what was lost by the first: it is replaced, by a name of the same bytes that this process has synced.
+    """
+    _make_folder(path.parent)
+    try:
         os.link(temporary, path)
+    except FileExistsError:
+        Path(temporary).replace(path)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder in _SYNCED and folder.is_dir():
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        sync_folder(folder.parent)
+    except OSError:
+        with suppress(OSError):  # an empty one is made anew, not synced again
+            folder.rmdir()
+        raise
+    _SYNCED.add(folder)
 
 
 def sync_folder(path: Path) -> None:

@@ -28,7 +28,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway": frozenset(
         {
             *("pacs_ai.gateway", "pacs_ai.commits", "pacs_ai.records", "pacs_ai.intake"),
-            *("pacs_ai.grouping", "pacs_ai.ledger", "pacs_ai.spool", "pacs_ai.failpoint"),
+            *("pacs_ai.grouping", "pacs_ai.ledger", "pacs_ai.spool", "pacs_ai.retention"),
+            "pacs_ai.failpoint",
         }
     ),
     "steps": frozenset(

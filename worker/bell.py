@@ -2,7 +2,7 @@
 
 One worker leads. Once a second it looks for quiet periods that are over, back-offs that have passed and
 leases that ran out, and rings. Ringing twice is harmless; the ledger decides who works. At the same time it
-seals the events that were written meanwhile.
+seals the events that were written meanwhile, and lets retention remove a batch.
 
 The thread lives in the process that forks Celery's children. A child forked while this process has the
 SQLite file open inherits locks that are not its own, and every write of it says "busy" for ever; one forked
@@ -20,7 +20,9 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from pacs_ai.ledger import Ledger, owner_name
+from pacs_ai.retention import Retention
 from pacs_ai.settings import Settings
+from pacs_ai.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Bell:
         self._queues = queues
         self._ring = ring
         self._owner = owner_name()
+        self._retention = Retention(settings, Spool(settings.spool_path))
         self._over = threading.Event()
         self._rung: dict[str, float] = {}
         self._looking = threading.Lock()
@@ -78,6 +81,7 @@ class Bell:
             due = ledger.due() if leads else []
             if leads:
                 ledger.seal_events()
+                self._clean(ledger)
             ledger.close()
         at = time.monotonic()
         waiting = {work_id for _, work_id in due}
@@ -86,6 +90,14 @@ class Bell:
             if at - self._rung.get(work_id, float("-inf")) >= _AGAIN_SECONDS:
                 self._rung[work_id] = at
                 self._ring(queue, work_id)
+
+    def _clean(self, ledger: Ledger) -> None:
+        try:
+            self._retention.look(ledger)
+        except Exception as error:  # a rim: a file that cannot be removed must not silence the bell
+            log.warning(
+                "retention could not go on; it tries again", extra={"error": type(error).__name__}
+            )
 
     def stop(self) -> None:
         """End :meth:`run`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import typer
 
 from pacs_ai import routing
 from pacs_ai.certificates import ends
-from pacs_ai.cli import neighbours
+from pacs_ai.cli import disk, neighbours
 from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.ledger.clock import now
@@ -20,6 +21,7 @@ from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.peers.echo import echo
 from pacs_ai.settings import Settings, load
+from pacs_ai.spool import disk_of
 from pacs_ai.worklist import rules as worklist_rules
 
 _YEARS = range(2026, 2100)
@@ -34,6 +36,7 @@ def run(config: Path) -> int:
     except ConfigError as error:
         _tell(error.faults)
         return 2
+    _tell_of_disk(settings)
     wrong = [*_rule_faults(settings)]
     problems = [fault for look in CHECKS for fault in look(settings)]
     _tell([*wrong, *problems])
@@ -43,6 +46,24 @@ def run(config: Path) -> int:
         return 1
     typer.echo("no problem found")
     return 0
+
+
+def _tell_of_disk(settings: Settings) -> None:
+    """Print what is free and kept, where it can be known; what is wrong is told as a fault."""
+    with suppress(PacsAiError, OSError):
+        if not _has_ledger(settings):
+            typer.echo("\n".join(disk.lines(settings, None)))
+            return
+        database = Database(settings.ledger_url)
+        try:
+            current = database.verify()
+            typer.echo("\n".join(disk.lines(settings, database if current else None)))
+        finally:
+            database.close()
+
+
+def _has_ledger(settings: Settings) -> bool:
+    return bool(settings.ledger) or (settings.data / "ledger.sqlite").exists()
 
 
 def _tell(faults: list[Fault]) -> None:
@@ -63,26 +84,25 @@ def _imports(settings: Settings) -> Iterator[Fault]:
 
 
 def _disk(settings: Settings) -> Iterator[Fault]:
-    folder = settings.data
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = disk.existing(settings.data)
     if not folder.is_dir():
         yield Fault(f"data: {folder} is a file, not a folder: choose another `data`")
         return
     if not os.access(folder, os.W_OK):
         yield Fault(f"data: {settings.data} cannot be written: change its owner or `data`")
         return
-    found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
-    if free < settings.listener.minimum_free:
+    found = disk_of(folder)
+    watermark = settings.listener.watermark(found.total)
+    if found.free < watermark:
         yield Fault(
-            f"data: {free >> 20} MiB free, less than listener.minimum_free: "
-            "every Instance would be refused; make room"
+            f"data: {disk.size(found.free)} free, less than the {disk.size(watermark)} below which "
+            "every Instance is refused: make room, keep less (retention), or set "
+            "listener.minimum_free"
         )
 
 
 def _ledger(settings: Settings) -> Iterator[Fault]:
-    if not settings.ledger and not (settings.data / "ledger.sqlite").exists():
+    if not _has_ledger(settings):
         return  # made at the first start
     try:
         database = Database(settings.ledger_url)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import typer
 from rich.table import Column, Table
 
+from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.engine import Database
@@ -26,7 +27,11 @@ def print_status(
     views = Views(database)
     try:
         if study is None and accession is None:
-            report: Any = {**views.health(), "studies": views.studies()}
+            report: Any = {
+                **views.health(),
+                "disk": disk.report(settings, database),
+                "studies": views.studies(),
+            }
         else:
             found = views.find(study=study, accession_number=accession)
             if not found:
@@ -35,19 +40,20 @@ def print_status(
                 )
                 return 1
             report = [views.timeline(uid) for uid in found]
+        if form == "json":
+            typer.echo(json.dumps(report))
+        elif isinstance(report, list):
+            _print_timelines(report)
+        else:
+            _print_overview(report)
+            typer.echo("\n".join(disk.lines(settings, database)))
     finally:
         database.close()
-    if form == "json":
-        typer.echo(json.dumps(report))
-    elif isinstance(report, list):
-        _print_timelines(report)
-    else:
-        _print_overview(report)
     return 0
 
 
 def print_instances(settings: Settings, study: str | None) -> None:
-    """Print every Instance that is held, one a line, for reconciling with a PACS."""
+    """Print every Instance that was taken in, one a line, for reconciling with a PACS."""
     database = _database(settings)
     try:
         for one in Views(database).instances(study):
@@ -98,6 +104,8 @@ def _print_overview(report: dict[str, Any]) -> None:
     table = Table(uid, "from", "last Instance (UTC)", "Instances", "state", "why")
     for study in report["studies"]:
         count = ", ".join(f"{number} {role}" for role, number in study["instances"].items())
+        if study["removed"]:
+            count += f" ({study['removed']} removed)"
         table.add_row(
             study["StudyInstanceUID"],
             study["peer"],

@@ -12,11 +12,11 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, case, select, update
 
 from pacs_ai.ledger import tables, work
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.dialects import lock_studies, upsert
+from pacs_ai.ledger.dialects import upsert
 from pacs_ai.ledger.work import Kind
 from pacs_ai.study import Head
 
@@ -29,6 +29,7 @@ _HELD = select(
     table.c.state,
     table.c.role,
     table.c.id,
+    table.c.removed_at,
 ).where(table.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
 _OWN = select(tables.objects.c.sop_instance_uid).where(
     tables.objects.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
@@ -52,7 +53,12 @@ def _note(dialect: str) -> Any:
 _REVIVE = (
     update(table)
     .where(table.c.id == bindparam("row"))
-    .values(state="unchecked", received_at=bindparam("at"))
+    .values(
+        # What was let go keeps the state that a comparison gave it.
+        state=case((table.c.state == "replaced", "unchecked"), else_=table.c.state),
+        received_at=bindparam("at"),
+        removed_at=None,
+    )
 )
 
 
@@ -90,16 +96,15 @@ class Arrival:
 def known(connection: Connection, arrival: Arrival) -> bool:
     """Tell whether exactly these bytes are held already, and count."""
     rows = connection.execute(_HELD, {"uids": [arrival.head.SOPInstanceUID]})
-    return any(_key(row) == arrival.bytes_key and row.state != "replaced" for row in rows)
+    return any(_key(row) == arrival.bytes_key and _counts(row) for row in rows)
 
 
 def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
     """Record Instances and the work that their Studies become; for each, tell whether it is new.
 
-    What is held already, and counts, is not new. Bytes that others have replaced count again because they
-    came again.
+    What is held already, and counts, is not new. Bytes that others have replaced, or that were let go, count
+    again because they came again. The caller holds the files (:func:`pacs_ai.ledger.retention.hold_files`).
     """
-    lock_studies(connection, (one.head.StudyInstanceUID for one in arrivals))
     at = now()
     uids = sorted({one.head.SOPInstanceUID for one in arrivals})
     held = {_key(row): row for row in connection.execute(_HELD, {"uids": uids})}
@@ -113,7 +118,7 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
         row = held.get(one.bytes_key)
         role = "own" if one.head.SOPInstanceUID in own else one.head.role
         is_new = one.bytes_key not in added and (
-            row is None or (row.state == "replaced" and row.id not in revived)
+            row is None or not (_counts(row) or row.id in revived)
         )
         new.append(is_new)
         if not is_new:
@@ -133,6 +138,10 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
         connection.execute(_REVIVE, [*revived.values()])
     _ask_to_assemble(connection, (one for one, role in changed if role == "source"))
     return new
+
+
+def _counts(row: Any) -> bool:
+    return row.state != "replaced" and row.removed_at is None
 
 
 def _key(row: Any) -> tuple[str, str, str]:

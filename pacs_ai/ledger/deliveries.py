@@ -44,6 +44,11 @@ def add_object(connection: Connection, made: ObjectRow) -> None:
     if found is not None:
         if found != made.digest:
             raise EncodingError(f"{made.SOPInstanceUID} was made before with other bytes")
+        connection.execute(
+            update(table)
+            .where(table.c.sop_instance_uid == made.SOPInstanceUID)
+            .values(removed_at=None)  # its bytes are there again
+        )
         return
     connection.execute(
         insert(table).values(
@@ -129,7 +134,11 @@ def _match_deliveries(connection: Connection, study: str) -> None:
     of_study = select(made.c.sop_instance_uid).where(made.c.study_instance_uid == study)
     for before, after, objects in (
         ("pending", "superseded", of_study.where(made.c.superseded_at.is_not(None))),
-        ("superseded", "pending", of_study.where(made.c.superseded_at.is_(None))),
+        (
+            "superseded",
+            "pending",
+            of_study.where(made.c.superseded_at.is_(None), made.c.removed_at.is_(None)),
+        ),
     ):
         connection.execute(
             update(table)

@@ -120,8 +120,10 @@ class Database:
             if connection.scalar(select(tables.installation.c.id)) is None:
                 connection.execute(insert(tables.installation).values(id=str(uuid.uuid4())))
 
-    def verify(self) -> None:
-        """Look whether this version can work with the ledger; nothing is changed.
+    def verify(self) -> bool:
+        """Look whether this version can work with the ledger; False when it must upgrade it first.
+
+        Nothing is changed.
 
         Raises
         ------
@@ -129,7 +131,7 @@ class Database:
             When it is no ledger, or a later version of the gateway made it.
         """
         with self.read() as connection:
-            _is_current(connection)
+            return _is_current(connection)
 
     def close(self) -> None:
         """Close every connection."""

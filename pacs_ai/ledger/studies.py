@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
@@ -25,6 +25,7 @@ class StoredInstance:
     state: str
     peer: str
     received_at: datetime
+    removed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class JobRow:
     flagged: bool
     reason: str | None
     results_digest: str | None
+    results_removed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ def _stored(row: Any) -> StoredInstance:
         state=row.state,
         peer=row.peer,
         received_at=row.received_at,
+        removed_at=row.removed_at,
     )
 
 
@@ -360,6 +363,7 @@ def _job(row: Any) -> JobRow:
         flagged=row.flagged,
         reason=row.reason,
         results_digest=row.results_digest,
+        results_removed_at=row.results_removed_at,
     )
 
 
@@ -382,13 +386,14 @@ def end_job(
             flagged=flagged,
             reason=reason,
             results_digest=results_digest,
+            results_removed_at=None,
             ended_at=now(),
         )
     )
 
 
 def counts(connection: Connection, study: str) -> dict[str, int]:
-    """Return how many Instances of a Study are held, by role."""
+    """Return how many Instances of a Study were taken in, by role."""
     table = tables.instances
     rows = connection.execute(
         select(table.c.role, func.count().label("number"))
@@ -396,3 +401,10 @@ def counts(connection: Connection, study: str) -> dict[str, int]:
         .group_by(table.c.role)
     )
     return {row.role: row.number for row in rows}
+
+
+def removed(connection: Connection, study: str) -> int:
+    """Return how many Instances of a Study retention let go."""
+    table = tables.instances
+    gone = and_(table.c.study_instance_uid == study, table.c.removed_at.is_not(None))
+    return connection.scalar(select(func.count()).select_from(table).where(gone)) or 0

@@ -77,7 +77,9 @@ instances = Table(
     ),  # kept | unchecked | duplicate | replaced | conflict | rejected
     Column("peer", String(64), nullable=False),
     Column("received_at", Instant, nullable=False),
+    Column("removed_at", Instant),  # retention let its bytes go; the digest stays, for reconciling
     UniqueConstraint("sop_instance_uid", "digest", "transfer_syntax_uid"),
+    Index(None, "digest", "transfer_syntax_uid"),
     Index(None, "study_instance_uid", "role"),
 )
 
@@ -149,7 +151,8 @@ jobs = Table(
     Column("outcome", String(16)),  # done | nothing_found | not_suitable | held
     Column("flagged", Boolean, nullable=False),  # a finding is present among its results
     Column("reason", Text),
-    Column("results_digest", DigestType),
+    Column("results_digest", DigestType, index=True),
+    Column("results_removed_at", Instant),
     Column("ended_at", Instant),
 )
 
@@ -172,10 +175,18 @@ objects = Table(
     Column("kind", String(32), nullable=False),
     Column("volumetric", Boolean, nullable=False),
     Column("subject", DigestType, nullable=False, index=True),  # key of the Job, or of the page
-    Column("digest", DigestType, nullable=False),
+    Column("digest", DigestType, nullable=False, index=True),
     Column("size", SizeType, nullable=False),
     Column("made_at", Instant, nullable=False),
     Column("superseded_at", Instant),
+    Column("removed_at", Instant),
+)
+
+removals = Table(  # files that no row counts on any more and that may still be on the disk
+    "removals",
+    metadata,
+    Column("digest", DigestType, primary_key=True),
+    Column("transfer_syntax_uid", UidType, primary_key=True),  # empty for the results of a Job
 )
 
 deliveries = Table(

@@ -154,6 +154,7 @@ class Views:
             "state": state.state,
             "reason": state.reason,
             "instances": studies.counts(connection, uid),
+            "removed": studies.removed(connection, uid),
         }
 
     def find(self, *, study: str | None, accession_number: str | None) -> list[str]:
@@ -200,7 +201,10 @@ class Views:
             }
 
     def instances(self, study: str | None) -> list[dict[str, Any]]:
-        """Return what is held: SOP Instance UID, digest of its data set's bytes, state."""
+        """Return what was taken in: SOP Instance UID, digest of its data set's bytes, state.
+
+        The state of what retention let go is ``removed``; the digest is still that of its bytes.
+        """
         table = tables.instances
         query = select(table).order_by(table.c.id)
         if study is not None:
@@ -212,7 +216,7 @@ class Views:
                     "digest": row.digest,
                     "transfer_syntax_uid": row.transfer_syntax_uid,
                     "role": row.role,
-                    "state": row.state,
+                    "state": "removed" if row.removed_at else row.state,
                     "size": row.size,
                 }
                 for row in connection.execute(query)
@@ -327,6 +331,7 @@ def _objects(connection: Connection, study: str) -> list[dict[str, Any]]:
             "digest": row.digest,
             "made": _text(row.made_at),
             "superseded": _text(row.superseded_at),
+            "removed": _text(row.removed_at),
         }
         for row in rows
     ]

@@ -31,6 +31,7 @@ from pacs_ai.settings.sections import (
     Peer,
     Profile,
     Reading,
+    Retention,
     Site,
     Use,
     Web,
@@ -55,6 +56,7 @@ __all__ = [
     "Peer",
     "Profile",
     "Reading",
+    "Retention",
     "Secret",
     "Settings",
     "Site",
@@ -96,6 +98,7 @@ class Settings(Section):
     identity: Identity = Identity.STRICT
     """``strict`` holds a Study whose Instances have no PatientID or PatientName; ``lenient`` goes on."""
     defaults: Defaults = Defaults()
+    retention: Retention = Retention()
     work: WorkTimes = WorkTimes()
     worker_processes: int | None = Field(default=None, ge=1, le=256)
     """Work carried out at once; left out: enough that no endpoint that hangs starves another."""

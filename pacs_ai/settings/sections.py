@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pacs_ai.settings.values import (
     AETitle,
     Duration,
+    DurationOrNever,
     DurationOrOff,
     Networks,
     Port,
@@ -78,10 +79,16 @@ class Listener(Section):
     """Pieces of work that wait to be started; above it associations are rejected for now."""
     maximum_object: Size = 4 * 2**30
     """A larger Instance is refused."""
-    minimum_free: Size = 2 * 2**30
-    """Below this much free space on the spool's disk Instances are refused as *out of resources*."""
+    minimum_free: Size | None = None
+    """Instances are refused below so much free space; else the most of 5 %, 2 GiB, 4 ``maximum_object``."""
     unsafe_plain_network: bool = False
     """Allows an address other than loopback although DICOM TLS is not there yet."""
+
+    def watermark(self, disk: int) -> int:
+        """Return below how many free bytes Instances are refused, on a disk of so many in all."""
+        if self.minimum_free is not None:
+            return self.minimum_free
+        return max(disk // 20, 2 * 2**30, 4 * self.maximum_object)
 
 
 class Reading(StrEnum):
@@ -267,6 +274,15 @@ class Defaults(Section):
     )
     """By Modality: how long nothing may arrive before a Study counts as complete."""
     quiet_other: Duration = timedelta(seconds=120)
+
+
+class Retention(Section):
+    """How long bytes are kept after everything of their Study has ended; nothing is removed before."""
+
+    sources: DurationOrNever = timedelta(days=30)
+    """What was received; ``never`` keeps it for ever."""
+    results: DurationOrNever = timedelta(days=365)
+    """What was made of it; ``never`` keeps it for ever."""
 
 
 class WorkTimes(Section):

@@ -54,6 +54,10 @@ def _duration_or_off(value: object) -> timedelta | None:
     return None if value in ("off", False, None) else parse_duration(value)
 
 
+def _duration_or_never(value: object) -> timedelta | None:
+    return None if value in ("never", None) else parse_duration(value)
+
+
 def _network(value: str) -> str:
     try:
         network = ipaddress.ip_network(value)
@@ -92,6 +96,7 @@ def _served_url(value: str) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 DurationOrOff = Annotated[timedelta | None, BeforeValidator(_duration_or_off)]
+DurationOrNever = Annotated[timedelta | None, BeforeValidator(_duration_or_never)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Networks = Annotated[

@@ -89,8 +89,7 @@ class Store:
             raise HTTPException(400, str(error)) from error
 
     def _refuse_for_now(self) -> None:
-        settings = self._gateway.settings
-        if self._gateway.spool.free_bytes() < settings.listener.minimum_free:
+        if not self._gateway.has_room():
             raise HTTPException(503, "the disk is nearly full", headers=_COME_AGAIN)
 
     @contextmanager

@@ -140,7 +140,7 @@ class Storing:
             if found is None:
                 return
             self._context, rest = found
-            if not self._has_room():
+            if not self._gateway.has_room():
                 self._fail("the disk is nearly full", OUT_OF_RESOURCES)
                 return
             self._meta = None
@@ -171,9 +171,6 @@ class Storing:
         log.warning("instance refused", extra={"reason": phrase, "peer": self._peer})
         self.failed.append((self._context, reason))
         self.discard()
-
-    def _has_room(self) -> bool:
-        return self._gateway.spool.free_bytes() >= self._gateway.settings.listener.minimum_free
 
 
 def _reference(context: Context) -> Dataset:

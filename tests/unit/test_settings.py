@@ -11,6 +11,7 @@ from pacs_ai.errors import ConfigError
 from pacs_ai.settings import (
     Confirm,
     DicomDestination,
+    Listener,
     Secret,
     Settings,
     load,
@@ -250,3 +251,24 @@ def test_a_peer_hands_on_how_it_is_asked() -> None:
 def test_a_destination_that_cannot_be_asked_as_written_is_a_fault(values: str, remedy: str) -> None:
     text = f"peers: {{pacs: {{ae_titles: [A], host: 192.0.2.1, port: 104, {values}}}}}\n"
     assert [one for one in _messages(SITE + text) if remedy in one]
+
+
+@pytest.mark.parametrize(
+    ("listener", "disk", "watermark"),
+    [
+        (Listener(maximum_object=2**20), 2**30, 2 * 2**30),
+        (Listener(maximum_object=2**20), 100 * 2**30, 5 * 2**30),
+        (Listener(), 100 * 2**30, 16 * 2**30),
+        (Listener(minimum_free=1), 100 * 2**30, 1),
+    ],
+)
+def test_the_watermark_leaves_room_for_a_share_a_floor_and_four_of_the_largest(
+    listener: Listener, disk: int, watermark: int
+) -> None:
+    assert listener.watermark(disk) == watermark
+
+
+def test_never_is_a_time_to_keep() -> None:
+    kept = loads(SITE + "retention: {sources: never, results: 0d}").retention
+    assert (kept.sources, kept.results) == (None, timedelta(0))
+    assert "duration" in _messages(SITE + "retention: {sources: a while}")[0]

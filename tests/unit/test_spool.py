@@ -100,6 +100,15 @@ def test_the_order_is_write_sync_link_sync_folder(
     )
 
 
+def test_a_folder_that_another_process_made_is_not_believed_to_be_durable(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.instance_path(DIGEST, SYNTAX).parent.mkdir()
+    steps = record(monkeypatch)
+    keep(spool, begun(spool))
+    assert ("fsync", str(spool.path / "instances")) in steps
+
+
 def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Note every fsync and link from here on, and what had reached the kernel by then."""
     steps: list[tuple[str, str]] = []

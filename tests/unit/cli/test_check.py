@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import sys
@@ -36,7 +37,9 @@ def _endpoint(**values: object) -> dict[str, object]:
 
 def test_the_demo_has_no_problem_on_a_fresh_machine(pacs_ai: Command, tmp_path: Path) -> None:
     ended = pacs_ai("check", "--config", write_config(tmp_path))
-    assert (ended.code, ended.out, ended.err) == (0, "no problem found\n", "")
+    disk, verdict = ended.out.splitlines()
+    assert (ended.code, verdict, ended.err) == (0, "no problem found", "")
+    assert re.fullmatch(r"disk: .+ free; below 1 B Instances are refused", disk)
     assert not (tmp_path / "gateway").exists(), "check looks, and makes nothing"
 
 
@@ -112,7 +115,7 @@ def test_a_nearly_full_disk_is_reported(pacs_ai: Command, tmp_path: Path) -> Non
     config = write_config(tmp_path, listener={"port": free_port(), "minimum_free": "1000TB"})
     ended = pacs_ai("check", "--config", config)
     assert ended.code == 1
-    assert "every Instance would be refused; make room" in ended.err
+    assert "every Instance is refused: make room, keep less (retention), or set" in ended.err
 
 
 def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> None:

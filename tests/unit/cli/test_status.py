@@ -159,3 +159,18 @@ def test_releasing_nothing_ends_with_1(pacs_ai: Command, config: Path) -> None:
     ended = pacs_ai("release", "1.2.3", "--config", config)
     assert ended.code == 1
     assert "nothing of this Study is held" in ended.out
+
+
+def test_the_disk_and_what_can_be_freed_are_told(
+    pacs_ai: Command, config: Path, brain: Dataset
+) -> None:
+    size = len(encoded(brain))
+    for command in ("status", "check"):
+        said = pacs_ai(command, "--config", config).out
+        assert "disk: " in said
+        assert f"spool: {size} B kept" in said
+        assert f"retention of sources: 0 B now, {size} B later; the next on 20" in said
+    disk = json.loads(pacs_ai("status", "--json", "--config", config).out)["disk"]
+    assert disk["watermark"] == 1
+    assert disk["free"] > disk["watermark"]
+    assert (disk["kept"], disk["sources"]["later"]) == (size, size)

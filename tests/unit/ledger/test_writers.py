@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import insert, select
 
-from pacs_ai.ledger import Ledger, arrivals, clock, studies, tables, work
+from pacs_ai.ledger import Ledger, arrivals, clock, retention, studies, tables, work
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.ledger.clock import host_time, now
 from pacs_ai.ledger.work import Kind
@@ -142,6 +142,7 @@ def test_the_same_bytes_on_two_associations_are_one_instance(ledger: Ledger) -> 
             if connection.dialect.name == "postgresql":
                 both.wait()  # SQLite lets the second begin when the first has ended
                 assert not arrivals.known(connection, arrival)
+            retention.hold_files(connection, [STUDY])
             new.extend(arrivals.record(connection, [arrival]))
             time.sleep(0.1)
 

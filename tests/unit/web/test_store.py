@@ -145,7 +145,7 @@ def test_every_resource_needs_a_token_when_reading_does(gateway: Gateway) -> Non
 def test_the_ledger_knows_tokens_by_digest_only(gateway: Gateway, tokens: Tokens) -> None:
     token = make(tokens)
     send(client(gateway), token)
-    secret = token.rpartition("_")[2].encode()
+    secret = token[-20:].encode()  # a secret may hold an underscore itself
     files = [one for one in gateway.settings.data.rglob("*") if one.is_file()]
     assert files
     assert not any(secret in one.read_bytes() for one in files)

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.work import Kind
+from pacs_ai.retention import Retention
 from pacs_ai.settings import Settings, loads
 from tests.peers.postgresql import Cluster
 from tests.unit.ledger.test_work import STUDY, TIMES, add_study
@@ -134,3 +135,23 @@ def test_a_ring_that_fails_does_not_end_the_bell(settings: Settings) -> None:
         _add(settings, subject)
     bell.run()
     assert len(rung) == 2
+
+
+def test_the_leader_lets_retention_remove_and_rings_though_it_cannot(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    rung: list[str] = []
+
+    def look(retention: Retention, ledger: Ledger) -> bool:
+        looks.append("look")
+        raise OSError("read-only")
+
+    monkeypatch.setattr(Retention, "look", look)
+    leader = Bell(settings, lambda *_: rung.append("leader"), queues=["route"])
+    other = Bell(settings, lambda *_: rung.append("other"), queues=["route"])
+    _add(settings, "due")
+    ledger = Ledger(settings.ledger_url, TIMES)
+    leader.look(ledger)
+    other.look(ledger)
+    assert (looks, rung) == (["look"], ["leader"])

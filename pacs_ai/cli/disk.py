@@ -1,0 +1,70 @@
+"""What ``status`` and ``check`` say of the disk: what is free, what is kept, what retention can free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pacs_ai.ledger.engine import Database
+from pacs_ai.retention import Holdings, Outlook, holdings
+from pacs_ai.settings import Settings
+from pacs_ai.spool import Disk, disk_of
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the one above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def size(number: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in _UNITS:
+        if number < 1024 or unit == _UNITS[-1]:
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
+
+
+def report(settings: Settings, database: Database) -> dict[str, Any]:
+    """Return bytes that are free, kept, and what retention can free and when, for programs."""
+    disk = disk_of(existing(settings.spool_path))
+    held = asdict(holdings(settings, database))
+    for kind in ("sources", "results"):
+        at = held[kind]["next"]
+        held[kind]["next"] = None if at is None else at.isoformat(timespec="seconds")
+    return {"free": disk.free, "watermark": settings.listener.watermark(disk.total), **held}
+
+
+def lines(settings: Settings, database: Database | None) -> Iterator[str]:
+    """Yield the same as sentences; without a ledger nothing is kept."""
+    disk = disk_of(existing(settings.spool_path))
+    yield _room(settings, disk)
+    if database is not None:
+        yield from _kept(settings, holdings(settings, database))
+
+
+def _room(settings: Settings, disk: Disk) -> str:
+    watermark = settings.listener.watermark(disk.total)
+    return f"disk: {size(disk.free)} free; below {size(watermark)} Instances are refused"
+
+
+def _kept(settings: Settings, held: Holdings) -> Iterator[str]:
+    yield f"spool: {size(held.kept)} kept"
+    for kind, outlook in (("sources", held.sources), ("results", held.results)):
+        yield f"retention of {kind}: {_outlook(outlook, getattr(settings.retention, kind))}"
+
+
+def _outlook(outlook: Outlook, age: timedelta | None) -> str:
+    if age is None:
+        return f"never removed; {size(outlook.later)} of Studies that have ended"
+    said = [f"{size(outlook.due)} now, {size(outlook.later)} later"]
+    if outlook.next is not None:
+        said.append(f"the next on {outlook.next:%Y-%m-%d %H:%M} UTC")
+    return "; ".join(said)

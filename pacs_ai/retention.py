@@ -1,0 +1,169 @@
+"""Retention: bytes of Studies that have ended long ago leave the spool; nothing that counts ever does.
+
+A Study has *ended* when nothing of it is under way, nothing of it is held or failed, no Instance of it
+contradicts another, and every result that is current was stored where it was to go (or is not to be sent).
+Its Instances are let go ``retention.sources`` after that, what was made of them ``retention.results`` after.
+Want of space removes nothing sooner: below the watermark the faces refuse, and that is all.
+
+**Why no file is removed that something counts on.** A file is named by its digest, and several rows may
+name one file: the same bytes come again, a PACS sends our own results back, two Jobs find the same. Four
+rules together are enough; *holding* is taking the spool's lock, shared by all who record and held alone by
+who removes (:func:`pacs_ai.ledger.dialects.share_spool`; on SQLite writers exclude each other anyway).
+
+1. The ledger lets go before the disk does. One transaction, which locks the Study and looks once more
+   whether it has ended, marks the rows and lists their files in ``removals``. A process that dies here has
+   removed nothing, and one that dies later finds the list again.
+2. A file is unlinked only in a transaction that holds the spool's lock alone, when it is on the list and no
+   row counts on it.
+3. Who records a file shares the lock in the transaction that records it. An Instance that came gets its
+   name there (:mod:`pacs_ai.grouping`). Results and SOP Instances that were made have theirs already, so a
+   step looks whether it is still there, and tries again if not. Then it stays: who removes waits for that
+   transaction and sees its row.
+4. Steps read files of a Study only while a row of its work is running; then the Study has not ended, and
+   rule 1 lets nothing go. A row is asked for under the Study's lock.
+
+The answer *duplicate* needs no lock. It is given when a row that was not let go is seen, and its file after
+that. By rules 1 and 2 such a row has its file at the moment that the row is read, so the bytes were
+held when the answer was decided; to remove them later, because the Study has ended, is what retention is
+for. If they were let go in between, the file is gone, or is not seen, and the way of rule 3 is taken.
+
+Names are removed from the list only when the folder was synced and the file is not there: a power cut cannot
+bring it back unseen.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pacs_ai.ledger import Ledger, retention
+from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.retention import Held, Removal
+from pacs_ai.settings import Settings
+from pacs_ai.spool import Spool
+
+BATCH = 100
+"""Files removed at once: writers wait for so many and no more."""
+
+_AGAIN = timedelta(minutes=10)
+"""How long nothing is looked for when there was nothing to do."""
+
+
+class Retention:
+    """Lets go and removes in small batches; the leader alone does.
+
+    Parameters
+    ----------
+    settings : Settings
+    spool : Spool
+    """
+
+    def __init__(self, settings: Settings, spool: Spool) -> None:
+        self._kept = settings.retention
+        self._spool = spool
+        self._next = float("-inf")
+
+    def look(self, ledger: Ledger) -> bool:
+        """Do one batch when it is time for one; tell whether anything was done.
+
+        Raises
+        ------
+        OSError
+            When a file cannot be removed; it stays on the list.
+        """
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + _AGAIN.total_seconds()
+        busy = self._remove(ledger) or self._let_go(ledger)
+        if busy:
+            self._next = float("-inf")
+        return busy
+
+    def _let_go(self, ledger: Ledger) -> bool:
+        for age, due, let_go in (
+            (self._kept.sources, retention.sources_due, retention.let_sources_go),
+            (self._kept.results, retention.results_due, retention.let_results_go),
+        ):
+            if age is None:
+                continue
+            with ledger.database.read() as connection:
+                study = due(connection, age)
+            if study is not None:
+                with ledger.database.write() as connection:
+                    let_go(connection, study, age)
+                return True
+        return False
+
+    def _remove(self, ledger: Ledger) -> bool:
+        with ledger.database.read() as connection:
+            if not retention.has_removals(connection):
+                return False
+        with ledger.database.write() as connection:
+            removals = retention.removable(connection, BATCH)
+            paths = {one: self._path(one) for one in removals}
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+        self._spool.sync_folders_of(paths.values())
+        with ledger.database.write() as connection:
+            retention.forget(connection, [one for one in removals if not paths[one].exists()])
+        return True
+
+    def _path(self, one: Removal) -> Path:
+        if one.transfer_syntax_uid:
+            return self._spool.instance_path(one.digest, one.transfer_syntax_uid)
+        return self._spool.results_path(one.digest)
+
+
+# ---------------------------------------------------------------------- what there is
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What retention can free of one kind of bytes.
+
+    Attributes
+    ----------
+    due : int
+        Bytes that it removes now.
+    later : int
+        Bytes of Studies that have ended and whose time has not come.
+    next : datetime or None
+        When the next of these are let go; None when there are none, or they are kept for ever.
+    """
+
+    due: int
+    later: int
+    next: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the spool holds by the ledger, in bytes, and what retention can free of it."""
+
+    kept: int
+    sources: Outlook
+    results: Outlook
+
+
+def holdings(settings: Settings, database: Database) -> Holdings:
+    """Return what the spool holds and what retention can free of it, and when."""
+    kept = settings.retention
+    with database.read() as connection:
+        return Holdings(
+            retention.kept_bytes(connection),
+            _outlook(retention.ended_sources(connection), kept.sources),
+            _outlook(retention.ended_results(connection), kept.results),
+        )
+
+
+def _outlook(held: list[Held], age: timedelta | None) -> Outlook:
+    if age is None:
+        return Outlook(0, sum(one.size for one in held), None)
+    at = now()
+    waiting = [one for one in held if one.since + age > at]
+    later = sum(one.size for one in waiting)
+    due = sum(one.size for one in held) - later
+    return Outlook(due, later, min((one.since + age for one in waiting), default=None))
