@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from listener.door import HEADER, Connection, Door, Limits, Porch
+from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError, Fault
 
 log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ class Server(AssociationServer):
         limits: Limits,
         maximum_object: int,
         receive: Receive,
+        tls: Pair | None,
         **named: Any,
     ) -> None:
         self.limits = limits
@@ -118,7 +121,7 @@ class Server(AssociationServer):
         self.door = Door(limits)
         named["request_handler"] = Handler
         super().__init__(*arguments, **named)
-        self._porch = Porch(self.door, limits, self._begin)
+        self._porch = Porch(self.door, limits, self._begin, tls)
         self._porch.start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -131,8 +134,7 @@ class Server(AssociationServer):
         super().shutdown()
         self._porch.stop()
         for association in self.active_associations:
-            with suppress(OSError):
-                association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            cast("UpperLayer", association.dul).connection.cut()
 
     def _begin(self, connection: Connection) -> None:
         try:
@@ -218,11 +220,13 @@ class Socket(AssociationSocket):
         """Tell whether something can be read."""
         if self.socket is None or not self._is_connected:
             return False
-        return bool(self._unread) or bool(self._poll.poll(0))
+        if self._unread or self._was_read_ahead():
+            return True
+        return bool(self._poll.poll(0)) and self._has_come()
 
     def wait(self, seconds: float) -> bool:
         """Wait until something can be read or the bell rings; tell whether it can be read."""
-        if self._unread:
+        if self._unread or self._was_read_ahead():
             return True
         if not self._is_connected:
             return False
@@ -231,7 +235,24 @@ class Socket(AssociationSocket):
             if self._ear.fileno() in ready:
                 ready.remove(self._ear.fileno())
                 self._ear.recv(4096)
-        return bool(ready)
+        return bool(ready) and self._has_come()
+
+    def _was_read_ahead(self) -> bool:
+        """Tell whether TLS holds bytes that no poll tells of."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+
+    def _has_come(self) -> bool:
+        """Tell whether what arrived is for the association: TLS talks of its own (keys, tickets)."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return True
+        self.socket.settimeout(0)
+        try:
+            self._unread += self.socket.recv(HEADER)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True  # whoever reads will meet it
+        return True
 
     def ring(self) -> None:
         """Wake the thread that waits."""
@@ -255,12 +276,11 @@ class Socket(AssociationSocket):
         TimeoutError
             When a pause was too long, or the PDU's time is over.
         """
-        if self._unread:
-            head, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
-            return head
         data = bytearray(nr_bytes)
         view, sock = memoryview(data), cast("socket.socket", self.socket)
-        got = 0
+        got = min(nr_bytes, len(self._unread))
+        view[:got] = self._unread[:got]
+        del self._unread[:got]
         while got < nr_bytes:
             left = self._over - time.monotonic()
             if left <= 0:
@@ -274,12 +294,20 @@ class Socket(AssociationSocket):
             got += count
         return data
 
+    def close(self) -> None:
+        """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            with suppress(OSError, ValueError):
+                self.socket.settimeout(0)
+                self.socket.unwrap()
+        super().close()
+
     def throw_away(self) -> int:
         """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
         sock = cast("socket.socket", self.socket)
         sock.settimeout(0)
         self._unread.clear()
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, ssl.SSLWantReadError):
             return len(sock.recv(_PIECE))
         return _PIECE
 
@@ -325,8 +353,7 @@ class UpperLayer(DULServiceProvider):
             log.exception("association ended: its state machine met what it does not know")
         finally:
             self._forget()
-            with suppress(OSError):
-                self.connection.socket.shutdown(socket.SHUT_RDWR)
+            self.connection.cut()
             self.connection.socket.close()
             self.socket.close_bell()
             self.door.leave(self.connection)
@@ -346,8 +373,7 @@ class UpperLayer(DULServiceProvider):
         if self.assoc.is_established:
             self.assoc.abort(block=False)
         else:
-            with suppress(OSError):
-                self.connection.socket.shutdown(socket.SHUT_RDWR)
+            self.connection.cut()
 
     # ------------------------------------------------------------------ PDUs
 
@@ -529,6 +555,7 @@ def make_server(
     limits: Limits,
     maximum_object: int,
     receive: Receive,
+    tls: Pair | None,
     evt_handlers: list[Any],
 ) -> Server:
     """Return a server that listens in a thread of its own; ``shutdown()`` ends it."""
@@ -540,6 +567,7 @@ def make_server(
         limits=limits,
         maximum_object=maximum_object,
         receive=receive,
+        tls=tls,
     )
     entity._servers.append(server)  # type: ignore[arg-type]
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
