@@ -109,7 +109,7 @@ def test_check_tells_of_every_certificate_that_the_settings_name(
     authority = Authority(tmp_path / "authority")
     soon, ended = authority.issue("soon", days=5), authority.issue("ended", days=-1)
     (tmp_path / "empty.pem").write_text("")
-    sections = {
+    sections: dict[str, Any] = {
         "listener": {
             "port": free_port(),
             "certificate": str(ended.file),
@@ -131,6 +131,7 @@ def test_check_tells_of_every_certificate_that_the_settings_name(
             }
         },
     }
+    sections["delivery"] = "hold"
     ended_run = pacs_ai("check", "--config", write_config(tmp_path, **sections))
     for setting, words in (
         ("listener.certificate", "is not valid today"),
