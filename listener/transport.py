@@ -112,7 +112,7 @@ class Server(AssociationServer):
         limits: Limits,
         maximum_object: int,
         receive: Receive,
-        tls: Pair | None,
+        tls: Pair | None = None,
         **named: Any,
     ) -> None:
         self.limits = limits
@@ -555,7 +555,7 @@ def make_server(
     limits: Limits,
     maximum_object: int,
     receive: Receive,
-    tls: Pair | None,
+    tls: Pair | None = None,
     evt_handlers: list[Any],
 ) -> Server:
     """Return a server that listens in a thread of its own; ``shutdown()`` ends it."""

@@ -104,7 +104,7 @@ def _together(certificate: Path | None, key: Path | None) -> None:
 
 
 class ClientTLS(Section):
-    """TLS towards a Storage SCP; the certificate's name is the ``host`` that is called."""
+    """TLS towards a Storage SCP; the certificate's name is the host that is called."""
 
     authorities: Path | None = None
     """PEM of who vouches for its certificate; the machine's own list when left out."""
