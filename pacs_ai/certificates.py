@@ -188,16 +188,16 @@ def identities(connection: ssl.SSLSocket) -> frozenset[str]:
 
 def is_shown_at(host: str, port: int, certificate: Path) -> bool:
     """Tell whether who listens there shows this very certificate, and holds its key."""
+    # Compared, not verified: one that has ended is shown all the same.
     asking = _context(ssl.PROTOCOL_TLS_CLIENT)
-    asking.check_hostname = False
+    asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
     try:
-        _load_authorities(asking, certificate)
         with (
             socket.create_connection((host, port), timeout=3) as plain,
             asking.wrap_socket(plain) as shown,
         ):
             return shown.getpeercert(binary_form=True) == _first(certificate.read_text())
-    except (OSError, ValueError, ConfigError):
+    except (OSError, ValueError):
         return False
 
 

@@ -185,13 +185,15 @@ def test_another_peers_certificate_is_rejected_for_good(
 
 
 def test_no_certificate_and_a_strangers_get_no_association(
-    running: Listening, hospital: Authority, tmp_path: Path
+    running: Listening, hospital: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stranger = Authority(tmp_path / "stranger").issue("modality", names="DNS:ct1.hospital.test")
     for shown in (None, stranger, hospital.issue("ended", days=-1)):
         # With TLS 1.3 a client learns only when it reads that it is not wanted.
         with pytest.raises((ssl.SSLError, ConnectionError)):
             wire.echo(running.port, CALLING, CALLED, _client(hospital, shown))
+    assert caplog.text.count("a TLS handshake failed") == 3
+    assert "association" not in caplog.text
 
 
 def test_plain_dicom_gets_nothing_on_the_tls_port(running: Listening) -> None:

@@ -147,7 +147,7 @@ def test_check_tells_of_every_certificate_that_the_settings_name(
 
 def test_a_running_listener_with_tls_is_no_stranger_on_its_port(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    own, other = authority.issue("own"), authority.issue("other")
+    own, other = authority.issue("own", days=-1), authority.issue("other")
     server = server_context(own.file, own.key)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
