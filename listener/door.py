@@ -45,6 +45,12 @@ _UNRECOGNISED, _UNEXPECTED, _INVALID = b"\x01", b"\x02", b"\x06"
 _TICK = 0.25
 
 
+def tell_failed(error: OSError) -> None:
+    """Log why a TLS handshake failed; who connects and leaves, as health checks do, is no news."""
+    if not isinstance(error, ssl.SSLEOFError | ConnectionError):
+        log.warning("a TLS handshake failed: %s", why_not(error))
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one listener process; times in seconds, sizes in bytes."""
@@ -314,7 +320,7 @@ class Porch(threading.Thread):
             return None
         except OSError as error:
             if connection.shaking:
-                log.warning("a TLS handshake failed: %s", why_not(error))
+                tell_failed(error)
             return b""
 
     def _wrong(self, connection: Connection) -> bytes | None:

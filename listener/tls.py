@@ -6,7 +6,6 @@ accept loop, where one silent peer keeps everybody out; here its thread of the c
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import threading
@@ -16,11 +15,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
 
-from listener.door import HANDSHAKE
-from pacs_ai.certificates import Pair, identities, why_not
+from listener.door import HANDSHAKE, tell_failed
+from pacs_ai.certificates import Pair, identities
 from pacs_ai.settings import Listener
-
-log = logging.getLogger(__name__)
 
 
 def pair_of(settings: Listener) -> Pair | None:
@@ -41,7 +38,10 @@ def shown_by(association: Association) -> frozenset[str]:
     connection = association.dul.socket
     if connection is None or not isinstance(connection.socket, ssl.SSLSocket):
         return frozenset()
-    return identities(connection.socket)
+    try:
+        return identities(connection.socket)
+    except (OSError, ValueError):  # the connection has just ended
+        return frozenset()
 
 
 def start_plain(
@@ -80,7 +80,7 @@ class _PlainServer(ThreadedAssociationServer):
         try:
             request.do_handshake()
         except OSError as error:
-            log.warning("a TLS handshake failed: %s", why_not(error))
+            tell_failed(error)
             self.shutdown_request(request)
             return
         request.settimeout(None)

@@ -127,9 +127,14 @@ def _certificates(settings: Settings) -> Iterator[Fault]:
             yield Fault(f"{one.setting}: {one.fault}")
         elif alarm is not None:
             left = "1 day" if alarm.days == 1 else f"{alarm.days} days"
+            what = (
+                "its successor beside it"
+                if "authorities" in one.setting
+                else "another and its key in its place"
+            )
             yield Fault(
-                f"{one.setting}: it ends on {one.ends:%Y-%m-%d}, within {left}: put another in its "
-                "place, with its key; no restart is needed"
+                f"{one.setting}: it ends on {one.ends:%Y-%m-%d}, within {left}: put {what}; "
+                "no restart is needed"
             )
 
 
