@@ -35,6 +35,7 @@ from tests.integration.listening import (
 )
 from tests.peers import require
 from tests.peers.dcmtk import storescu
+from tests.peers.orthanc import wait_for
 
 MODALITY, SECOND = "modality", "second"
 PERMANENT_CALLING_NOT_RECOGNISED = b"\x01\x01\x03"  # PS3.8 9.3.4
@@ -192,7 +193,11 @@ def test_no_certificate_and_a_strangers_get_no_association(
         # With TLS 1.3 a client learns only when it reads that it is not wanted.
         with pytest.raises((ssl.SSLError, ConnectionError)):
             wire.echo(running.port, CALLING, CALLED, _client(hospital, shown))
-    assert caplog.text.count("a TLS handshake failed") == 3
+    wait_for(  # the client hears of it first
+        lambda: caplog.text.count("a TLS handshake failed") == 3,
+        seconds=5,
+        what="three lines of log",
+    )
     assert "association" not in caplog.text
 
 
