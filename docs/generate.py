@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -27,8 +28,8 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from listener import ae, handlers  # noqa: E402 - found beside this folder
-from listener.door import Limits  # noqa: E402
-from pacs_ai import encoding, intake, settings  # noqa: E402
+from listener.door import HANDSHAKE, Limits  # noqa: E402
+from pacs_ai import certificates, encoding, intake, settings  # noqa: E402
 from pacs_ai.cli import sheet  # noqa: E402
 from pacs_ai.delivery import storage, wanted  # noqa: E402
 from pacs_ai.encoding.equipment import FIRST_SERIES_NUMBER  # noqa: E402
@@ -94,12 +95,25 @@ def listener_limits() -> str:
             ("associations at once", f"{ours.maximum_associations} (setting)"),
             ("of these from one address", f"{ours.maximum_per_address} (setting)"),
             ("connections, from accept", f"{ours.maximum_connections} (setting)"),
+            ("a TLS handshake", f"{HANDSHAKE:g} s"),
             ("pause within a PDU", f"{door.idle:g} s"),
             ("a whole PDU, read or written", f"{door.whole:g} s"),
             ("largest Instance", f"{_size(ours.maximum_object)} (setting)"),
             ("ACSE time-out", f"{entity.acse_timeout} s"),
             ("DIMSE time-out", f"{entity.dimse_timeout} s"),
             ("network time-out", f"{entity.network_timeout} s"),
+        ),
+    )
+
+
+def cipher_suites() -> str:
+    """Cipher suites of TLS, as the faces and the gateway as a client offer them."""
+    offered = certificates._context(ssl.PROTOCOL_TLS_CLIENT).get_ciphers()
+    return table(
+        ("TLS", "cipher suite, as OpenSSL names it"),
+        (
+            (version, ", ".join(sorted(one["name"] for one in offered if one["protocol"] == name)))
+            for version, name in (("1.3", "TLSv1.3"), ("1.2", "TLSv1.2"))
         ),
     )
 
@@ -276,6 +290,7 @@ def all_settings() -> str:
         ("listener", settings.Listener),
         ("web", settings.Web),
         ("peers.NAME", settings.Peer),
+        ("peers.NAME.tls and destinations.NAME.tls", settings.ClientTLS),
         ("endpoints.NAME", settings.Endpoint),
         ("endpoints.NAME.window", settings.Window),
         ("destinations.NAME with kind: folder", settings.FolderDestination),
@@ -329,6 +344,8 @@ def _written(model: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
 
 _WORDS = {
     "AETitle": "AE title",
+    "CertificateIdentity": "certificate",
+    "ClientTLS": "section",
     "Networks": "list of addresses",
     "ServedURL": "URL",
     "DurationOrOff": "duration or off",
@@ -420,6 +437,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "transfer-syntaxes": transfer_syntaxes,
     "listener-limits": listener_limits,
     "store-statuses": store_statuses,
+    "cipher-suites": cipher_suites,
     "result-kinds": result_kinds,
     "answers": answers,
     "sender-limits": sender_limits,

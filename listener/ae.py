@@ -18,7 +18,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import _STORAGE_CLASSES
 from pynetdicom.transport import AssociationServer
 
-from listener import transport
+from listener import tls, transport
 from listener.door import BURST, Limits
 from listener.handlers import Handlers
 from pacs_ai.gateway import Gateway
@@ -122,7 +122,7 @@ def start(gateway: Gateway) -> AssociationServer:
     Raises
     ------
     ConfigError
-        When the hardened transport does not know the installed library.
+        When the hardened transport does not know the installed library, or TLS files cannot be used.
     """
     configure()
     gateway.spool.sweep()
@@ -149,6 +149,7 @@ def _hardened(gateway: Gateway, handlers: Handlers) -> AssociationServer:
         ),
         maximum_object=settings.maximum_object,
         receive=handlers.receive,
+        tls=tls.pair_of(settings),
         evt_handlers=[(evt.EVT_REQUESTED, handlers.requested)],
     )
 
@@ -158,17 +159,16 @@ def _plain(gateway: Gateway, handlers: Handlers) -> AssociationServer:
     tempfile.tempdir = str(gateway.spool.temporary)
     tempfile.template = temporary_prefix()
     settings = gateway.settings.listener
-    server = build(gateway).start_server(
+    return tls.start_plain(
+        build(gateway),
         (settings.host, settings.port),
-        block=False,
-        evt_handlers=[
+        tls.pair_of(settings),
+        [
             (evt.EVT_REQUESTED, handlers.requested),
             (evt.EVT_C_ECHO, handlers.echo),
             (evt.EVT_C_STORE, handlers.store),
         ],
     )
-    assert isinstance(server, AssociationServer)  # noqa: S101 - block=False returns it
-    return server
 
 
 def run(gateway: Gateway, *, ready: Callable[[], None]) -> None:

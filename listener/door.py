@@ -17,12 +17,15 @@ import logging
 import queue
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+
+from pacs_ai.certificates import Pair, why_not
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ HEADER = 6
 RESERVE = 4
 """Places to wait at one address that associations never take."""
 
+HANDSHAKE = 5.0
+"""Seconds in which a TLS handshake is over."""
 GRACE = 0.5
 BURST = 4
 """A burst of connections may exceed the limits so many times for so many seconds."""
@@ -38,6 +43,12 @@ BURST = 4
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02"  # A-ABORT by the provider (PS3.8 section 9.3.8)
 _UNRECOGNISED, _UNEXPECTED, _INVALID = b"\x01", b"\x02", b"\x06"
 _TICK = 0.25
+
+
+def tell_failed(error: OSError) -> None:
+    """Log why a TLS handshake failed; who connects and leaves, as health checks do, is no news."""
+    if not isinstance(error, ssl.SSLEOFError | ConnectionError):
+        log.warning("a TLS handshake failed: %s", why_not(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,20 @@ class Connection:
     client_address: tuple[str, int]
     request: bytearray = field(default_factory=bytearray)
     """What came of the A-ASSOCIATE-RQ; the association begins by reading it."""
+    shaking: bool = False
+    """The TLS handshake is not over."""
     opened: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     busy: bool = False
     """A DIMSE message is under way."""
     give_way: Callable[[], None] | None = None
     """Ends the association that has taken the connection over; None while it waits on the porch."""
+
+    def cut(self) -> None:
+        """End the connection under whoever reads it."""
+        with suppress(OSError):
+            # The method of TLS sockets would let the reader go on without TLS.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 class Door:
@@ -157,19 +176,30 @@ class Door:
 class Porch(threading.Thread):
     """Watches connections that wait until each has sent its A-ASSOCIATE-RQ, in one thread.
 
+    With TLS a connection shakes hands here too: a silent one costs a place to wait and nothing more.
+
     Parameters
     ----------
     door : Door
     limits : Limits
     begin : callable
         Takes a connection whose A-ASSOCIATE-RQ is whole.
+    tls : Pair or None
+        What the listener shows; without it, plain DICOM.
     """
 
-    def __init__(self, door: Door, limits: Limits, begin: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        limits: Limits,
+        begin: Callable[[Connection], None],
+        tls: Pair | None = None,
+    ) -> None:
         super().__init__(name="porch", daemon=True)
         self._door = door
         self._limits = limits
         self._begin = begin
+        self._tls = tls
         self._selector = selectors.DefaultSelector()
         self._arrived: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._bell, self._ear = socket.socketpair()
@@ -226,11 +256,25 @@ class Porch(threading.Thread):
         with suppress(queue.Empty):
             while True:
                 connection = self._arrived.get_nowait()
-                self._door.enter(connection)
                 connection.socket.settimeout(0)
+                if self._tls is not None and not self._wrap(connection, self._tls):
+                    continue
+                self._door.enter(connection)
                 self._selector.register(connection.socket, selectors.EVENT_READ, connection)
                 for gone in self._door.surplus():
                     self._make_way(gone)
+
+    @staticmethod
+    def _wrap(connection: Connection, tls: Pair) -> bool:
+        try:
+            connection.socket = tls.context.wrap_socket(
+                connection.socket, server_side=True, do_handshake_on_connect=False
+            )
+        except OSError:  # the peer is gone already
+            connection.socket.close()
+            return False
+        connection.shaking = True
+        return True
 
     def _make_way(self, gone: Connection) -> None:
         log.info("a connection without A-ASSOCIATE-RQ gave way to a newer one")
@@ -241,30 +285,43 @@ class Porch(threading.Thread):
 
     def _send_late_ones_away(self, now: float) -> None:
         for one in self._here():
-            if now - one.heard > self._limits.idle or now - one.opened > self._limits.whole:
+            whole = HANDSHAKE if one.shaking else self._limits.whole
+            if now - one.heard > self._limits.idle or now - one.opened > whole:
                 self._close(one)
 
     def _read(self, connection: Connection) -> None:
+        # Until nothing is left: what TLS has read already, no selector tells of.
+        while (data := self._piece(connection)) is not None:
+            if not data:
+                self._close(connection)
+                return
+            connection.request += data
+            connection.heard = time.monotonic()
+            reason = self._wrong(connection)
+            if reason is not None:
+                with suppress(OSError):
+                    connection.socket.send(_ABORT + reason)
+                self._close(connection)
+                return
+            if self._missing(connection) == 0:
+                self._selector.unregister(connection.socket)
+                connection.socket.settimeout(None)
+                self._begin(connection)
+                return
+
+    def _piece(self, connection: Connection) -> bytes | None:
+        """Return what came, nothing when the peer closed or failed, None when nothing came yet."""
         try:
-            data = connection.socket.recv(self._missing(connection))
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._close(connection)
-            return
-        connection.request += data
-        connection.heard = time.monotonic()
-        reason = self._wrong(connection)
-        if reason is not None:
-            with suppress(OSError):
-                connection.socket.send(_ABORT + reason)
-            self._close(connection)
-        elif self._missing(connection) == 0:
-            self._selector.unregister(connection.socket)
-            connection.socket.settimeout(None)
-            self._begin(connection)
+            if isinstance(connection.socket, ssl.SSLSocket) and connection.shaking:
+                connection.socket.do_handshake()
+                connection.shaking = False
+            return connection.socket.recv(self._missing(connection))
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            if connection.shaking:
+                tell_failed(error)
+            return b""
 
     def _wrong(self, connection: Connection) -> bytes | None:
         """Return the reason for an A-ABORT: nothing but an A-ASSOCIATE-RQ may come first."""

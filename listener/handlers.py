@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
+from listener import tls
 from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
@@ -66,7 +67,7 @@ class Handlers:
                 log.warning("association rejected: called by a title that is not the gateway's")
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLED_NOT_RECOGNISED
             if self._peer(association) is None:
-                log.warning("association rejected: not a configured peer and address")
+                log.warning("association rejected: not a configured peer, address and certificate")
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
             if not self._gateway.has_room():
                 log.error("association rejected: the spool's disk is nearly full")
@@ -127,7 +128,8 @@ class Handlers:
     def _peer(self, association: Association) -> str | None:
         requestor = association.requestor
         title = str(requestor.primitive.calling_ae_title if requestor.primitive else "").strip()
-        return self._gateway.settings.peer_of(title, str(requestor.address))
+        certificate = tls.shown_by(association)
+        return self._gateway.settings.peer_of(title, str(requestor.address), certificate)
 
 
 class StoreRequest(Protocol):

@@ -15,6 +15,7 @@ import logging
 import queue
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
+from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError, Fault
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ class Server(AssociationServer):
         limits: Limits,
         maximum_object: int,
         receive: Receive,
+        tls: Pair | None = None,
         **named: Any,
     ) -> None:
         self.limits = limits
@@ -148,7 +151,7 @@ class Server(AssociationServer):
         self.door = Door(limits)
         named["request_handler"] = Handler
         super().__init__(*arguments, **named)
-        self._porch = Porch(self.door, limits, self._begin)
+        self._porch = Porch(self.door, limits, self._begin, tls)
         self._porch.start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -161,8 +164,7 @@ class Server(AssociationServer):
         super().shutdown()
         self._porch.stop()
         for association in self.active_associations:
-            with suppress(OSError):
-                association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            cast("UpperLayer", association.dul).connection.cut()
 
     def _begin(self, connection: Connection) -> None:
         try:
@@ -242,22 +244,22 @@ class Socket(AssociationSocket):
         self._either = select.poll()
         self._either.register(connection.socket, select.POLLIN)
         self._either.register(self._ear, select.POLLIN)
+        self._pause = 0.0
         connection.socket.settimeout(None)
-        self._set_pause(limits.idle)
-        whole, part = divmod(limits.whole, 1)
-        value = pack("@ll", int(whole), int(part * 1e6))
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.whole))
 
     @property
     def ready(self) -> bool:
         """Tell whether something can be read."""
         if self.socket is None or not self._is_connected:
             return False
-        return bool(self._unread) or bool(self._poll.poll(0))
+        if self._unread or self._was_read_ahead():
+            return True
+        return bool(self._poll.poll(0)) and self._has_come()
 
     def wait(self, seconds: float) -> bool:
         """Wait until something can be read or the bell rings; tell whether it can be read."""
-        if self._unread:
+        if self._unread or self._was_read_ahead():
             return True
         if not self._is_connected:
             return False
@@ -266,7 +268,24 @@ class Socket(AssociationSocket):
             if self._ear.fileno() in ready:
                 ready.remove(self._ear.fileno())
                 self._ear.recv(4096)
-        return bool(ready)
+        return bool(ready) and self._has_come()
+
+    def _was_read_ahead(self) -> bool:
+        """Tell whether TLS holds bytes that no poll tells of."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+
+    def _has_come(self) -> bool:
+        """Tell whether what arrived is for the association: TLS talks of its own (keys, tickets)."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return True
+        self.socket.settimeout(0)
+        try:
+            self._unread += self.socket.recv(HEADER)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True  # whoever reads will meet it
+        return True
 
     def ring(self) -> None:
         """Wake the thread that waits."""
@@ -295,46 +314,64 @@ class Socket(AssociationSocket):
             view[:got] = self._unread[:got]
             del self._unread[:got]
         sock = cast("socket.socket", self.socket)
-        pause = self._limits.idle
         while got < len(view):
             left = self._over - time.monotonic()
             if left <= 0:
                 raise TimeoutError("the PDU was not whole in time")
-            if left < pause:
-                pause = left
-                self._set_pause(pause)
-            try:
-                # One call, and one change of threads, for a whole PDU.
-                count = sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
-            except BlockingIOError:
-                raise TimeoutError("a PDU paused too long") from None
+            count = self._some(sock, view[got:], min(left, self._limits.idle))
             if count == 0:
                 break
             got += count
-        if pause != self._limits.idle:
-            self._set_pause(self._limits.idle)
         return got
 
-    def _set_pause(self, seconds: float) -> None:
-        # By the kernel: with Python's own time-outs every read would poll first.
-        whole, part = divmod(max(seconds, 0.001), 1)
-        value = pack("@ll", int(whole), int(part * 1e6))
-        cast("socket.socket", self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    def _some(self, sock: socket.socket, view: memoryview, pause: float) -> int:
+        if isinstance(sock, ssl.SSLSocket):
+            sock.settimeout(pause)
+            return sock.recv_into(view)
+        # The kernel keeps the time, or every read would poll first. One call, and one change of threads,
+        # is a whole PDU then.
+        if pause != self._pause:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(pause))
+            self._pause = pause
+        try:
+            return sock.recv_into(view, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise TimeoutError("a PDU paused too long") from None
+
+    def close(self) -> None:
+        """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            with suppress(OSError, ValueError):
+                self.socket.settimeout(0)
+                self.socket.unwrap()
+        super().close()
 
     def throw_away(self) -> int:
         """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
         sock = cast("socket.socket", self.socket)
         self._unread.clear()
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, ssl.SSLWantReadError):
+            if isinstance(sock, ssl.SSLSocket):
+                sock.settimeout(0)
+                return len(sock.recv(_PIECE))
             return len(sock.recv(_PIECE, socket.MSG_DONTWAIT))
         return _PIECE
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it in time, or give the connection up."""
         try:
-            cast("socket.socket", self.socket).sendall(bytestream)
+            sock = cast("socket.socket", self.socket)
+            if isinstance(sock, ssl.SSLSocket):
+                sock.settimeout(self._limits.whole)
+            sock.sendall(bytestream)
         except (OSError, AttributeError):  # None once it is closed
             self.event_queue.put(_CONNECTION_CLOSED)
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return a time as the kernel takes it (socket(7))."""
+    whole, part = divmod(max(seconds, 0.001), 1)
+    return pack("@ll", int(whole), int(part * 1e6))
 
 
 class UpperLayer(DULServiceProvider):
@@ -374,8 +411,7 @@ class UpperLayer(DULServiceProvider):
             log.exception("association ended: its state machine met what it does not know")
         finally:
             self._forget()
-            with suppress(OSError):
-                self.connection.socket.shutdown(socket.SHUT_RDWR)
+            self.connection.cut()
             self.connection.socket.close()
             self.socket.close_bell()
             self.door.leave(self.connection)
@@ -396,8 +432,7 @@ class UpperLayer(DULServiceProvider):
         if self.assoc.is_established:
             self.assoc.abort(block=False)
         else:
-            with suppress(OSError):
-                self.connection.socket.shutdown(socket.SHUT_RDWR)
+            self.connection.cut()
 
     # ------------------------------------------------------------------ PDUs
 
@@ -560,6 +595,7 @@ def make_server(
     limits: Limits,
     maximum_object: int,
     receive: Receive,
+    tls: Pair | None = None,
     evt_handlers: list[Any],
 ) -> Server:
     """Return a server that listens in a thread of its own; ``shutdown()`` ends it."""
@@ -571,6 +607,7 @@ def make_server(
         limits=limits,
         maximum_object=maximum_object,
         receive=receive,
+        tls=tls,
     )
     entity._servers.append(server)  # type: ignore[arg-type]
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from pacs_ai import routing
-from pacs_ai.certificates import ends
+from pacs_ai.certificates import held, is_shown_at
 from pacs_ai.cli import disk, neighbours
 from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
@@ -139,22 +139,23 @@ def _tokens(settings: Settings, tokens: Tokens) -> Iterator[Fault]:
         )
 
 
-def _certificate(settings: Settings) -> Iterator[Fault]:
-    web = settings.web
-    if web.certificate is None or web.key is None:
-        return
-    try:
-        until = ends(web.certificate, web.key)
-    except ConfigError as error:
-        yield from (Fault(f"web: {fault.message}") for fault in error.faults)
-        return
-    if until is None:
-        yield Fault(f"web.certificate: {web.certificate} is not valid today: get another")
-    elif until < now() + _WARNING:
-        yield Fault(
-            f"web.certificate: {web.certificate} ends on {until:%Y-%m-%d}: put another in its place "
-            "and start the web role again"
-        )
+def _certificates(settings: Settings) -> Iterator[Fault]:
+    at = now()
+    for one in held(settings):
+        alarm = one.alarm(at)
+        if one.ends is None:
+            yield Fault(f"{one.setting}: {one.fault}")
+        elif alarm is not None:
+            left = "1 day" if alarm.days == 1 else f"{alarm.days} days"
+            what = (
+                "its successor beside it"
+                if "authorities" in one.setting
+                else "another and its key in its place"
+            )
+            yield Fault(
+                f"{one.setting}: it ends on {one.ends:%Y-%m-%d}, within {left}: put {what}; "
+                "no restart is needed"
+            )
 
 
 def _clock(settings: Settings) -> Iterator[Fault]:
@@ -180,6 +181,8 @@ def _ports(settings: Settings) -> Iterator[Fault]:
 def _is_ours(settings: Settings) -> bool:
     # A running gateway answers on its own port; that is no problem to report.
     face = settings.listener
+    if face.certificate is not None:
+        return is_shown_at(face.host, face.port, face.certificate)
     peer = next(iter(settings.peers.values()), None)
     if peer is None:
         return False
@@ -192,7 +195,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     _disk,
     _ledger,
     _clock,
-    _certificate,
+    _certificates,
     _ports,
     neighbours.broker,
     neighbours.endpoints,

@@ -71,6 +71,7 @@ def _destination(name: str, target: DicomDestination) -> Iterator[Fault]:
         port=target.port,
         called=target.ae_title,
         calling=target.calling_ae_title,
+        tls=target.tls,
     )
     if not answer.ok:
         yield Fault(f"{name}: C-ECHO failed: {answer.detail}")

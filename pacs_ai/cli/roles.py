@@ -75,6 +75,7 @@ def worker(settings: Settings) -> None:
 
 def web(settings: Settings) -> None:
     """Run the HTTP face."""
+    from pacs_ai.certificates import held  # noqa: PLC0415
     from pacs_ai.ledger.tokens import Tokens  # noqa: PLC0415
     from pacs_ai.ledger.views import Views  # noqa: PLC0415
     from pacs_ai.web.app import create_app, run  # noqa: PLC0415
@@ -88,7 +89,13 @@ def web(settings: Settings) -> None:
     tokens = Tokens(database)
     guard = Guard(tokens, settings.web.needed_to_read)
     store = Store(gateway, guard, tokens)
-    app = create_app(Views(database), guard, store, hosts=settings.web.hosts)
+    app = create_app(
+        Views(database),
+        guard,
+        store,
+        hosts=settings.web.hosts,
+        certificates=lambda: held(settings),
+    )
     run(app, settings.web, ready=_ready("web"))
     gateway.close()
 

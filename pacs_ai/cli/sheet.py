@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from pacs_ai import __version__
 from pacs_ai.cli.neighbours import contexts
 from pacs_ai.cli.roles import accepted
-from pacs_ai.settings import Confirm, DicomDestination, Settings
+from pacs_ai.settings import Confirm, DicomDestination, Listener, Settings
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - shown, not listened on
 
@@ -48,7 +48,7 @@ def _receiving(settings: Settings) -> Iterator[str]:
             ("AE title", ", ".join((face.ae_title, *face.also_called))),
             ("address", shown),
             ("port", face.port),
-            ("security", "none: plain DICOM on a closed network"),
+            ("security", _security(face)),
             ("answer 0x0000", "file and ledger are on disk; send again after any other status"),
         ]
     )
@@ -57,6 +57,13 @@ def _receiving(settings: Settings) -> Iterator[str]:
         (name, f"{', '.join(peer.ae_titles)} from {', '.join(peer.addresses)}")
         for name, peer in settings.peers.items()
     )
+
+
+def _security(face: Listener) -> str:
+    if face.certificate is None:
+        return "none: plain DICOM on a closed network"
+    asked = "" if face.client_authorities is None else "; mutual: please show a certificate"
+    return f"TLS 1.2 or 1.3 (BCP 195), no plain DICOM on this port{asked}"
 
 
 def _sending(settings: Settings) -> Iterator[str]:
@@ -100,7 +107,8 @@ def _targets(settings: Settings) -> Iterator[tuple[str, DicomDestination]]:
 
 
 def _called(target: DicomDestination) -> str:
-    return f"{target.ae_title} at {target.host}:{target.port}"
+    security = "" if target.tls is None else ", with TLS"
+    return f"{target.ae_title} at {target.host}:{target.port}{security}"
 
 
 def _aligned(rows: Iterable[tuple[object, object]]) -> list[str]:

@@ -82,6 +82,7 @@ def send(
             port=destination.port,
             called=destination.ae_title,
             calling=destination.calling_ae_title,
+            tls=destination.tls,
             contexts=contexts,
             timeouts=timeouts,
         ) as association:

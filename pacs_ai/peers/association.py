@@ -11,14 +11,16 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ssl import SSLContext
+from ssl import SSLContext, SSLSocket
 
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from pacs_ai.errors import TransientError
+from pacs_ai.certificates import client_context, identities, why_not
+from pacs_ai.errors import ConfigError, TransientError
+from pacs_ai.settings import ClientTLS
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # pynetdicom logs what it carries, down to data sets; the gateway writes its own lines.
@@ -64,6 +66,7 @@ def associate(
     called: str,
     calling: str,
     contexts: Iterable[tuple[str, str]],
+    tls: ClientTLS | None = None,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Iterator[Association]:
     """Hold an association with a peer; it is released at the end, or aborted when that fails.
@@ -78,6 +81,8 @@ def associate(
     contexts : iterable of (str, str)
         SOP Class UID and Transfer Syntax UID of each presentation context to propose; one context
         for each pair, at most 128 (PS3.8 9.3.2.2).
+    tls : ClientTLS, optional
+        Without it the association is plain.
     timeouts : Timeouts, optional
 
     Yields
@@ -89,9 +94,12 @@ def associate(
     Raises
     ------
     TransientError
-        When there is no association: no such host, no connection, rejected, no answer in time.
+        When there is no association: no such host, no connection, a certificate that is not the peer's,
+        rejected, no answer in time.
     """
     entity = _entity(calling, timeouts)
+    if tls is not None:
+        entity.secured = _Secured(host, tls)
     try:
         association = _request(entity, f"{called} at {host}:{port}", host, port, called, contexts)
         try:
@@ -126,7 +134,7 @@ def _request(
     except socket.gaierror as error:
         raise TransientError(f"{host} has no address: check the host name of {called}") from error
     if not association.is_established and not association.rejected_contexts:
-        raise TransientError(_why_not(association, peer, connected=bool(connected)))
+        raise TransientError(_why_not(association, entity, peer, connected=bool(connected)))
     return association
 
 
@@ -139,20 +147,68 @@ def accepts(association: Association, sop_class_uid: str, transfer_syntax_uid: s
     )
 
 
+class _Secured:
+    """TLS of one connection: whom it must reach, and why it did not."""
+
+    def __init__(self, host: str, tls: ClientTLS) -> None:
+        try:
+            self._context = client_context(tls)
+        except ConfigError as error:
+            raise TransientError(f"TLS towards {host}: {error}") from error
+        self._host = host
+        self._certificates = frozenset(tls.certificates)
+        self.failure = ""
+
+    def wrap(self, connection: socket.socket) -> SSLSocket:
+        """Return the connection with TLS, its handshake still to come."""
+        return self._context.wrap_socket(
+            connection, server_hostname=self._host, do_handshake_on_connect=False
+        )
+
+    def shake(self, connection: SSLSocket) -> bool:
+        """Shake hands; return whether it is the peer of the settings that answered."""
+        try:
+            connection.do_handshake()
+        except OSError as error:
+            self.failure = why_not(error)
+            return False
+        if self._certificates and self._certificates.isdisjoint(identities(connection)):
+            self.failure = "another certificate than tls.certificates names"
+        return not self.failure
+
+
 class _BoundedSocket(AssociationSocket):
-    """A connection that never waits for ever."""
+    """A connection that never waits for ever, and reaches whom it is meant for."""
+
+    secured: _Secured | None = None
+    connection: socket.socket | None = None
+    """The socket itself, also when the library has forgotten it."""
 
     def connect(self, primitive: T_CONNECT) -> None:
+        if self.secured is not None:
+            assert self.socket is not None  # noqa: S101 - made before this is called
+            self.socket = self.secured.wrap(self.socket)
+        self.connection = self.socket
         super().connect(primitive)
-        if self.socket is not None:
-            # pynetdicom waits without limit on a peer that stops reading or sends half a PDU.
-            self.socket.settimeout(self.assoc.network_timeout)
+        if self.socket is None:
+            return
+        if self.secured is not None and isinstance(self.socket, SSLSocket):
+            self.socket.settimeout(self.assoc.connection_timeout)
+            if not self.secured.shake(self.socket):
+                # As the library does where it cannot connect; nothing of DICOM has left yet.
+                self._shutdown_socket()
+                self.socket, self._is_connected = None, False
+                primitive.result = "Evt17"
+                return
+        # pynetdicom waits without limit on a peer that stops reading or sends half a PDU.
+        self.socket.settimeout(self.assoc.network_timeout)
 
 
 class _Entity(AE):
     """An AE for one association, whose connection is bounded and closed whatever became of it."""
 
-    _connection: socket.socket | None = None
+    secured: _Secured | None = None
+    _bounded: _BoundedSocket | None = None
 
     def _create_socket(
         self,
@@ -161,14 +217,15 @@ class _Entity(AE):
         tls_args: tuple[SSLContext, str] | None,
     ) -> AssociationSocket:
         bounded = _BoundedSocket(assoc, address=address)
-        bounded.tls_args = tls_args
-        self._connection = bounded.socket
+        bounded.connection = bounded.socket
+        bounded.secured = self.secured
+        self._bounded = bounded
         return bounded
 
     def close(self) -> None:
         """Close the connection; pynetdicom forgets one that failed, or that its peer ended."""
-        if self._connection is not None:
-            self._connection.close()
+        if self._bounded is not None and self._bounded.connection is not None:
+            self._bounded.connection.close()
 
 
 def _entity(calling: str, timeouts: Timeouts) -> _Entity:
@@ -182,7 +239,10 @@ def _entity(calling: str, timeouts: Timeouts) -> _Entity:
     return entity
 
 
-def _why_not(association: Association, peer: str, *, connected: bool) -> str:
+def _why_not(association: Association, entity: _Entity, peer: str, *, connected: bool) -> str:
+    secured = entity.secured
+    if secured is not None and secured.failure:
+        return f"no TLS with {peer}: {secured.failure}: check tls there and here, and both certificates"
     if not connected:
         return f"nothing answers for {peer}: check address, port and firewall"
     answer = association.acceptor.primitive
@@ -190,5 +250,10 @@ def _why_not(association: Association, peer: str, *, connected: bool) -> str:
         return (
             f"{peer} rejected the association ({answer.reason_str}): "
             "check both AE titles and that the peer knows this gateway"
+        )
+    if secured is not None:
+        return (
+            f"{peer} connected but did not answer the association request: does it take "
+            "the certificate under tls, or want one?"
         )
     return f"{peer} connected but did not answer the association request: is it a DICOM port?"

@@ -33,6 +33,7 @@ def refused(
         port=destination.port,
         called=destination.ae_title,
         calling=destination.calling_ae_title,
+        tls=destination.tls,
         contexts=contexts,
         timeouts=timeouts,
     ) as association:

@@ -10,6 +10,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from pacs_ai.errors import TransientError
 from pacs_ai.peers.association import TIMEOUTS, Timeouts, associate
+from pacs_ai.settings import ClientTLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,13 @@ class EchoAnswer:
 
 
 def echo(
-    *, host: str, port: int, called: str, calling: str, timeouts: Timeouts = TIMEOUTS
+    *,
+    host: str,
+    port: int,
+    called: str,
+    calling: str,
+    tls: ClientTLS | None = None,
+    timeouts: Timeouts = TIMEOUTS,
 ) -> EchoAnswer:
     """Ask a peer whether it is there; never raises for what the network or the peer does.
 
@@ -43,17 +50,21 @@ def echo(
     port : int
     called, calling : str
         AE titles of the peer and of this gateway.
+    tls : ClientTLS, optional
+        Without it the association is plain.
     timeouts : Timeouts, optional
     """
     began = time.monotonic()
     try:
-        detail = _ask(host, port, called, calling, timeouts)
+        detail = _ask(host, port, called, calling, tls, timeouts)
     except TransientError as error:
         detail = str(error)
     return EchoAnswer(ok=not detail, seconds=time.monotonic() - began, detail=detail)
 
 
-def _ask(host: str, port: int, called: str, calling: str, timeouts: Timeouts) -> str:
+def _ask(
+    host: str, port: int, called: str, calling: str, tls: ClientTLS | None, timeouts: Timeouts
+) -> str:
     peer = f"{called} at {host}:{port}"
     with associate(
         host=host,
@@ -61,6 +72,7 @@ def _ask(host: str, port: int, called: str, calling: str, timeouts: Timeouts) ->
         called=called,
         calling=calling,
         contexts=[(Verification, ImplicitVRLittleEndian)],
+        tls=tls,
         timeouts=timeouts,
     ) as association:
         if not association.is_established:

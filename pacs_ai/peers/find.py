@@ -53,6 +53,7 @@ def find_study(
         port=destination.port,
         called=destination.ae_title,
         calling=destination.calling_ae_title,
+        tls=destination.tls,
         contexts=[CONTEXT],
         timeouts=timeouts,
     ) as association:

@@ -8,7 +8,7 @@ worklist parse their own (:class:`Source`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings.sections import (
     LOOPBACK,
+    ClientTLS,
     Confirm,
     Confirmed,
     Defaults,
@@ -44,6 +45,7 @@ from pacs_ai.uids import digest
 
 __all__ = [
     "REQUIRED",
+    "ClientTLS",
     "Confirm",
     "Confirmed",
     "Defaults",
@@ -114,12 +116,13 @@ class Settings(Section):
                     f"{name!r} is no name for a peer, endpoint or destination: use 1 to "
                     f"{_NAME_LENGTH} characters"
                 )
-        loopback = self.listener.host in LOOPBACK
-        if not loopback and not self.listener.unsafe_plain_network:
+        face = self.listener
+        if not (face.host in LOOPBACK or face.certificate or face.unsafe_plain_network):
             raise ValueError(
-                "listener.host is not loopback: set listener.unsafe_plain_network: true "
-                "and keep the network between PACS and gateway closed"
+                "listener.host is not loopback: give listener.certificate and listener.key, or set "
+                "listener.unsafe_plain_network: true and keep the network between PACS and gateway closed"
             )
+        self._bound_certificates()
         if isinstance(self.delivery, tuple):
             for name in self.delivery:
                 if name not in self.destinations and name not in self.peers:
@@ -127,6 +130,20 @@ class Settings(Section):
                         f"delivery names {name!r}, which is no destination and no peer"
                     )
         return self
+
+    def _bound_certificates(self) -> None:
+        mutual = self.listener.client_authorities is not None
+        for name, peer in self.peers.items():
+            if mutual and peer.certificates is None:
+                raise ValueError(
+                    f"peers.{name}: listener.client_authorities is set: name its certificates, or "
+                    "certificates: [] when it opens no associations"
+                )
+            if peer.certificates and not mutual:
+                raise ValueError(
+                    f"peers.{name}.certificates: nobody is asked for a certificate without "
+                    "listener.client_authorities: set it, or leave certificates out"
+                )
 
     @property
     def worker_concurrency(self) -> int:
@@ -162,11 +179,25 @@ class Settings(Section):
             return known.quiet
         return self.defaults.quiet.get(modality, self.defaults.quiet_other)
 
-    def peer_of(self, calling_ae_title: str, address: str) -> str | None:
-        """Return the peer that may send under this AE title from this address, or None."""
+    def peer_of(
+        self, calling_ae_title: str, address: str, identities: Collection[str] = ()
+    ) -> str | None:
+        """Return the peer that may send under this AE title from this address, or None.
+
+        Parameters
+        ----------
+        calling_ae_title : str
+        address : str
+            An IP address.
+        identities : collection of str
+            Of the certificate that it showed, as ``peers.NAME.certificates`` writes them; with mutual TLS
+            one of them must be the peer's.
+        """
+        mutual = self.listener.client_authorities is not None
         for name, peer in self.peers.items():
             known = calling_ae_title in peer.ae_titles
-            if known and any(in_network(address, network) for network in peer.addresses):
+            bound = not mutual or not set(peer.certificates or ()).isdisjoint(identities)
+            if known and bound and any(in_network(address, one) for one in peer.addresses):
                 return name
         return None
 
@@ -187,6 +218,7 @@ class Settings(Section):
             confirm=peer.confirm,
             qido_url=peer.qido_url,
             qido_key=peer.qido_key,
+            tls=peer.tls,
         )
 
     def reachable(self, name: str) -> FolderDestination | DicomDestination:

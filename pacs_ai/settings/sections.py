@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pacs_ai.settings.values import (
     AETitle,
+    CertificateIdentity,
     Duration,
     DurationOrNever,
     DurationOrOff,
@@ -67,6 +68,12 @@ class Listener(Section):
     """Further AE titles that it may be called by."""
     host: str = "127.0.0.1"
     port: Port = 11112
+    certificate: Path | None = None
+    """Its certificate and those between it and the authority's, as PEM; turns TLS on, and plain DICOM off."""
+    key: Path | None = None
+    """The certificate's private key, as PEM, readable by the gateway's user only."""
+    client_authorities: Path | None = None
+    """PEM of who vouches for the peers' certificates; with it every peer needs one (mutual TLS)."""
     transport: Literal["hardened", "plain"] = "hardened"
     """``plain`` is pynetdicom's own, without limits of time, length and address: for comparison only."""
     maximum_associations: int = Field(default=32, ge=1, le=256)
@@ -82,13 +89,43 @@ class Listener(Section):
     minimum_free: Size | None = None
     """Instances are refused below so much free space; else the most of 5 %, 2 GiB, 4 ``maximum_object``."""
     unsafe_plain_network: bool = False
-    """Allows an address other than loopback although DICOM TLS is not there yet."""
+    """Allows an address other than loopback without TLS: for a closed network only."""
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Listener:
+        _together(self.certificate, self.key)
+        if self.client_authorities is not None and self.certificate is None:
+            raise ValueError("client_authorities is for TLS: give certificate and key too")
+        return self
 
     def watermark(self, disk: int) -> int:
         """Return below how many free bytes Instances are refused, on a disk of so many in all."""
         if self.minimum_free is not None:
             return self.minimum_free
         return max(disk // 20, 2 * 2**30, 4 * self.maximum_object)
+
+
+def _together(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise ValueError("certificate and key belong together: give both, or none")
+
+
+class ClientTLS(Section):
+    """TLS towards a Storage SCP; the certificate's name is the host that is called."""
+
+    authorities: Path | None = None
+    """PEM of who vouches for its certificate; the machine's own list when left out."""
+    certificate: Path | None = None
+    """The gateway's own certificate towards it, as PEM, where it asks for one."""
+    key: Path | None = None
+    """The certificate's private key, as PEM, readable by the gateway's user only."""
+    certificates: tuple[CertificateIdentity, ...] = ()
+    """What its certificate must be, in place of being named like ``host``: `dns:NAME` or `sha256:DIGITS`."""
+
+    @model_validator(mode="after")
+    def _whole_pair(self) -> ClientTLS:
+        _together(self.certificate, self.key)
+        return self
 
 
 class Reading(StrEnum):
@@ -119,8 +156,7 @@ class Web(Section):
 
     @model_validator(mode="after")
     def _safe_address(self) -> Web:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together: give both, or none")
+        _together(self.certificate, self.key)
         if self.host not in LOOPBACK and self.certificate is None:
             raise ValueError("web.host is not loopback: give web.certificate and web.key")
         if self.host in ("0.0.0.0", "::") and not self.names:  # noqa: S104 - compared, not bound
@@ -166,6 +202,8 @@ class Confirmed(Section):
     """With `confirm: qido`: the root of its DICOMweb service; `https`, plain `http` to loopback only."""
     qido_key: Secret | None = None
     """Key of that service, as `file:PATH` or `env:NAME`; sent as bearer token."""
+    tls: ClientTLS | None = None
+    """TLS for what the gateway asks and sends there; without it, plain DICOM."""
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:
@@ -181,6 +219,8 @@ class Peer(Confirmed):
     """Calling AE titles that it uses."""
     addresses: Networks = ("127.0.0.1",)
     """IP addresses, or networks such as `192.0.2.0/24`, that it connects from."""
+    certificates: tuple[CertificateIdentity, ...] | None = None
+    """Certificates that its AE titles are bound to, each `dns:NAME` or `sha256:DIGITS`; `[]` for none."""
     host: str | None = None
     """Where it takes results by C-STORE; without host and port it takes none."""
     port: Port | None = None

@@ -21,6 +21,8 @@ _SIZE_UNITS = {
     **{"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
     **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
 }
+_FINGERPRINT = re.compile(r"^sha256:([0-9a-f]{2}:?){31}[0-9a-f]{2}$")
+_DNS_NAME = re.compile(r"^dns:[0-9a-z_]([0-9a-z_.-]*[0-9a-z])?$")
 _AE_TITLE = re.compile(r"^(?=.*[^ ])[\x20-\x5b\x5d-\x7e]{1,16}$")
 
 
@@ -87,6 +89,18 @@ def in_network(address: str, network: str) -> bool:
     return found in ipaddress.ip_network(network)
 
 
+def _certificate_identity(value: str) -> str:
+    lower = value.strip().lower()
+    if _FINGERPRINT.match(lower):
+        return "sha256:" + lower.removeprefix("sha256:").replace(":", "")
+    if _DNS_NAME.match(lower):
+        return lower
+    raise ValueError(
+        f"{value!r} names no certificate: write dns:NAME (a DNS name of its Subject Alternative Name) "
+        "or sha256: and the 64 hexadecimal digits of its fingerprint"
+    )
+
+
 def _served_url(value: str) -> str:
     loopback = re.match(r"^http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", value)
     if not value.startswith("https://") and not loopback:
@@ -102,6 +116,7 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Networks = Annotated[
     tuple[Annotated[str, AfterValidator(_network)], ...], AfterValidator(_somewhere)
 ]
+CertificateIdentity = Annotated[str, AfterValidator(_certificate_identity)]
 ServedURL = Annotated[str, AfterValidator(_served_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import uvicorn
@@ -23,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pacs_ai.certificates import server_context
+from pacs_ai.certificates import Held, Pair
 from pacs_ai.ledger.tokens import Scope as Opens
 from pacs_ai.settings import Web
 from pacs_ai.web.guard import Guard
@@ -58,7 +59,12 @@ class Views(Protocol):
 
 
 def create_app(
-    views: Views, guard: Guard, store: Store, *, hosts: Sequence[str] = Web().hosts
+    views: Views,
+    guard: Guard,
+    store: Store,
+    *,
+    hosts: Sequence[str] = Web().hosts,
+    certificates: Callable[[], Iterable[Held]] = tuple,
 ) -> Starlette:
     """Make the application.
 
@@ -72,8 +78,10 @@ def create_app(
         Where Instances go.
     hosts : sequence of str, optional
         Names that requests may address it by.
+    certificates : callable, optional
+        Returns what is held of certificates, for ``/health``.
     """
-    pages = _Pages(views)
+    pages = _Pages(views, certificates)
     return Starlette(
         routes=[
             Route("/dicom-web/studies", store.instances, methods=["POST"]),
@@ -116,7 +124,7 @@ def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
     """
     tls = None
     if settings.certificate is not None and settings.key is not None:
-        context = server_context(settings.certificate, settings.key)
+        context = Pair(settings.certificate, settings.key).following()
         tls = lambda config, default: context  # noqa: E731 - as uvicorn asks for it
     config = uvicorn.Config(
         app,
@@ -142,8 +150,9 @@ def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
 class _Pages:
     """The answers, one method each."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, certificates: Callable[[], Iterable[Held]]) -> None:
         self._views = views
+        self._certificates = certificates
 
     def workitems(self, request: Request) -> Response:
         """Search for Workitems (PS3.18 11.9)."""
@@ -186,6 +195,10 @@ class _Pages:
     def health(self, request: Request) -> Response:
         """Tell whether the gateway is well: 200, or 503 when it is not."""
         health = dict(self._views.health())
+        held = [*self._certificates()]
+        health["certificates"] = {one.setting: _readable_end(one) for one in held}
+        if any(one.ends is None for one in held):
+            health["healthy"] = False
         return JSONResponse(health, status_code=200 if health.get("healthy", True) else 503)
 
 
@@ -215,6 +228,15 @@ def _failure(request: Request, error: Exception) -> Response:
     # Made outside the middleware, so that it has to bring the headers itself.
     message = {"error": "the gateway could not answer: its log says why"}
     return JSONResponse(message, status_code=500, headers=_HEADERS)
+
+
+def _readable_end(held: Held) -> dict[str, Any]:
+    """Tell until when a certificate is good; ``alarm`` is 30, 7 or 1 when it ends within so many days."""
+    alarm = held.alarm(datetime.now(UTC))
+    return {
+        "ends": None if held.ends is None else held.ends.isoformat(),
+        "alarm": None if alarm is None else alarm.days,
+    }
 
 
 def _readable(workitem: Workitem) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 Each attack runs from the good peer's own address and from another one while the good peer asks for
 C-ECHO. Nothing remains of it: memory, threads and descriptors of the listener's process return, and the
-good peer is let in at once. Bounds are those of ``reliability.md`` §9.
+good peer is let in at once, with TLS too. Bounds are those of ``reliability.md`` §9.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import psutil
 import pytest
 
 from pacs_ai.settings import load
+from tests.authority import Authority
 from tests.integration import wire
 from tests.integration.listening import CALLED, CALLING, CT, write_settings
 
@@ -48,6 +50,11 @@ class Victim:
     spool: Path
     threads: int
     descriptors: int
+    tls: ssl.SSLContext | None
+
+    def echo(self) -> None:
+        """Be the good peer."""
+        wire.echo(self.port, CALLING, CALLED, self.tls)
 
     def is_calm(self) -> bool:
         """Tell whether threads and descriptors are as they were when it started."""
@@ -56,10 +63,10 @@ class Victim:
 
 
 @contextmanager
-def victim(folder: Path) -> Iterator[Victim]:
+def victim(folder: Path, tls: ssl.SSLContext | None = None, **listener: str) -> Iterator[Victim]:
     """Run a listener for the length of the block."""
     file = folder / "settings.yaml"
-    file.write_text(write_settings(folder, maximum_object=MAXIMUM_OBJECT))
+    file.write_text(write_settings(folder, maximum_object=MAXIMUM_OBJECT, **listener))
     settings = load(file)
     command = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
     with (
@@ -72,8 +79,8 @@ def victim(folder: Path) -> Iterator[Victim]:
             port, process = settings.listener.port, psutil.Process(started.pid)
             threads = process.num_threads()
             for _ in range(5):  # what is loaded or opened once is there before anything is counted
-                wire.echo(port, CALLING, CALLED)
-            yield Victim(port, process, settings.spool_path, threads, process.num_fds())
+                wire.echo(port, CALLING, CALLED, tls)
+            yield Victim(port, process, settings.spool_path, threads, process.num_fds(), tls)
         finally:
             started.terminate()
 
@@ -81,6 +88,16 @@ def victim(folder: Path) -> Iterator[Victim]:
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     with victim(tmp_path_factory.mktemp("abuse")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    own = authority.issue("gateway")
+    context = ssl.create_default_context(cafile=authority.file)
+    files = {"certificate": str(own.file), "key": str(own.key)}
+    with victim(tmp_path_factory.mktemp("secured"), context, **files) as started:
         yield started
 
 
@@ -240,6 +257,21 @@ def aborted_in_mid_data_set(attack: Attack) -> None:
     attack.inside(act)
 
 
+def half_a_handshake(attack: Attack) -> None:
+    attack.hold(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(40), times=60)
+
+
+def handshakes_without_a_word(attack: Attack) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with ExitStack() as stack:
+        for _ in range(60):
+            with suppress(OSError):
+                stack.enter_context(context.wrap_socket(attack.connect()))
+        attack.over.wait()
+
+
+TLS_ATTACKS = (silent, half_a_handshake, handshakes_without_a_word, garbage, http)
 ATTACKS = (
     silent,
     stalled_in_mid_pdu,
@@ -275,14 +307,14 @@ def _attacked(
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             began = time.monotonic()
-            wire.echo(listener.port, CALLING, CALLED)
+            listener.echo()
             took.append(time.monotonic() - began)
             most = max(most, listener.process.memory_info().rss)
             time.sleep(0.02)
     finally:
         over.set()
         attacker.join()
-    wire.echo(listener.port, CALLING, CALLED)  # nobody is locked out
+    listener.echo()  # nobody is locked out
     assert statistics.quantiles(took, n=20)[-1] < SLOWEST
     assert most - memory < MEMORY
     until = time.monotonic() + 8
@@ -298,6 +330,14 @@ def test_a_good_peer_is_answered_whatever_others_do(
     listener: Victim, attack: Callable[[Attack], None], source: str
 ) -> None:
     _attacked(listener, attack, source, SECONDS)
+
+
+@pytest.mark.parametrize("source", [OWN, OTHER])
+@pytest.mark.parametrize("attack", TLS_ATTACKS, ids=lambda one: one.__name__)
+def test_a_good_peer_with_tls_is_answered_whatever_others_do(
+    secured: Victim, attack: Callable[[Attack], None], source: str
+) -> None:
+    _attacked(secured, attack, source, SECONDS)
 
 
 @pytest.mark.soak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pydicom import dcmread
 
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.settings import Web as WebSettings
+from tests.authority import Authority
 from tests.integration.listening import image
 from tests.integration.test_stow import Web, file_of, running_web
 from tests.peers import require
@@ -79,6 +81,28 @@ def test_nothing_is_read_without_a_token(
     headers = {"Authorization": f"Bearer {token}"}
     answer = requests.get(_url(web, path), verify=certificate[0], headers=headers, timeout=10)
     assert answer.status_code in (200, 204)
+
+
+def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    own, new = authority.issue("own"), authority.issue("new")
+    first = own.encoded
+    context = ssl.create_default_context(cafile=authority.file)
+    tls = {"certificate": str(own.file), "key": str(own.key)}
+    with running_web(tmp_path, listener={}, **tls) as running:
+
+        def shown() -> bytes | None:
+            with (
+                socket.create_connection(("127.0.0.1", running.port), 10) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
+            ):
+                return sock.getpeercert(binary_form=True)
+
+        assert shown() == first
+        own.key.write_bytes(new.key.read_bytes())  # its certificate is still to come
+        assert shown() == first
+        own.file.write_bytes(new.file.read_bytes())
+        assert shown() == new.encoded != first
 
 
 def test_only_names_of_the_settings_are_answered(web: Web, certificate: tuple[Path, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from struct import pack, unpack
@@ -82,17 +83,28 @@ def status(body: bytes) -> int:
     return int(unpack("<H", body[place + 8 : place + 10])[0])
 
 
-def connect(port: int, source: str = "127.0.0.1", seconds: float = 5) -> socket.socket:
-    """Connect from an address of this machine."""
-    return socket.create_connection(("127.0.0.1", port), seconds, source_address=(source, 0))
+def connect(
+    port: int,
+    source: str = "127.0.0.1",
+    seconds: float = 5,
+    tls: ssl.SSLContext | None = None,
+) -> socket.socket:
+    """Connect from an address of this machine, with TLS where a context is given."""
+    sock = socket.create_connection(("127.0.0.1", port), seconds, source_address=(source, 0))
+    return sock if tls is None else tls.wrap_socket(sock, server_hostname="127.0.0.1")
 
 
 @contextmanager
 def associated(
-    port: int, calling: str, called: str, contexts: Sequence[Context], source: str = "127.0.0.1"
+    port: int,
+    calling: str,
+    called: str,
+    contexts: Sequence[Context],
+    source: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[socket.socket]:
     """Open an association for the length of the block; it is not released."""
-    with connect(port, source) as sock:
+    with connect(port, source, tls=tls) as sock:
         sock.sendall(associate(calling, called, contexts))
         kind, body = read(sock)
         if kind != ACCEPTED:
@@ -102,10 +114,10 @@ def associated(
         yield sock
 
 
-def echo(port: int, calling: str, called: str) -> None:
+def echo(port: int, calling: str, called: str, tls: ssl.SSLContext | None = None) -> None:
     """Ask and get one C-ECHO over an association of its own, released as it should be."""
     contexts = [(1, VERIFICATION, IMPLICIT)]
-    with associated(port, calling, called, contexts) as sock:
+    with associated(port, calling, called, contexts, tls=tls) as sock:
         request = command(0x0030, data_set=False, sop_class=VERIFICATION)
         sock.sendall(values(1, COMMAND | LAST, request))
         kind, body = read(sock)

@@ -97,6 +97,7 @@ def orthanc(
     gateway_ae_title: str = "PACSAI",
     gateway_web: Mapping[str, Any] | None = None,
     stable_age: int = 1,
+    further: Mapping[str, Any] | None = None,
 ) -> Iterator[Orthanc]:
     """Start an Orthanc, and stop it at the end.
 
@@ -111,6 +112,8 @@ def orthanc(
         The gateway as a DICOMweb server named ``gateway``: Url and HttpHeaders.
     stable_age : int
         Seconds without a new Instance after which a Study is stable.
+    further : mapping, optional
+        Further entries of its configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pacs = Orthanc(free_port(), free_port(), "ORTHANC", folder / "orthanc.log")
@@ -125,6 +128,7 @@ def orthanc(
     }
     if gateway_web is not None:
         configuration["DicomWeb"]["Servers"] = {"gateway": dict(gateway_web)}
+    configuration |= further or {}
     settings = folder / "orthanc.json"
     settings.write_text(json.dumps(configuration, indent=2))
     with pacs.log.open("wb") as log:

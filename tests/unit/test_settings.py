@@ -122,6 +122,37 @@ def test_an_open_address_needs_a_word_of_its_own() -> None:
     assert [one for one in _messages(SITE + "listener: {host: 0.0.0.0}\n") if "loopback" in one]
     open_to_all = "listener: {host: 0.0.0.0, unsafe_plain_network: true}\n"
     assert loads(SITE + open_to_all).listener.port == 11112
+    with_tls = "listener: {host: 0.0.0.0, certificate: a.pem, key: a.key}\n"
+    assert loads(SITE + with_tls).listener.port == 11112
+
+
+MUTUAL = "listener: {certificate: a.pem, key: a.key, client_authorities: ca.pem}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("listener: {certificate: a.pem}\n", "belong together"),
+        ("listener: {client_authorities: a.pem}\n", "give certificate and key too"),
+        (MUTUAL + "peers: {a: {ae_titles: [A]}}\n", "name its certificates"),
+        ("peers: {a: {ae_titles: [A], certificates: ['dns:a']}}\n", "nobody is asked"),
+        (MUTUAL + "peers: {a: {ae_titles: [A], certificates: ['CN=a']}}\n", "dns:NAME"),
+        (MUTUAL + "peers: {a: {ae_titles: [A], certificates: ['sha256:12']}}\n", "64 hexa"),
+        ("peers: {a: {ae_titles: [A], tls: {key: a.key}}}\n", "belong together"),
+    ],
+)
+def test_half_a_tls_is_a_fault_that_says_what_is_missing(text: str, words: str) -> None:
+    assert [one for one in _messages(SITE + text) if words in one]
+
+
+def test_an_ae_title_is_bound_to_its_peers_certificates() -> None:
+    digits = ":".join(["AB"] * 32)
+    peers = f"peers: {{a: {{ae_titles: [A], certificates: ['dns:A.test', 'SHA256:{digits}']}}}}\n"
+    settings = loads(SITE + MUTUAL + peers)
+    for shown in ("dns:a.test", "sha256:" + "ab" * 32):
+        assert settings.peer_of("A", "127.0.0.1", {shown, "dns:further.test"}) == "a"
+    for other in (set(), {"dns:b.test"}):
+        assert settings.peer_of("A", "127.0.0.1", other) is None
 
 
 @pytest.mark.parametrize("url", ["http://models.example.org/score", "http://127.0.0.1.evil/score"])

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from starlette.testclient import TestClient
 
-from pacs_ai.certificates import ends, server_context
+from pacs_ai.certificates import ends, held, is_shown_at, server_context
 from pacs_ai.errors import ConfigError
-from pacs_ai.settings import Web
-from pacs_ai.web.app import run
-from tests.peers import require
+from pacs_ai.settings import Reading, Web, loads
+from pacs_ai.web.app import create_app, run
+from pacs_ai.web.guard import Guard
+from pacs_ai.web.store import Store
+from tests.authority import Authority
+from tests.peers import free_port, require
 from tests.unit.cli.conftest import Command, write_config
 
 
@@ -43,7 +52,14 @@ def test_the_end_of_a_certificate_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "said"), [("40", ""), ("20", "ends on"), ("-1", "is not valid today")]
+    ("days", "said"),
+    [
+        ("40", ""),
+        ("20", "within 30 days"),
+        ("5", "within 7 days"),
+        ("1", "within 1 day"),
+        ("-1", "is not valid today"),
+    ],
 )
 def test_check_tells_when_a_certificate_ends(
     pacs_ai: Command, tmp_path: Path, days: str, said: str
@@ -77,3 +93,94 @@ def test_a_key_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
     key.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         server_context(certificate, key)
+
+
+@pytest.mark.parametrize("usage", ["serverAuth", "clientAuth"])
+def test_the_end_is_read_whatever_the_certificate_is_for(tmp_path: Path, usage: str) -> None:
+    made = Authority(tmp_path).issue("one", days=12, usage=usage)
+    until = ends(made.file, made.key)
+    assert until is not None
+    assert abs(until - datetime.now(UTC) - timedelta(days=12)) < timedelta(minutes=5)
+
+
+def test_check_tells_of_every_certificate_that_the_settings_name(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    soon, ended = authority.issue("soon", days=5), authority.issue("ended", days=-1)
+    (tmp_path / "empty.pem").write_text("")
+    sections: dict[str, Any] = {
+        "listener": {
+            "port": free_port(),
+            "certificate": str(ended.file),
+            "key": str(ended.key),
+            "client_authorities": str(tmp_path / "empty.pem"),
+        },
+        "web": {"port": free_port(), "certificate": str(soon.file), "key": str(soon.key)},
+        "peers": {
+            "pacs": {
+                "ae_titles": ["PACS"],
+                "certificates": [soon.fingerprint],
+                "tls": {"authorities": str(tmp_path / "none.pem")},
+            }
+        },
+        "destinations": {
+            "archive": {
+                **{"kind": "dicom", "host": "127.0.0.1", "port": free_port(), "ae_title": "A"},
+                "tls": {"certificate": str(soon.file), "key": str(soon.key)},
+            }
+        },
+    }
+    sections["delivery"] = "hold"
+    ended_run = pacs_ai("check", "--config", write_config(tmp_path, **sections))
+    for setting, words in (
+        ("listener.certificate", "is not valid today"),
+        ("listener.client_authorities", "cannot be used"),
+        ("web.certificate", "within 7 days"),
+        ("peers.pacs.tls.authorities", "cannot be used"),
+        ("destinations.archive.tls.certificate", "within 7 days"),
+    ):
+        assert any(
+            f" {setting}: " in line and words in line for line in ended_run.err.splitlines()
+        ), (setting, ended_run.err)
+
+
+def test_a_running_listener_with_tls_is_no_stranger_on_its_port(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own, other = authority.issue("own", days=-1), authority.issue("other")
+    server = server_context(own.file, own.key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            for _ in range(2):
+                accepted, _ = listening.accept()
+                with suppress(OSError), server.wrap_socket(accepted, server_side=True) as sock:
+                    sock.recv(1)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert is_shown_at("127.0.0.1", port, own.file)
+        assert not is_shown_at("127.0.0.1", port, other.file)
+        answering.join()
+    assert not is_shown_at("127.0.0.1", port, own.file)
+
+
+@pytest.mark.parametrize(("days", "status", "alarm"), [(40, 200, None), (5, 200, 7), (-1, 503, 1)])
+def test_health_says_until_when(tmp_path: Path, days: int, status: int, alarm: int | None) -> None:
+    made = Authority(tmp_path).issue("web", days=days)
+    values = {"certificate": str(made.file), "key": str(made.key)}
+    settings = loads(write_config(tmp_path, web=values).read_text())
+    guard, nothing = Guard(cast("Any", None), Reading.OPEN), cast("Any", None)
+    views = SimpleNamespace(health=dict)
+    app = create_app(
+        cast("Any", views),
+        guard,
+        Store(nothing, guard, nothing),
+        certificates=lambda: held(settings),
+    )
+    answer = TestClient(app, base_url="http://localhost").get("/health")
+    assert answer.status_code == status
+    told = answer.json()["certificates"]["web.certificate"]
+    assert told["alarm"] == alarm
+    assert (told["ends"] is None) == (days < 0)

@@ -313,3 +313,13 @@ def test_the_sheet_of_a_gateway_that_sends_nothing_says_so(
 ) -> None:
     ended = pacs_ai("check", "--sheet", "--config", write_config(tmp_path))
     assert "Nothing: no destination of results is a PACS." in ended.out
+
+
+def test_the_sheet_says_where_tls_is(pacs_ai: Command, tmp_path: Path) -> None:
+    peer = {"ae_titles": ["MYPACS"], "host": "192.0.2.10", "port": 2762, "tls": {}}
+    listener = {"certificate": "a.pem", "key": "a.key", "client_authorities": "ca.pem"}
+    bound = {"pacs": {**peer, "certificates": ["dns:pacs.test"]}}
+    config = write_config(tmp_path, listener=listener, peers=bound, delivery="origin")
+    ended = pacs_ai("check", "--sheet", "--config", config)
+    assert "TLS 1.2 or 1.3 (BCP 195), no plain DICOM on this port; mutual" in ended.out
+    assert "calls MYPACS at 192.0.2.10:2762, with TLS" in ended.out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,8 +24,11 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 from listener import transport
 from listener.door import Limits
 from listener.transport import Server, make_server
+from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError
+from tests.authority import Authority, Certificate
 from tests.integration import wire
+from tests.peers import require
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CONTEXTS = [(1, wire.VERIFICATION, wire.IMPLICIT), (3, CT, wire.EXPLICIT)]
@@ -59,13 +64,14 @@ class Listening:
 
     server: Server
     received: list[Reception]
+    tls: ssl.SSLContext | None
 
     @property
     def port(self) -> int:
         return int(self.server.server_address[1])
 
     def associated(self) -> AbstractContextManager[socket.socket]:
-        return wire.associated(self.port, "PEER", "PACSAI", CONTEXTS)
+        return wire.associated(self.port, "PEER", "PACSAI", CONTEXTS, tls=self.tls)
 
     def wait_empty(self) -> None:
         """Wait until no connection and no thread of one is left."""
@@ -75,8 +81,21 @@ class Listening:
             time.sleep(0.01)
 
 
-@pytest.fixture
-def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Certificate]:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    return authority, authority.issue("gateway")
+
+
+@pytest.fixture(params=["plain", "tls"])
+def listening(
+    monkeypatch: pytest.MonkeyPatch,
+    certificate: tuple[Authority, Certificate],
+    request: pytest.FixtureRequest,
+) -> Iterator[Listening]:
+    """A server with and without TLS: what holds for PDUs holds for both."""
+    authority, own = certificate
+    secured = request.param == "tls"
     monkeypatch.setattr(_config, "ENFORCE_UID_CONFORMANCE", True)
     received: list[Reception] = []
 
@@ -94,9 +113,11 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
         limits=LIMITS,
         maximum_object=MAXIMUM_OBJECT,
         receive=receive,
+        tls=Pair(own.file, own.key) if secured else None,
         evt_handlers=[],
     )
-    made = Listening(server, received)
+    asking = ssl.create_default_context(cafile=authority.file) if secured else None
+    made = Listening(server, received, asking)
     yield made
     server.shutdown()
     made.wait_empty()
@@ -139,6 +160,24 @@ def test_messages_that_come_at_once_are_answered_in_their_order(listening: Liste
     assert [wire.status(body) for body in kinds] == [0x0000] * 40
 
 
+@pytest.mark.parametrize("listening", ["tls"], indirect=True)
+def test_new_keys_between_messages_are_no_pdu(listening: Listening) -> None:
+    """OpenSSL's client updates its keys, and says nothing else for longer than a PDU may pause."""
+    command = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{listening.port}"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        request = wire.associate("PEER", "PACSAI", CONTEXTS)
+        for said in (request, b"K\n", wire.values(1, WHOLE_COMMAND, ECHO), b""):
+            client.stdin.write(said)  # the client obeys a command where a piece of input begins
+            client.stdin.flush()
+            time.sleep(2 * LIMITS.idle)
+        client.kill()
+        assert wire.status(client.stdout.read()) == 0x0000
+
+
 def test_several_messages_in_one_pdu_are_answered(listening: Listening) -> None:
     value = wire.values(1, WHOLE_COMMAND, ECHO)[6:]
     with listening.associated() as peer:
@@ -147,7 +186,7 @@ def test_several_messages_in_one_pdu_are_answered(listening: Listening) -> None:
 
 
 def test_a_release_is_answered(listening: Listening) -> None:
-    wire.echo(listening.port, "PEER", "PACSAI")
+    wire.echo(listening.port, "PEER", "PACSAI", listening.tls)
     listening.wait_empty()
 
 
@@ -270,7 +309,7 @@ def test_a_pause_between_messages_is_allowed(listening: Listening) -> None:
 def test_the_address_that_has_its_seats_gives_up_its_idlest(listening: Listening) -> None:
     held = [listening.associated() for _ in range(LIMITS.per_address)]
     first, *others = [one.__enter__() for one in held]
-    wire.echo(listening.port, "PEER", "PACSAI")
+    wire.echo(listening.port, "PEER", "PACSAI", listening.tls)
     assert _ends(first) == (wire.ABORTED,)
     for one in others:
         one.sendall(wire.values(1, WHOLE_COMMAND, ECHO))
@@ -288,7 +327,7 @@ def test_one_too_many_is_rejected_for_now_while_all_are_busy(listening: Listenin
     while len(listening.received) < len(peers):
         assert time.monotonic() < until
         time.sleep(0.01)
-    with wire.connect(listening.port) as late:
+    with wire.connect(listening.port, tls=listening.tls) as late:
         late.sendall(wire.associate("PEER", "PACSAI", CONTEXTS))
         kind, body = wire.read(late)
     assert (kind, body[1:]) == (wire.REJECTED, bytes([2, 3, 2]))
