@@ -30,6 +30,8 @@ from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from listener.door import HEADER, Connection, Door, Limits, Porch
@@ -131,7 +133,7 @@ class Server(AssociationServer):
         super().shutdown()
         self._porch.stop()
         for association in self.active_associations:
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):  # None once it is closed
                 association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
     def _begin(self, connection: Connection) -> None:
@@ -151,7 +153,7 @@ class Handler(RequestHandler):
 
     def _create_association(self) -> Association:
         connection, server = self.request, self.server
-        association = Association(self.ae, "acceptor")
+        association = Acceptor(self.ae, "acceptor")
         association._server = server
         association.name = "AcceptorThread"  # the library finds its associations by this name
         association.dul = UpperLayer(association, connection, server)
@@ -194,6 +196,20 @@ def _seat(event: evt.Event) -> None:
         log.warning("association rejected: as many as allowed are open")
         association.acse.send_reject(*_LOCAL_LIMIT)
         association.kill()
+
+
+class Acceptor(Association):
+    """An association that ends with its connection, even where the library stumbles over a request."""
+
+    def run_reactor(self) -> None:
+        """Negotiate and live; nothing is left of it when this returns."""
+        try:
+            super().run_reactor()
+        except Exception:  # a rim: without it the connection would be neither answered nor closed
+            log.exception("association ended: it could not be negotiated")
+            with suppress(OSError):
+                cast("UpperLayer", self.dul).connection.socket.shutdown(socket.SHUT_RDWR)
+            self.kill()
 
 
 class Socket(AssociationSocket):
@@ -321,7 +337,9 @@ class UpperLayer(DULServiceProvider):
         """Read until the association is over; then nothing of it is left."""
         try:
             super().run_reactor()
-        except Exception:  # the library's state machine raises where events of both sides cross
+        except InvalidEventError:  # a release is answered while its association is aborted
+            log.warning("association ended: events of both sides crossed")
+        except Exception:  # a rim: the connection is closed and no longer counts, whatever happened
             log.exception("association ended: its state machine met what it does not know")
         finally:
             self._forget()
@@ -329,6 +347,7 @@ class UpperLayer(DULServiceProvider):
                 self.connection.socket.shutdown(socket.SHUT_RDWR)
             self.connection.socket.close()
             self.socket.close_bell()
+            self.to_user_queue.put(None)  # who still waits for an A-ASSOCIATE-RQ need not
             self.door.leave(self.connection)
 
     def send_pdu(self, primitive: Any) -> None:
@@ -398,9 +417,10 @@ class UpperLayer(DULServiceProvider):
             return
         try:
             pdu, event = self._decode_pdu(head + body)
-        except (
-            Exception
-        ) as error:  # whatever the library's decoder stumbles over is the peer's fault
+            _check_request(pdu)
+        except ProtocolError:
+            raise
+        except Exception as error:  # what the library's decoder stumbles over is the peer's fault
             raise ProtocolError("a PDU cannot be read") from error
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)
@@ -485,6 +505,22 @@ class UpperLayer(DULServiceProvider):
         if self._reception is not None:
             self._reception.discard()
             self._reception = None
+
+
+def _check_request(pdu: Any) -> None:
+    """Refuse an A-ASSOCIATE-RQ that the library would stumble over while it negotiates or answers.
+
+    Its thread would end, and the connection would be neither answered nor closed.
+    """
+    if not isinstance(pdu, A_ASSOCIATE_RQ):
+        return
+    request = pdu.to_primitive()
+    for context in request.presentation_context_definition_list:
+        if not context.abstract_syntax or not context.transfer_syntax:
+            raise ProtocolError("a presentation context lacks its abstract or transfer syntax")
+    maximum = request.maximum_length_received
+    if maximum is None or 0 < maximum <= HEADER:  # no length, or no room for one byte of an answer
+        raise ProtocolError("the Maximum Length of an A-ASSOCIATE-RQ is missing or too short")
 
 
 def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
