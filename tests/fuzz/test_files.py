@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -153,8 +154,11 @@ def take(gateway: Gateway, data: bytes, rng: Random) -> Storing:
 
 
 def _data_sets(data: bytes) -> Iterator[bytes]:
-    """Yield the data set of every part, read as RFC 2046 and PS3.10 say."""
-    for part in (b"\r\n" + data).split(b"\r\n--" + BOUNDARY.encode()):
+    """Yield the data set of every part, read as RFC 2046 and PS3.10 say.
+
+    What follows a boundary's characters decides whether it is one: a part ends at a whole line.
+    """
+    for part in re.split(rb"\r\n--" + BOUNDARY.encode() + rb"(?=\r\n|--)", b"\r\n" + data):
         file = part.partition(b"\r\n\r\n")[2]
         with suppress(IndexError):
             yield file[144 + int.from_bytes(file[140:144], "little") :]
@@ -182,8 +186,9 @@ def run_bodies(folder: Path, seed: int, numbers: range) -> None:
                 findings.add("a temporary file is left")
             storing.response().to_json()
         for path in (gateway.spool.path / "instances").rglob("*.dcm"):
-            assert _digest(data_set_bytes(path.read_bytes())) in sent
-            assert path.name.startswith(_digest(data_set_bytes(path.read_bytes())))
+            digest = _digest(data_set_bytes(path.read_bytes()))
+            assert path.name.startswith(digest)
+            assert digest in sent, "what is kept was never sent"
         whole = take(gateway, corpus.BODIES[0], Random(0))
         assert (len(whole.stored), whole.failed) == (len(corpus.FILES), [])
         assert psutil.Process().memory_info().rss - memory < MEMORY

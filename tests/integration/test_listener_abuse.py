@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -56,10 +57,10 @@ class Victim:
 
 
 @contextmanager
-def victim(folder: Path) -> Iterator[Victim]:
+def victim(folder: Path, **settings_of_listener: Any) -> Iterator[Victim]:
     """Run a listener for the length of the block."""
     file = folder / "settings.yaml"
-    file.write_text(write_settings(folder, maximum_object=MAXIMUM_OBJECT))
+    file.write_text(write_settings(folder, **settings_of_listener))
     settings = load(file)
     command = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
     with (
@@ -80,7 +81,7 @@ def victim(folder: Path) -> Iterator[Victim]:
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    with victim(tmp_path_factory.mktemp("abuse")) as started:
+    with victim(tmp_path_factory.mktemp("abuse"), maximum_object=MAXIMUM_OBJECT) as started:
         yield started
 
 
