@@ -347,7 +347,8 @@ class UpperLayer(DULServiceProvider):
                 self.connection.socket.shutdown(socket.SHUT_RDWR)
             self.connection.socket.close()
             self.socket.close_bell()
-            self.to_user_queue.put(None)  # who still waits for an A-ASSOCIATE-RQ need not
+            # Who still waits for an A-ASSOCIATE-RQ takes it for the end of the time to wait.
+            self.to_user_queue.put(None)  # type: ignore[arg-type]
             self.door.leave(self.connection)
 
     def send_pdu(self, primitive: Any) -> None:

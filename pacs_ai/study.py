@@ -211,7 +211,7 @@ class Instance:
 
     @property
     def Modality(self) -> str:  # noqa: N802
-        return str(self.header.get("Modality", "") or "")
+        return "".join(values(self.header, "Modality")[:1])
 
 
 @dataclass(frozen=True, slots=True)

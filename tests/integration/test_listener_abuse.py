@@ -170,6 +170,11 @@ def http(attack: Attack) -> None:
     attack.again(b"GET / HTTP/1.1\r\nHost: pacs\r\nUser-Agent: probe\r\n\r\n")
 
 
+def requests_that_cannot_be_read(attack: Attack) -> None:
+    request = wire.associate(CALLING, CALLED, CONTEXTS)
+    attack.again(request[:76] + b"\xff\xff" + request[78:])
+
+
 def three_hundred_contexts(attack: Attack) -> None:
     contexts = [(2 * (number % 128) + 1, CT, wire.EXPLICIT) for number in range(300)]
     attack.again(wire.associate(CALLING, CALLED, contexts))
@@ -249,6 +254,7 @@ ATTACKS = (
     one_byte_a_second,
     garbage,
     http,
+    requests_that_cannot_be_read,
     three_hundred_contexts,
     a_burst_of_connects,
     idle_associations,
@@ -312,7 +318,7 @@ def test_a_good_peer_is_answered_for_a_minute(
 
 def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
     def everything(attack: Attack) -> None:
-        # Sixteen threads beside the good peer in one interpreter: each rests longer.
+        # Seventeen threads beside the good peer in one interpreter: each rests longer.
         attackers = [
             threading.Thread(target=one, args=(Attack(attack.port, source, attack.over, 0.1),))
             for one, source in zip(ATTACKS, cycle([OTHER, "127.0.0.3"]), strict=False)
