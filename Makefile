@@ -1,13 +1,15 @@
 # Two commands do everything on a fresh Debian machine with Python 3.11, git and make:
 #   make demo   the main job, with embedded defaults
 #   make test   every check, with the real peers
+# and one looks for faults that no test knows yet:
+#   make fuzz   100,000 damaged PDU streams, data sets and requests; COUNT=… SEED=… for others
 
 PYTHON ?= python3
 VENV := .venv
 PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server \
   postgresql
 
-.PHONY: demo test soak lock clean
+.PHONY: demo test soak fuzz lock clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/pacs-ai demo
@@ -21,6 +23,11 @@ test: $(VENV)/.test peers
 
 soak: $(VENV)/.test
 	$(VENV)/bin/pytest -m soak --timeout 7200
+
+COUNT := 100000
+SEED := 1
+fuzz: $(VENV)/.test
+	$(VENV)/bin/pytest tests/fuzz -m soak --timeout 28800 --fuzz-count $(COUNT) --fuzz-seed $(SEED)
 
 # Everything is installed from locks with hashes; the project itself needs nothing further.
 $(VENV)/.run: requirements/run.txt pyproject.toml

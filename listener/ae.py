@@ -6,6 +6,7 @@ Settings of pynetdicom that matter are set when the listener starts, and each sa
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import tempfile
@@ -87,6 +88,8 @@ def configure() -> None:
     _config.LOG_REQUEST_IDENTIFIERS = False
     _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.UNRESTRICTED_STORAGE_SERVICE = False
+    # It tells every odd byte of a peer with a stack trace before it raises; what is raised is told once.
+    logging.getLogger("pynetdicom.utils").setLevel(logging.CRITICAL + 1)
 
 
 def storage_classes() -> dict[str, str]:

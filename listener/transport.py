@@ -6,21 +6,20 @@ and a time in which it is whole, connections are counted from accept to close (:
 a DIMSE message is answered by the thread that read it: the data set of a C-STORE goes from the socket
 into the spool's file through one buffer, and nothing is ever queued.
 
-All that needs the library's internals is in this module; :data:`MADE_FOR` is the version it was made for.
+All that needs the library's internals is in this module and :mod:`listener.sockets`; :data:`MADE_FOR` is
+the version that both were made for.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from struct import pack, unpack
+from struct import unpack
 from typing import Any, Protocol, cast
 
 import pynetdicom
@@ -28,11 +27,14 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.fsm import InvalidEventError
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.transport import AssociationServer, RequestHandler
 
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
+from listener.sockets import CONNECTION_CLOSED, Socket
 from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError, Fault
 
@@ -51,9 +53,8 @@ LINGER = 1.0
 _P_DATA_TF = 0x04
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
 _SUCCESS = 0x0000
-_PIECE = 64 * 1024
 _TICK = 0.25
-_CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
+_INVALID_PDU = "Evt19"
 _LOCAL_LIMIT = (0x02, 0x03, 0x02)
 
 
@@ -183,7 +184,7 @@ class Handler(RequestHandler):
 
     def _create_association(self) -> Association:
         connection, server = self.request, self.server
-        association = Association(self.ae, "acceptor")
+        association = Acceptor(self.ae, "acceptor")
         association._server = server
         association.name = "AcceptorThread"  # the library finds its associations by this name
         association.dul = UpperLayer(association, connection, server)
@@ -228,150 +229,18 @@ def _seat(event: evt.Event) -> None:
         association.kill()
 
 
-class Socket(AssociationSocket):
-    """A connection whose every read and write has a deadline."""
+class Acceptor(Association):
+    """An association that ends with its connection, even where the library stumbles over a request."""
 
-    def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
-        super().__init__(association, client_socket=connection.socket)
-        self._unread = connection.request
-        self._limits = limits
-        self._over = 0.0
-        self._poll = select.poll()  # select() fails above descriptor 1023
-        self._poll.register(connection.socket, select.POLLIN)
-        self._ear, self._bell = socket.socketpair()
-        self._ear.settimeout(0)
-        self._bell.settimeout(0)
-        self._either = select.poll()
-        self._either.register(connection.socket, select.POLLIN)
-        self._either.register(self._ear, select.POLLIN)
-        self._pause = 0.0
-        connection.socket.settimeout(None)
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.whole))
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether something can be read."""
-        if self.socket is None or not self._is_connected:
-            return False
-        if self._unread or self._was_read_ahead():
-            return True
-        return bool(self._poll.poll(0)) and self._has_come()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until something can be read or the bell rings; tell whether it can be read."""
-        if self._unread or self._was_read_ahead():
-            return True
-        if not self._is_connected:
-            return False
-        ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
-        with suppress(OSError):
-            if self._ear.fileno() in ready:
-                ready.remove(self._ear.fileno())
-                self._ear.recv(4096)
-        return bool(ready) and self._has_come()
-
-    def _was_read_ahead(self) -> bool:
-        """Tell whether TLS holds bytes that no poll tells of."""
-        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
-
-    def _has_come(self) -> bool:
-        """Tell whether what arrived is for the association: TLS talks of its own (keys, tickets)."""
-        if not isinstance(self.socket, ssl.SSLSocket):
-            return True
-        self.socket.settimeout(0)
+    def run_reactor(self) -> None:
+        """Negotiate and live; nothing is left of it when this returns."""
         try:
-            self._unread += self.socket.recv(HEADER)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
-        except OSError:
-            return True  # whoever reads will meet it
-        return True
-
-    def ring(self) -> None:
-        """Wake the thread that waits."""
-        with suppress(OSError):  # full: it rings already; closed: nobody waits any more
-            self._bell.send(b"\x00")
-
-    def close_bell(self) -> None:
-        """Forget the bell; the thread that waited is over."""
-        self._bell.close()
-        self._ear.close()
-
-    def begin_pdu(self) -> None:
-        """Let the time of a PDU begin."""
-        self._over = time.monotonic() + self._limits.whole
-
-    def fill(self, view: memoryview) -> int:
-        """Read the PDU's next bytes until ``view`` is full; return how many, fewer when the peer closed.
-
-        Raises
-        ------
-        TimeoutError
-            When a pause was too long, or the PDU's time is over.
-        """
-        got = min(len(view), len(self._unread))
-        if got:
-            view[:got] = self._unread[:got]
-            del self._unread[:got]
-        sock = cast("socket.socket", self.socket)
-        while got < len(view):
-            left = self._over - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the PDU was not whole in time")
-            count = self._some(sock, view[got:], min(left, self._limits.idle))
-            if count == 0:
-                break
-            got += count
-        return got
-
-    def _some(self, sock: socket.socket, view: memoryview, pause: float) -> int:
-        if isinstance(sock, ssl.SSLSocket):
-            sock.settimeout(pause)
-            return sock.recv_into(view)
-        # The kernel keeps the time, or every read would poll first. One call, and one change of threads,
-        # is a whole PDU then.
-        if pause != self._pause:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(pause))
-            self._pause = pause
-        try:
-            return sock.recv_into(view, 0, socket.MSG_WAITALL)
-        except BlockingIOError:
-            raise TimeoutError("a PDU paused too long") from None
-
-    def close(self) -> None:
-        """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""
-        if isinstance(self.socket, ssl.SSLSocket):
-            with suppress(OSError, ValueError):
-                self.socket.settimeout(0)
-                self.socket.unwrap()
-        super().close()
-
-    def throw_away(self) -> int:
-        """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
-        sock = cast("socket.socket", self.socket)
-        self._unread.clear()
-        with suppress(BlockingIOError, ssl.SSLWantReadError):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.settimeout(0)
-                return len(sock.recv(_PIECE))
-            return len(sock.recv(_PIECE, socket.MSG_DONTWAIT))
-        return _PIECE
-
-    def send(self, bytestream: bytes) -> None:
-        """Send all of it in time, or give the connection up."""
-        try:
-            sock = cast("socket.socket", self.socket)
-            if isinstance(sock, ssl.SSLSocket):
-                sock.settimeout(self._limits.whole)
-            sock.sendall(bytestream)
-        except (OSError, AttributeError):  # None once it is closed
-            self.event_queue.put(_CONNECTION_CLOSED)
-
-
-def _timeval(seconds: float) -> bytes:
-    """Return a time as the kernel takes it (socket(7))."""
-    whole, part = divmod(max(seconds, 0.001), 1)
-    return pack("@ll", int(whole), int(part * 1e6))
+            super().run_reactor()
+        except Exception:  # a rim: without it the connection would be neither answered nor closed
+            log.exception("association ended: it could not be negotiated")
+            with suppress(OSError):
+                cast("UpperLayer", self.dul).connection.socket.shutdown(socket.SHUT_RDWR)
+            self.kill()
 
 
 class UpperLayer(DULServiceProvider):
@@ -407,13 +276,17 @@ class UpperLayer(DULServiceProvider):
         """Read until the association is over; then nothing of it is left."""
         try:
             super().run_reactor()
-        except Exception:  # the library's state machine raises where events of both sides cross
+        except InvalidEventError:  # a release is answered while its association is aborted
+            log.warning("association ended: events of both sides crossed")
+        except Exception:  # a rim: the connection is closed and no longer counts, whatever happened
             log.exception("association ended: its state machine met what it does not know")
         finally:
             self._forget()
             self.connection.cut()
             self.connection.socket.close()
             self.socket.close_bell()
+            # Who still waits for an A-ASSOCIATE-RQ takes it for the end of the time to wait.
+            self.to_user_queue.put(None)  # type: ignore[arg-type]
             self.door.leave(self.connection)
 
     def send_pdu(self, primitive: Any) -> None:
@@ -453,7 +326,7 @@ class UpperLayer(DULServiceProvider):
         except (OSError, ProtocolError) as error:
             log.warning("association ended: %s", error)
             broken = isinstance(error, OSError)
-            self.event_queue.put(_CONNECTION_CLOSED if broken else _INVALID_PDU)
+            self.event_queue.put(CONNECTION_CLOSED if broken else _INVALID_PDU)
 
     def _may_go_on(self) -> bool:
         # As long as nothing but P-DATA comes, the library's loop has nothing to do.
@@ -468,7 +341,7 @@ class UpperLayer(DULServiceProvider):
         self.socket.begin_pdu()
         head = self._room[:HEADER]
         if self.socket.fill(head) < HEADER:
-            self.event_queue.put(_CONNECTION_CLOSED)
+            self.event_queue.put(CONNECTION_CLOSED)
             return
         kind, length = head[0], int.from_bytes(head[2:], "big")
         if length > self._longest():
@@ -478,7 +351,7 @@ class UpperLayer(DULServiceProvider):
             self._room[:HEADER] = head
         body = self._room[HEADER : HEADER + length]
         if self.socket.fill(body) < length:
-            self.event_queue.put(_CONNECTION_CLOSED)
+            self.event_queue.put(CONNECTION_CLOSED)
             return
         self.connection.heard = time.monotonic()
         self._idle_timer.restart()
@@ -487,9 +360,10 @@ class UpperLayer(DULServiceProvider):
             return
         try:
             pdu, event = self._decode_pdu(bytearray(self._room[: HEADER + length]))
-        except (
-            Exception
-        ) as error:  # whatever the library's decoder stumbles over is the peer's fault
+            _check_request(pdu)
+        except ProtocolError:
+            raise
+        except Exception as error:  # what the library's decoder stumbles over is the peer's fault
             raise ProtocolError("a PDU cannot be read") from error
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)
@@ -574,6 +448,22 @@ class UpperLayer(DULServiceProvider):
         if self._reception is not None:
             self._reception.discard()
             self._reception = None
+
+
+def _check_request(pdu: Any) -> None:
+    """Refuse an A-ASSOCIATE-RQ that the library would stumble over while it negotiates or answers.
+
+    Its thread would end, and the connection would be neither answered nor closed.
+    """
+    if not isinstance(pdu, A_ASSOCIATE_RQ):
+        return
+    request = pdu.to_primitive()
+    for context in request.presentation_context_definition_list:
+        if not context.abstract_syntax or not context.transfer_syntax:
+            raise ProtocolError("a presentation context lacks its abstract or transfer syntax")
+    maximum = request.maximum_length_received
+    if maximum is None or 0 < maximum <= HEADER:  # no length, or no room for one byte of an answer
+        raise ProtocolError("the Maximum Length of an A-ASSOCIATE-RQ is missing or too short")
 
 
 def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:

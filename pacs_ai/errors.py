@@ -6,6 +6,7 @@
     ├── ConfigError        settings or rules are wrong; carries every fault found
     ├── ReceiveError       an Instance cannot be taken in; carries the C-STORE status
     ├── SpoolError         bytes at rest are missing or not what the ledger says
+    ├── SourceError        a stored Instance cannot be read beyond its head
     ├── PixelError         pixel data cannot be turned into an image without guessing
     ├── InferenceError     an endpoint refused or answered something that is not an answer
     ├── EncodingError      a result cannot be written as a conformant SOP Instance
@@ -90,6 +91,10 @@ class ReceiveError(PacsAiError):
 
 class SpoolError(PacsAiError):
     """Bytes at rest are missing or are not what the ledger says."""
+
+
+class SourceError(PacsAiError):
+    """A stored Instance cannot be read: its head was sound when it was received, the rest is not."""
 
 
 class PixelError(PacsAiError):

@@ -6,6 +6,7 @@ Only reads. What comes out is frozen: a Study version, a Job, the work of an enc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -16,6 +17,7 @@ from pydicom.dataset import Dataset
 from pacs_ai import __version__, results
 from pacs_ai.assembly import Difference, compare, content_key
 from pacs_ai.encoding import Encoding, Stamp
+from pacs_ai.errors import SourceError
 from pacs_ai.ledger import Ledger, deliveries, studies, views
 from pacs_ai.ledger.studies import JobRow, StoredInstance, Version
 from pacs_ai.ledger.work import Claimed
@@ -141,7 +143,13 @@ class Records:
         return Gathered(members, frozen, seen, marks, fault)
 
     def _compare(self, kept: StoredInstance, arrived: StoredInstance) -> Difference:
-        return compare(*(pydicom.dcmread(self._path(row)) for row in (kept, arrived)))
+        try:
+            with _readable(kept):
+                one = pydicom.dcmread(self._path(kept))
+            with _readable(arrived):
+                return compare(one, pydicom.dcmread(self._path(arrived)))
+        except SourceError:
+            return Difference.CONFLICT  # nobody knows what it says
 
     def version(self, version_id: str) -> tuple[Version, Study, dict[str, int]]:
         """Return a Study version, its Study, and the row of each SOP Instance UID."""
@@ -305,7 +313,27 @@ class Records:
 
     def _instance(self, row: StoredInstance) -> Instance:
         path = self._spool.instance_path(row.digest, row.transfer_syntax_uid)
-        return read_instance(path, digest=row.digest)
+        with _readable(row):
+            instance = read_instance(path, digest=row.digest)
+            # Damage can make the whole read otherwise than the head did when it was received.
+            if values(instance.header, "SOPInstanceUID") != (row.SOPInstanceUID,):
+                raise ValueError("another SOP Instance UID than in the ledger")
+            return instance
+
+
+@contextmanager
+def _readable(row: StoredInstance) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises many types on hostile bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not the bytes
+        raise SourceError(
+            f"Instance {row.SOPInstanceUID} cannot be read beyond its head "
+            f"({type(error).__name__}): find out at the sender what is wrong with it"
+        ) from error
 
 
 def _present(rows: Sequence[StoredInstance]) -> None:

@@ -211,7 +211,7 @@ class Instance:
 
     @property
     def Modality(self) -> str:  # noqa: N802
-        return str(self.header.get("Modality", "") or "")
+        return "".join(values(self.header, "Modality")[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +330,7 @@ def values(header: Dataset, keyword: str) -> tuple[str, ...]:
     -------
     tuple of str
         Without surrounding spaces and without empty values; empty when the element is missing or
-        empty, or is a sequence or bulk data.
+        empty, cannot be read at all, or is a sequence or bulk data.
     """
     tag = Tag(keyword)
     element = header.get_item(tag)
@@ -340,7 +340,10 @@ def values(header: Dataset, keyword: str) -> tuple[str, ...]:
         vr = str(element.VR or dictionary_VR(tag))
         if vr in _ENCODED_TEXT | _PLAIN_TEXT:
             return _parts(_decoded(header, element.value or b"", vr))
-    element = header[tag]
+    try:
+        element = header[tag]
+    except Exception:  # pydicom raises many types on values that are not what their VR says
+        return ()
     if element.VR in _NO_TEXT or element.value is None:
         return ()
     if isinstance(element.value, Sequence) and not isinstance(element.value, str | bytes):

@@ -13,6 +13,12 @@ from tests.peers.postgresql import Cluster, add_template, running_cluster
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let ``make fuzz`` say how many damaged inputs, and which."""
+    parser.addoption("--fuzz-count", type=int, default=100_000, help="inputs of the long fuzz")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="what they are made from")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _strict_writing() -> Iterator[None]:
     """A value that its VR forbids cannot be written anywhere in the session (PS3.5 section 6.2)."""

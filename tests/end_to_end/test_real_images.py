@@ -30,7 +30,11 @@ from tests.end_to_end import reading
 from tests.peers.dcmtk import storescu
 from tests.running import ROOT, Models, Running, running_gateway, write_settings
 
-EXPECTED: dict[str, Any] = yaml.safe_load((ROOT / "tests/data/expected.yaml").read_text())
+EXPECTED: dict[str, Any] = {
+    name: one
+    for name, one in yaml.safe_load((ROOT / "tests/data/expected.yaml").read_text()).items()
+    if "jobs" in one
+}
 SIIM = "cxr/cr-pa-8bit-jpegbaseline-nih-siim.dcm"
 CANON = "cxr/dx-pa-mono1-12bit-j2k-canon.dcm"
 THORAX = "ct-thorax/Lung_Dx-A0001_chest-ct_64slices.tar.xz"

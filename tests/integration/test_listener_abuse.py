@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -63,10 +64,12 @@ class Victim:
 
 
 @contextmanager
-def victim(folder: Path, tls: ssl.SSLContext | None = None, **listener: str) -> Iterator[Victim]:
+def victim(
+    folder: Path, tls: ssl.SSLContext | None = None, **settings_of_listener: Any
+) -> Iterator[Victim]:
     """Run a listener for the length of the block."""
     file = folder / "settings.yaml"
-    file.write_text(write_settings(folder, maximum_object=MAXIMUM_OBJECT, **listener))
+    file.write_text(write_settings(folder, **settings_of_listener))
     settings = load(file)
     command = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
     with (
@@ -87,7 +90,7 @@ def victim(folder: Path, tls: ssl.SSLContext | None = None, **listener: str) -> 
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    with victim(tmp_path_factory.mktemp("abuse")) as started:
+    with victim(tmp_path_factory.mktemp("abuse"), maximum_object=MAXIMUM_OBJECT) as started:
         yield started
 
 
@@ -97,7 +100,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     own = authority.issue("gateway")
     context = ssl.create_default_context(cafile=authority.file)
     files = {"certificate": str(own.file), "key": str(own.key)}
-    with victim(tmp_path_factory.mktemp("secured"), context, **files) as started:
+    with victim(
+        tmp_path_factory.mktemp("secured"), context, maximum_object=MAXIMUM_OBJECT, **files
+    ) as started:
         yield started
 
 
@@ -184,6 +189,11 @@ def garbage(attack: Attack) -> None:
 
 def http(attack: Attack) -> None:
     attack.again(b"GET / HTTP/1.1\r\nHost: pacs\r\nUser-Agent: probe\r\n\r\n")
+
+
+def requests_that_cannot_be_read(attack: Attack) -> None:
+    request = wire.associate(CALLING, CALLED, CONTEXTS)
+    attack.again(request[:76] + b"\xff\xff" + request[78:])
 
 
 def three_hundred_contexts(attack: Attack) -> None:
@@ -280,6 +290,7 @@ ATTACKS = (
     one_byte_a_second,
     garbage,
     http,
+    requests_that_cannot_be_read,
     three_hundred_contexts,
     a_burst_of_connects,
     idle_associations,
@@ -351,7 +362,7 @@ def test_a_good_peer_is_answered_for_a_minute(
 
 def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
     def everything(attack: Attack) -> None:
-        # Sixteen threads beside the good peer in one interpreter: each rests longer.
+        # Seventeen threads beside the good peer in one interpreter: each rests longer.
         attackers = [
             threading.Thread(target=one, args=(Attack(attack.port, source, attack.over, 0.1),))
             for one, source in zip(ATTACKS, cycle([OTHER, "127.0.0.3"]), strict=False)

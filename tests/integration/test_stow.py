@@ -264,6 +264,15 @@ def test_a_body_that_comes_in_any_pieces(web: Web) -> None:
 
 
 def test_a_large_instance_is_never_whole_in_memory(web: Web) -> None:
+    _send_large(web, 200)
+
+
+@pytest.mark.soak
+def test_an_instance_of_a_gigabyte_is_never_whole_in_memory(web: Web) -> None:
+    _send_large(web, 1024)
+
+
+def _send_large(web: Web, mebibytes: int) -> None:
     process = psutil.Process(web.running.supervisor.pid("web"))
     web.post(body_of(file_of(image())))
     before, highest, over = process.memory_info().rss, 0, threading.Event()
@@ -275,14 +284,14 @@ def test_a_large_instance_is_never_whole_in_memory(web: Web) -> None:
 
     made = image()
     head = file_of(made)
-    pixels = b"\xe0\x7f\x10\x00OW\x00\x00" + (200 * MIB).to_bytes(4, "little")
+    pixels = b"\xe0\x7f\x10\x00OW\x00\x00" + (mebibytes * MIB).to_bytes(4, "little")
 
     def pieces() -> Iterator[bytes]:
         whole = body_of(head + pixels)
         end = whole.index(pixels) + len(pixels)
         yield whole[:end]
-        for number in range(200):
-            yield bytes([number]) * MIB
+        for number in range(mebibytes):
+            yield bytes([number % 256]) * MIB
         yield whole[end:]
 
     watcher = threading.Thread(target=watch)
@@ -291,7 +300,7 @@ def test_a_large_instance_is_never_whole_in_memory(web: Web) -> None:
     over.set()
     watcher.join()
     assert answer.status_code == 200
-    assert web.row(made).size > 200 * MIB
+    assert web.row(made).size > mebibytes * MIB
     assert highest - before < 40 * MIB
 
 

@@ -16,7 +16,11 @@ from pacs_ai.study import Instance, Study, read_instance
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
-EXPECTED: dict[str, Any] = yaml.safe_load((ROOT / "tests/data/expected.yaml").read_text())
+EXPECTED: dict[str, Any] = {
+    name: one
+    for name, one in yaml.safe_load((ROOT / "tests/data/expected.yaml").read_text()).items()
+    if "jobs" in one
+}
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 

@@ -1,0 +1,167 @@
+"""A connection whose every read and write has a deadline, with TLS or without."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from contextlib import suppress
+from struct import pack
+from typing import cast
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+from listener.door import HEADER, Connection, Limits
+
+CONNECTION_CLOSED = "Evt17"
+"""PS3.8 section 9.2.1: transport connection closed indication."""
+
+_PIECE = 64 * 1024
+
+
+class Socket(AssociationSocket):
+    """A connection whose every read and write has a deadline."""
+
+    def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
+        super().__init__(association, client_socket=connection.socket)
+        self._unread = connection.request
+        self._limits = limits
+        self._over = 0.0
+        self._poll = select.poll()  # select() fails above descriptor 1023
+        self._poll.register(connection.socket, select.POLLIN)
+        self._ear, self._bell = socket.socketpair()
+        self._ear.settimeout(0)
+        self._bell.settimeout(0)
+        self._either = select.poll()
+        self._either.register(connection.socket, select.POLLIN)
+        self._either.register(self._ear, select.POLLIN)
+        self._pause = 0.0
+        connection.socket.settimeout(None)
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.whole))
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether something can be read."""
+        if self.socket is None or not self._is_connected:
+            return False
+        if self._unread or self._was_read_ahead():
+            return True
+        return bool(self._poll.poll(0)) and self._has_come()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something can be read or the bell rings; tell whether it can be read."""
+        if self._unread or self._was_read_ahead():
+            return True
+        if not self._is_connected:
+            return False
+        ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
+        with suppress(OSError):
+            if self._ear.fileno() in ready:
+                ready.remove(self._ear.fileno())
+                self._ear.recv(4096)
+        return bool(ready) and self._has_come()
+
+    def _was_read_ahead(self) -> bool:
+        """Tell whether TLS holds bytes that no poll tells of."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+
+    def _has_come(self) -> bool:
+        """Tell whether what arrived is for the association: TLS talks of its own (keys, tickets)."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return True
+        self.socket.settimeout(0)
+        try:
+            self._unread += self.socket.recv(HEADER)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True  # whoever reads will meet it
+        return True
+
+    def ring(self) -> None:
+        """Wake the thread that waits."""
+        with suppress(OSError):  # full: it rings already; closed: nobody waits any more
+            self._bell.send(b"\x00")
+
+    def close_bell(self) -> None:
+        """Forget the bell; the thread that waited is over."""
+        self._bell.close()
+        self._ear.close()
+
+    def begin_pdu(self) -> None:
+        """Let the time of a PDU begin."""
+        self._over = time.monotonic() + self._limits.whole
+
+    def fill(self, view: memoryview) -> int:
+        """Read the PDU's next bytes until ``view`` is full; return how many, fewer when the peer closed.
+
+        Raises
+        ------
+        TimeoutError
+            When a pause was too long, or the PDU's time is over.
+        """
+        got = min(len(view), len(self._unread))
+        if got:
+            view[:got] = self._unread[:got]
+            del self._unread[:got]
+        sock = cast("socket.socket", self.socket)
+        while got < len(view):
+            left = self._over - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the PDU was not whole in time")
+            count = self._some(sock, view[got:], min(left, self._limits.idle))
+            if count == 0:
+                break
+            got += count
+        return got
+
+    def _some(self, sock: socket.socket, view: memoryview, pause: float) -> int:
+        if isinstance(sock, ssl.SSLSocket):
+            sock.settimeout(pause)
+            return sock.recv_into(view)
+        # The kernel keeps the time, or every read would poll first. One call, and one change of threads,
+        # is a whole PDU then.
+        if pause != self._pause:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(pause))
+            self._pause = pause
+        try:
+            return sock.recv_into(view, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise TimeoutError("a PDU paused too long") from None
+
+    def close(self) -> None:
+        """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            with suppress(OSError, ValueError):
+                self.socket.settimeout(0)
+                self.socket.unwrap()
+        super().close()
+
+    def throw_away(self) -> int:
+        """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
+        sock = cast("socket.socket", self.socket)
+        self._unread.clear()
+        with suppress(BlockingIOError, ssl.SSLWantReadError):
+            if isinstance(sock, ssl.SSLSocket):
+                sock.settimeout(0)
+                return len(sock.recv(_PIECE))
+            return len(sock.recv(_PIECE, socket.MSG_DONTWAIT))
+        return _PIECE
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all of it in time, or give the connection up."""
+        try:
+            sock = cast("socket.socket", self.socket)
+            if isinstance(sock, ssl.SSLSocket):
+                sock.settimeout(self._limits.whole)
+            sock.sendall(bytestream)
+        except (OSError, AttributeError):  # None once it is closed
+            self.event_queue.put(CONNECTION_CLOSED)
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return a time as the kernel takes it (socket(7))."""
+    whole, part = divmod(max(seconds, 0.001), 1)
+    return pack("@ll", int(whole), int(part * 1e6))

@@ -1,0 +1,109 @@
+"""A very large Instance, many peers at once, slow peers: what honest senders ask of the listener."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+
+from benchmarks.memory import Memory
+from pacs_ai.cli.files import data_set_bytes
+from tests.integration import wire
+from tests.integration.listening import CALLED, CALLING, CT, encoded, image
+from tests.integration.test_listener_abuse import CONTEXTS, Victim, victim
+
+MIB = 2**20
+EXTRA = 40 * MIB
+PARALLEL = 24
+EACH = 10
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    folder = tmp_path_factory.mktemp("load")
+    with victim(folder, maximum_associations=32, maximum_per_address=32) as started:
+        yield started
+
+
+def _command(uid: str) -> bytes:
+    start = wire.command(0x0001, data_set=True, sop_class=CT, sop_instance=uid)
+    return wire.values(3, wire.COMMAND | wire.LAST, start)
+
+
+def _kept(listener: Victim, digest: str) -> Path:
+    (path,) = (listener.spool / "instances" / digest[:2]).glob(f"{digest}.*")
+    return path
+
+
+def _large(listener: Victim, mebibytes: int) -> None:
+    """Send a multi-frame Instance that is never whole in any memory; compare what is kept."""
+    made = image(NumberOfFrames=mebibytes)
+    head = encoded(made) + b"\xe0\x7f\x10\x00OW\x00\x00" + (mebibytes * MIB).to_bytes(4, "little")
+    hashed, frame = hashlib.sha256(head), bytes(range(256)) * 256
+    with (
+        wire.associated(listener.port, CALLING, CALLED, CONTEXTS) as sock,
+        Memory({"listener": listener.process.pid}) as memory,
+    ):
+        before = listener.process.memory_info().rss
+        sock.settimeout(120)
+        sock.sendall(_command(str(made.SOPInstanceUID)) + wire.values(3, 0, head))
+        for number in range(mebibytes * 16):
+            piece = number.to_bytes(4, "little") + frame[4:]
+            hashed.update(piece)
+            last = wire.LAST if number == mebibytes * 16 - 1 else 0
+            sock.sendall(wire.values(3, last, piece))
+        assert wire.status(wire.read(sock)[1]) == 0x0000
+    assert memory.peaks["listener"] - before < EXTRA
+    path = _kept(listener, hashed.hexdigest())
+    assert path.stat().st_size > mebibytes * MIB
+    path.unlink()
+
+
+def test_a_large_instance_is_never_whole_in_memory(listener: Victim) -> None:
+    _large(listener, 200)
+
+
+@pytest.mark.soak
+def test_an_instance_of_a_gigabyte_is_never_whole_in_memory(listener: Victim) -> None:
+    _large(listener, 1024)
+
+
+def test_many_associations_at_once_lose_nothing(listener: Victim) -> None:
+    def send(number: int) -> list[bytes]:
+        sent = []
+        with wire.associated(listener.port, CALLING, CALLED, CONTEXTS) as sock:
+            sock.settimeout(60)
+            for _ in range(EACH):
+                uid = str(generate_uid())
+                data = encoded(image(SOPInstanceUID=uid, InstanceNumber=number))
+                sock.sendall(_command(uid) + wire.values(3, wire.LAST, data))
+                assert wire.status(wire.read(sock)[1]) == 0x0000
+                sent.append(data)
+        return sent
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        sent = [data for each in pool.map(send, range(PARALLEL)) for data in each]
+    assert len(sent) == PARALLEL * EACH
+    for data in sent:
+        kept = _kept(listener, hashlib.sha256(data).hexdigest())
+        assert data_set_bytes(kept.read_bytes()) == data
+
+
+def test_a_slow_sender_succeeds_while_others_are_answered(listener: Victim) -> None:
+    """Bytes that drip, but within the deadlines; those that are over them: ``test_transport``."""
+    made = image()
+    data = encoded(made)
+    stream = _command(str(made.SOPInstanceUID)) + wire.values(3, wire.LAST, data)
+    with wire.associated(listener.port, CALLING, CALLED, CONTEXTS) as sock:
+        for place in range(0, len(stream), 16):
+            sock.sendall(stream[place : place + 16])
+            time.sleep(0.03)
+            if place % 128 == 0:
+                wire.echo(listener.port, CALLING, CALLED)
+        assert wire.status(wire.read(sock)[1]) == 0x0000
+    _kept(listener, hashlib.sha256(data).hexdigest())
