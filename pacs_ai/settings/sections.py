@@ -68,6 +68,8 @@ class Listener(Section):
     port: Port = 11112
     transport: Literal["hardened", "plain"] = "hardened"
     """``plain`` is pynetdicom's own, without limits of time, length and address: for comparison only."""
+    processes: int = Field(default=2, ge=1, le=16)
+    """How many share the port; one that hangs is replaced. 1: a single process that nobody watches."""
     maximum_associations: int = Field(default=32, ge=1, le=256)
     """More at once are rejected for now (local limit exceeded)."""
     maximum_connections: int = Field(default=64, ge=1, le=1024)
@@ -82,6 +84,16 @@ class Listener(Section):
     """Below this much free space on the spool's disk Instances are refused as *out of resources*."""
     unsafe_plain_network: bool = False
     """Allows an address other than loopback although DICOM TLS is not there yet."""
+
+    @model_validator(mode="after")
+    def _enough_for_each(self) -> Listener:
+        for name in ("maximum_associations", "maximum_connections", "maximum_per_address"):
+            if getattr(self, name) < self.processes:
+                raise ValueError(
+                    f"listener.{name} is shared by listener.processes: give it at least "
+                    f"{self.processes}, or run fewer processes"
+                )
+        return self
 
 
 class Reading(StrEnum):
