@@ -95,9 +95,10 @@ def _refuse_taken_port(face: Listener) -> None:
     try:
         socket.create_server((face.host, face.port), family=family).close()
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise PacsAiError(
-            f"listener: cannot listen at {face.host}:{face.port} ({os.strerror(error.errno or 0)}): choose another "
-            "host or port, or end the program that listens there"
+            f"listener: cannot listen at {face.host}:{face.port} ({why}): choose another host or "
+            "port, or end the program that listens there"
         ) from error
 
 

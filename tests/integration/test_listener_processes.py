@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from pynetdicom import build_context
 from pynetdicom.sop_class import Verification
 
+from pacs_ai.cli import check
+from pacs_ai.cli.status import print_status
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.views import Views
 from pacs_ai.processes import listening
@@ -40,15 +44,16 @@ from tests.integration.wire import (
     LAST,
     associated,
     command,
-    connect,
     read,
     status,
     values,
 )
 
 LISTENER = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config"]
+GONE = 5.0
+"""Seconds within which a hung process is killed: from then on every peer gets through."""
 REPLACED = 10.0
-"""Seconds within which a hung process is replaced: the promise of the architecture."""
+"""Seconds within which it is replaced, on a machine that starts a process in half of them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,13 @@ class Shared:
     parent: subprocess.Popen[str]
     settings: Settings
     log: Path
+    start_seconds: float
+    """What this machine took for parent and processes, one after the other."""
+
+    @property
+    def replaced(self) -> float:
+        """Seconds within which a process is replaced, as busy as the machine is."""
+        return max(REPLACED, GONE + self.start_seconds)
 
     @property
     def port(self) -> int:
@@ -97,9 +109,12 @@ def holds(pid: int, opened: object) -> bool:
 
 @contextmanager
 def shared(folder: Path, **listener: object) -> Iterator[Shared]:
-    text = write_settings(folder, **{"processes": 2, **listener})
+    known = yaml.safe_load(write_settings(folder, **{"processes": 2, **listener}))
+    del known["peers"]["elsewhere"]
+    text = yaml.safe_dump(known)
     config, log = folder / "settings.yaml", folder / "listener.log"
     config.write_text(text)
+    begun = time.monotonic()
     with log.open("wb") as errors:
         parent = subprocess.Popen(
             [*LISTENER, str(config)], stdout=subprocess.PIPE, stderr=errors, text=True
@@ -107,7 +122,7 @@ def shared(folder: Path, **listener: object) -> Iterator[Shared]:
     try:
         assert parent.stdout is not None
         assert '"ready"' in parent.stdout.readline(), log.read_text()
-        yield Shared(parent, loads(text), log)
+        yield Shared(parent, loads(text), log, time.monotonic() - begun)
     finally:
         if parent.poll() is None:
             parent.terminate()
@@ -125,8 +140,10 @@ def replaced(two: Shared, number: signal.Signals) -> None:
     """Send one process a signal; return when another has taken its place, in time."""
     struck, other = two.processes()
     os.kill(struck, number)
-    wait(lambda: struck not in two.processes() and len(two.processes()) == 2, seconds=REPLACED)
+    wait(lambda: listening(two.port) == 1, seconds=GONE)
+    wait(lambda: len(two.processes()) == 2, seconds=two.replaced - GONE)
     assert other in two.processes()
+    assert struck not in two.processes()
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +163,19 @@ def test_a_process_that_hangs_is_replaced_in_time_and_good_peers_get_through(two
     assert two.answering() == {*two.processes()}
 
 
-def test_a_process_that_is_killed_is_replaced(two: Shared) -> None:
-    replaced(two, signal.SIGKILL)
+def test_a_process_that_is_killed_is_missed_by_check_and_status_and_replaced(
+    two: Shared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed, _ = two.processes()
+    os.kill(killed, signal.SIGKILL)
+    wait(lambda: listening(two.port) == 1, seconds=5)
+    (fault,) = check._ports(two.settings)
+    assert "1 of 2 processes listen" in fault.message
+    wait(lambda: len(two.processes()) == 2, seconds=two.replaced)
+    assert [*check._ports(two.settings)] == []
+    print_status(two.settings, None, None, "json")
+    report = json.loads(capsys.readouterr().out)
+    assert report["listener_processes"] == {"wanted": 2, "listening_here": 2}
     assert two.answering() == {*two.processes()}
 
 
@@ -203,8 +231,7 @@ def test_a_message_that_is_under_way_is_answered_before_the_listener_ends(tmp_pa
         started.parent.terminate()
         kind, _ = read(idle)
         assert kind == ABORTED
-        with pytest.raises(ConnectionRefusedError):
-            connect(started.port)
+        wait(lambda: listening(started.port) == 0, seconds=5)
         assert started.parent.poll() is None
         busy.sendall(values(1, LAST, data[64:]))
         kind, body = read(busy)

@@ -39,7 +39,7 @@ def test_a_server_has_its_part_of_every_limit(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_leaves_a_process_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="maximum_per_address is shared by listener.processes"):
+    with pytest.raises(ConfigError, match=r"maximum_per_address is shared by listener\.processes"):
         make_settings(tmp_path, processes=3, maximum_per_address=2)
 
 
