@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
+
+STUCK = 60.0
+"""Seconds after which a commit hangs: a busy ledger gives up after 30, a slow disk is no reason to die."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,20 @@ def serve(server: AssociationServer) -> None:
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
 
 
-def beat_to_parent() -> Callable[[], None]:
-    """Return what tells the parent at the other end of standard output that this process lives."""
-    pipe = sys.stdout.fileno()
+def beat_to_parent(committing: Callable[[], float]) -> Callable[[], None]:
+    """Return what tells the parent at the other end of standard output that this process lives.
+
+    Parameters
+    ----------
+    committing : callable
+        Returns for how many seconds the commit that is under way has been at it.
+    """
+    pipe = 1  # standard output, whatever stands before it in this process
     os.set_blocking(pipe, False)  # a parent that does not read must not stop the accept loop
 
     def beat() -> None:
+        if committing() > STUCK:
+            return
         with suppress(BlockingIOError, BrokenPipeError):
             os.write(pipe, b"\n")
 

@@ -85,8 +85,10 @@ def listener_process(settings: Settings, number: int) -> None:
     from listener.sharing import Share, beat_to_parent  # noqa: PLC0415
 
     log_to_stderr()
-    share = Share(number, settings.listener.processes, beat_to_parent())
-    run(configured(settings, "listener"), share, ready=_ready("listener"))
+    gateway = configured(settings, "listener")
+    beat = beat_to_parent(gateway.committing_seconds)
+    share = Share(number, settings.listener.processes, beat)
+    run(gateway, share, ready=_ready("listener"))
 
 
 def _refuse_taken_port(face: Listener) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,8 +70,7 @@ class Sent:
 
 def study(number: int, frontal: Dataset, dice: random.Random) -> list[Dataset]:
     """Return a Study of one radiograph, which a model reads, and small CT Instances."""
-    first = Dataset()
-    first.update(frontal)
+    first = deepcopy(frontal)
     first.StudyInstanceUID = generate_uid()
     first.SeriesInstanceUID = generate_uid()
     first.SOPInstanceUID = generate_uid()

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from listener import transport
+from listener import sharing, transport
 from listener.ae import start
-from listener.sharing import Share
+from listener.sharing import Share, beat_to_parent
 from pacs_ai.errors import ConfigError
 from pacs_ai.gateway import Gateway
-from tests.integration.listening import make_settings
+from pacs_ai.intake import Context
+from tests.integration.listening import CT, encoded, image, make_settings
+
+SYNTAX = "1.2.840.10008.1.2.1"
 
 
 @pytest.mark.parametrize("limit", [3, 16, 32, 64])
@@ -65,3 +68,29 @@ def test_a_process_whose_porch_hangs_does_not_say_that_it_lives(
         stuck.set()
         server.shutdown()
         gateway.close()
+
+
+def test_a_process_whose_commit_hangs_does_not_say_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stuck = threading.Event()
+    gateway = Gateway(make_settings(tmp_path))
+    data_set = image()
+    incoming = gateway.incoming("modality", Context(CT, str(data_set.SOPInstanceUID), SYNTAX))
+    incoming.write(encoded(data_set))
+    beat = beat_to_parent(gateway.committing_seconds)
+    beat()
+    assert capfd.readouterr().out == "\n"
+    monkeypatch.setattr(sharing, "STUCK", 0.2)
+    monkeypatch.setattr(gateway.spool, "sync_names", lambda paths: stuck.wait() and set())
+    committing = threading.Thread(target=incoming.commit)
+    committing.start()
+    try:
+        time.sleep(0.5)
+        beat()
+        assert capfd.readouterr().out == ""
+    finally:
+        stuck.set()
+        committing.join()
+        gateway.close()
+    assert gateway.committing_seconds() == 0.0
