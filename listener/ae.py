@@ -22,6 +22,7 @@ from pynetdicom.transport import AssociationServer
 from listener import tls, transport
 from listener.door import BURST, Limits
 from listener.handlers import Handlers
+from listener.sharing import ALONE, Share, serve
 from pacs_ai.gateway import Gateway
 from pacs_ai.spool import temporary_prefix
 
@@ -76,6 +77,8 @@ decoded here, so nothing is refused here (PS3.5 section 10, PS3.6 Table A-1)."""
 VERIFICATION = "1.2.840.10008.1.1"
 MAXIMUM_PDU = 131_072
 SWEEP_SECONDS = 600.0
+DRAIN_SECONDS = 20.0
+"""So long messages that are under way may take when the listener is asked to end."""
 
 _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -119,7 +122,7 @@ def build(gateway: Gateway) -> AE:
     return entity
 
 
-def start(gateway: Gateway) -> AssociationServer:
+def start(gateway: Gateway, share: Share = ALONE) -> AssociationServer:
     """Listen in threads of this process; ``shutdown()`` of what is returned ends it.
 
     Raises
@@ -132,12 +135,12 @@ def start(gateway: Gateway) -> AssociationServer:
     handlers = Handlers(gateway)
     match gateway.settings.listener.transport:
         case "hardened":
-            return _hardened(gateway, handlers)
+            return _hardened(gateway, handlers, share)
         case "plain":
-            return _plain(gateway, handlers)
+            return _plain(gateway, handlers, share)
 
 
-def _hardened(gateway: Gateway, handlers: Handlers) -> AssociationServer:
+def _hardened(gateway: Gateway, handlers: Handlers, share: Share) -> AssociationServer:
     settings = gateway.settings.listener
     entity = build(gateway)
     # The library counts connections that are on their way out, too: the real limit is the door's.
@@ -146,41 +149,49 @@ def _hardened(gateway: Gateway, handlers: Handlers) -> AssociationServer:
         entity,
         (settings.host, settings.port),
         limits=Limits(
-            connections=settings.maximum_connections,
-            associations=settings.maximum_associations,
-            per_address=settings.maximum_per_address,
+            connections=share.of(settings.maximum_connections),
+            associations=share.of(settings.maximum_associations),
+            per_address=share.of(settings.maximum_per_address),
         ),
         maximum_object=settings.maximum_object,
         receive=handlers.receive,
         tls=tls.pair_of(settings),
         evt_handlers=[(evt.EVT_REQUESTED, handlers.requested)],
+        share=share,
     )
 
 
-def _plain(gateway: Gateway, handlers: Handlers) -> AssociationServer:
+def _plain(gateway: Gateway, handlers: Handlers, share: Share) -> AssociationServer:
     # The library receives into temporary files: they belong on the spool's disk, in our own folder.
     tempfile.tempdir = str(gateway.spool.temporary)
     tempfile.template = temporary_prefix()
     settings = gateway.settings.listener
-    return tls.start_plain(
-        build(gateway),
+    entity = build(gateway)
+    entity.maximum_associations = share.of(settings.maximum_associations)
+    server = entity.make_server(
         (settings.host, settings.port),
-        tls.pair_of(settings),
-        [
+        evt_handlers=[
             (evt.EVT_REQUESTED, handlers.requested),
             (evt.EVT_C_ECHO, handlers.echo),
             (evt.EVT_C_STORE, handlers.store),
         ],
+        server_class=tls.PlainServer,
+        share=share,
+        tls=tls.pair_of(settings),
     )
+    serve(server)
+    return server
 
 
-def run(gateway: Gateway, *, ready: Callable[[], None]) -> None:
+def run(gateway: Gateway, share: Share, *, ready: Callable[[], None]) -> None:
     """Listen until SIGTERM or SIGINT; ``ready`` is called when the port is open."""
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    server = start(gateway)
+    server = start(gateway, share)
     ready()
     while not over.wait(SWEEP_SECONDS):
         gateway.spool.sweep()  # a peer that went away in mid-transfer leaves half an Instance
+    if isinstance(server, transport.Server):  # the library's own cuts off what is under way
+        server.drain(DRAIN_SECONDS)
     server.shutdown()

@@ -206,6 +206,8 @@ class Porch(threading.Thread):
         self._ear.settimeout(0)
         self._bell.settimeout(0)
         self._over = False
+        self.looked = time.monotonic()
+        """When it last went round."""
 
     def admit(self, sock: socket.socket, client_address: tuple[str, int]) -> None:
         """Take over a connection that was just accepted."""
@@ -221,13 +223,12 @@ class Porch(threading.Thread):
     def run(self) -> None:
         """Watch until stopped."""
         self._selector.register(self._ear, selectors.EVENT_READ)
-        looked = 0.0
         while not self._over:
             self._listen(_TICK)
             self._welcome()
-            if time.monotonic() - looked >= _TICK:
-                looked = time.monotonic()
-                self._send_late_ones_away(looked)
+            if time.monotonic() - self.looked >= _TICK:
+                self.looked = time.monotonic()
+                self._send_late_ones_away(self.looked)
                 for gone in self._door.surplus():
                     self._make_way(gone)
         self._welcome()

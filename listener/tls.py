@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
-from typing import Any, cast
+from typing import Any
 
-from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
+from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.door import HANDSHAKE, tell_failed
+from listener.sharing import SharingServer
 from pacs_ai.certificates import Pair, identities
 from pacs_ai.settings import Listener
 
@@ -44,44 +43,31 @@ def shown_by(association: Association) -> frozenset[str]:
         return frozenset()
 
 
-def start_plain(
-    entity: AE, address: tuple[str, int], tls: Pair | None, evt_handlers: list[Any]
-) -> AssociationServer:
-    """Return the library's own server, which listens in a thread; ``shutdown()`` ends it."""
-    if tls is None:
-        server = entity.start_server(address, block=False, evt_handlers=evt_handlers)
-        assert isinstance(server, AssociationServer)  # noqa: S101 - block=False returns it
-        return server
-    shaking = entity.make_server(
-        address, evt_handlers=evt_handlers, server_class=_PlainServer, tls=tls
-    )
-    entity._servers.append(shaking)
-    threading.Thread(target=shaking.serve_forever, name="AcceptorServer", daemon=True).start()
-    return cast("AssociationServer", shaking)
+class PlainServer(SharingServer, ThreadedAssociationServer):
+    """The library's own transport; its handshakes are over in time and never in the accept loop."""
 
-
-class _PlainServer(ThreadedAssociationServer):
-    """The library's server, whose handshakes are over in time and never in the accept loop."""
-
-    def __init__(self, *arguments: Any, tls: Pair, **named: Any) -> None:
+    def __init__(self, *arguments: Any, tls: Pair | None, **named: Any) -> None:
         self._tls = tls
         super().__init__(*arguments, **named)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; it shakes hands in its own thread."""
         accepted, address = super().get_request()
-        return self._tls.context.wrap_socket(
-            accepted, server_side=True, do_handshake_on_connect=False
-        ), address
+        if self._tls is not None:
+            accepted = self._tls.context.wrap_socket(
+                accepted, server_side=True, do_handshake_on_connect=False
+            )
+        return accepted, address
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands, then go on as without TLS."""
-        request.settimeout(HANDSHAKE)
-        try:
-            request.do_handshake()
-        except OSError as error:
-            tell_failed(error)
-            self.shutdown_request(request)
-            return
-        request.settimeout(None)
+        if isinstance(request, ssl.SSLSocket):
+            request.settimeout(HANDSHAKE)
+            try:
+                request.do_handshake()
+            except OSError as error:
+                tell_failed(error)
+                self.shutdown_request(request)
+                return
+            request.settimeout(None)
         super().finish_request(request, client_address)

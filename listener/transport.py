@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from socketserver import TCPServer
 from struct import unpack
 from typing import Any, Protocol, cast
 
@@ -29,11 +30,12 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.transport import AssociationServer, RequestHandler
+from pynetdicom.transport import RequestHandler
 
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
+from listener.sharing import ALONE, Share, SharingServer, serve
 from listener.sockets import CONNECTION_CLOSED, Socket
 from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError, Fault
@@ -49,11 +51,14 @@ DRAINED = 16 * 2**20
 """So much of a data set that is refused is still read, so that the peer gets its answer; then A-ABORT."""
 LINGER = 1.0
 """Seconds in which a peer can read why its association ended, and close."""
+STALE = 2.0
+"""Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
 _P_DATA_TF = 0x04
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
 _SUCCESS = 0x0000
 _TICK = 0.25
+_LOOK = 0.05
 _INVALID_PDU = "Evt19"
 _LOCAL_LIMIT = (0x02, 0x03, 0x02)
 
@@ -132,7 +137,7 @@ class _ToUser(queue.Queue[Any]):
         self._checkpoint.ring()
 
 
-class Server(AssociationServer):
+class Server(SharingServer):
     """Accepts connections; each becomes an association once its A-ASSOCIATE-RQ is whole."""
 
     request_queue_size = 128
@@ -159,6 +164,25 @@ class Server(AssociationServer):
         """Let an accepted connection wait; it costs no thread yet."""
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._porch.admit(request, client_address)
+
+    def goes_round(self) -> bool:
+        """Tell whether those who wait are looked at."""
+        return time.monotonic() - self._porch.looked < STALE
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing new, and end each association once no message of it is under way."""
+        TCPServer.shutdown(self)
+        self.server_close()
+        self._porch.stop()
+        deadline = time.monotonic() + seconds
+        told: set[Association] = set()
+        while (here := self.active_associations) and time.monotonic() < deadline:
+            for association in here:
+                connection = cast("UpperLayer", association.dul).connection
+                if association not in told and not connection.busy and connection.give_way:
+                    told.add(association)
+                    connection.give_way()
+            time.sleep(_LOOK)
 
     def shutdown(self) -> None:
         """Stop listening, close what waits, end every association."""
@@ -487,6 +511,7 @@ def make_server(
     receive: Receive,
     tls: Pair | None = None,
     evt_handlers: list[Any],
+    share: Share = ALONE,
 ) -> Server:
     """Return a server that listens in a thread of its own; ``shutdown()`` ends it."""
     check_version()
@@ -498,7 +523,7 @@ def make_server(
         maximum_object=maximum_object,
         receive=receive,
         tls=tls,
+        share=share,
     )
-    entity._servers.append(server)  # type: ignore[arg-type]
-    threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
+    serve(server)
     return cast("Server", server)

@@ -188,6 +188,12 @@ class Gateway:
             failpoint("worklist.committed")
         return True
 
+    # ------------------------------------------------------------------ signs of life
+
+    def committing_seconds(self) -> float:
+        """Return for how long the Instances that are being made durable have been at it."""
+        return self._group.busy_seconds()
+
     # ------------------------------------------------------------------ by queue
 
     @staticmethod

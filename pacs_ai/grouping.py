@@ -11,6 +11,7 @@ that no row will know.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +56,12 @@ class GroupCommit:
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._led = False
+        self._begun: float | None = None
+
+    def busy_seconds(self) -> float:
+        """Return for how long the group that is being made durable has been at it; 0 when there is none."""
+        begun = self._begun
+        return 0.0 if begun is None else time.monotonic() - begun
 
     def record(self, arrival: Arrival, writer: Writer, path: Path) -> bool:
         """Return, when name and row are durable, whether the Instance is new to the ledger.
@@ -90,6 +97,7 @@ class GroupCommit:
     def _lead(self) -> None:
         with self._lock:
             group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+        self._begun = time.monotonic()
         try:
             self._commit(group)
         except BaseException as error:
@@ -97,6 +105,7 @@ class GroupCommit:
                 one.error = one.error or error
             raise
         finally:
+            self._begun = None
             with self._lock:
                 following = self._waiting[0] if self._waiting else None
                 self._led = following is not None

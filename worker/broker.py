@@ -6,10 +6,12 @@ only, and losing all of them costs nothing but time.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,9 @@ import redis
 from pacs_ai.errors import PacsAiError
 from pacs_ai.processes import die_with_parent
 
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
 _START_SECONDS = 15.0
 _PING_SECONDS = 3.0
 
@@ -46,19 +51,47 @@ def private_broker(folder: Path) -> Iterator[str]:
     # A socket's path may have about 100 bytes: the data folder can be deeper than that.
     run = Path(tempfile.mkdtemp(prefix="pacs-ai-"))
     socket = run / "broker.sock"
-    process = subprocess.Popen(  # noqa: S603 - fixed arguments
+    process = _start(folder, socket)
+    over = threading.Event()
+    keeper = threading.Thread(
+        target=_keep, args=(process, folder, socket, over), name="broker", daemon=True
+    )
+    try:
+        _wait(socket, process)
+        keeper.start()
+        yield f"redis+socket://{socket}?virtual_host=0"
+    finally:
+        over.set()
+        if keeper.ident is None:
+            _end(process)
+        else:
+            keeper.join()
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _start(folder: Path, socket: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - fixed arguments
         [_program(), *_arguments(folder, socket)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
     )
-    try:
-        _wait(socket, process)
-        yield f"redis+socket://{socket}?virtual_host=0"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        shutil.rmtree(run, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def _keep(
+    process: subprocess.Popen[bytes], folder: Path, socket: Path, over: threading.Event
+) -> None:
+    """Start the broker again whenever it died, at the same address: Celery connects again by itself."""
+    while not over.wait(_LOOK_SECONDS):
+        if process.poll() is not None:
+            log.warning("the private broker ended; it is started again")
+            process = _start(folder, socket)  # this thread is its parent, and outlives it
+    _end(process)
 
 
 def ping(url: str) -> None:

@@ -20,6 +20,7 @@ from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.peers.echo import echo
+from pacs_ai.processes import listening
 from pacs_ai.settings import Settings, load
 from pacs_ai.spool import disk_of
 from pacs_ai.worklist import rules as worklist_rules
@@ -169,6 +170,7 @@ def _clock(settings: Settings) -> Iterator[Fault]:
 
 def _ports(settings: Settings) -> Iterator[Fault]:
     if _is_ours(settings):
+        yield from _processes(settings)
         return
     for name, host, port in (
         ("listener", settings.listener.host, settings.listener.port),
@@ -176,6 +178,15 @@ def _ports(settings: Settings) -> Iterator[Fault]:
     ):
         if neighbours.connects(host, port):
             yield Fault(f"{name}.port: {port} is taken by another program: choose another port")
+
+
+def _processes(settings: Settings) -> Iterator[Fault]:
+    wanted, found = settings.listener.processes, listening(settings.listener.port)
+    if 0 < found < wanted:  # none: the gateway's listener is on another machine
+        yield Fault(
+            f"listener: {found} of {wanted} processes listen: the others are being replaced; ask again "
+            "in ten seconds, and if it stays so, look at the listener's log"
+        )
 
 
 def _is_ours(settings: Settings) -> bool:

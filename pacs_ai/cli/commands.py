@@ -188,11 +188,17 @@ def release(
 
 
 @app.command()
-def listener(config: Config = DEMO_CONFIG) -> None:
+def listener(
+    config: Config = DEMO_CONFIG,
+    number: Annotated[int | None, typer.Option("--process", hidden=True)] = None,
+) -> None:
     """Run the DICOM listener alone."""
     from pacs_ai.cli.roles import listener as run  # noqa: PLC0415
+    from pacs_ai.cli.roles import listener_process  # noqa: PLC0415
 
-    run(_settings(config))
+    if number is None:
+        sys.exit(run(_settings(config), config))
+    listener_process(_settings(config), number)
 
 
 @app.command()

@@ -7,16 +7,22 @@ standard error.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pacs_ai.cli.log import log_to_stderr
 from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.cli.supervisor import Supervisor
-from pacs_ai.errors import ConfigError, Fault
+from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.gateway import Gateway
-from pacs_ai.settings import Endpoint, Secret, Settings
+from pacs_ai.settings import Endpoint, Listener, Secret, Settings
+
+SILENCE = 3.0
+"""Seconds after which a listener process that does not say that it lives is replaced."""
 
 
 def _ready(role: str) -> Callable[[], None]:
@@ -54,13 +60,48 @@ def accepted() -> tuple[dict[str, str], tuple[str, ...]]:
     return storage_classes(), TRANSFER_SYNTAXES
 
 
-def listener(settings: Settings) -> None:
-    """Run the DICOM face."""
+def listener(settings: Settings, config: Path) -> int:
+    """Run the DICOM face: one process, or several on one port and this one to watch them."""
     refuse_strangers()
+    log_to_stderr()
+    count = settings.listener.processes
+    if count == 1:
+        from listener.ae import run  # noqa: PLC0415 - faces do not import each other
+        from listener.sharing import ALONE  # noqa: PLC0415
+
+        run(configured(settings, "listener"), ALONE, ready=_ready("listener"))
+        return 0
+    configured(settings, "listener").close()  # checked before any process starts
+    _refuse_taken_port(settings.listener)
+    base = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(config), "--process"]
+    commands = {f"listener process {number}": [*base, str(number)] for number in range(count)}
+    supervisor = Supervisor(commands, silence=SILENCE, restart_delay=0.1)
+    return supervisor.run(ready=_ready("listener"))
+
+
+def listener_process(settings: Settings, number: int) -> None:
+    """Run one of several processes of the DICOM face; its parent is told twice a second that it lives."""
     from listener.ae import run  # noqa: PLC0415 - faces do not import each other
+    from listener.sharing import Share, beat_to_parent  # noqa: PLC0415
 
     log_to_stderr()
-    run(configured(settings, "listener"), ready=_ready("listener"))
+    gateway = configured(settings, "listener")
+    beat = beat_to_parent(gateway.committing_seconds)
+    share = Share(number, settings.listener.processes, beat)
+    run(gateway, share, ready=_ready("listener"))
+
+
+def _refuse_taken_port(face: Listener) -> None:
+    # A shared port lets in every program of this user: another gateway would get part of the Studies.
+    family = socket.AF_INET6 if ":" in face.host else socket.AF_INET
+    try:
+        socket.create_server((face.host, face.port), family=family).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise PacsAiError(
+            f"listener: cannot listen at {face.host}:{face.port} ({why}): choose another host or "
+            "port, or end the program that listens there"
+        ) from error
 
 
 def worker(settings: Settings) -> None:

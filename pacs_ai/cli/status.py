@@ -14,6 +14,7 @@ from pacs_ai.cli.screen import screen
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.views import Views
+from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 
 _UID_COLUMNS = 32
@@ -27,9 +28,12 @@ def print_status(
     views = Views(database)
     try:
         if study is None and accession is None:
+            face = settings.listener
+            processes = {"wanted": face.processes, "listening_here": listening(face.port)}
             report: Any = {
                 **views.health(),
                 "disk": disk.report(settings, database),
+                "listener_processes": processes,
                 "studies": views.studies(),
             }
         else:
@@ -100,6 +104,10 @@ def _ledger(settings: Settings) -> Ledger:
 def _print_overview(report: dict[str, Any]) -> None:
     for name in report["paused"]:
         typer.echo(f"PAUSED: {name} (pacs-ai resume {name})")
+    processes = report["listener_processes"]
+    typer.echo(
+        f"listener: {processes['listening_here']} of {processes['wanted']} processes listen on this machine"
+    )
     uid = Column("Study", overflow="fold", min_width=_UID_COLUMNS)  # a UID that is cut is no UID
     table = Table(uid, "from", "last Instance (UTC)", "Instances", "state", "why")
     for study in report["studies"]:

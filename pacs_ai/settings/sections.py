@@ -76,6 +76,8 @@ class Listener(Section):
     """PEM of who vouches for the peers' certificates; with it every peer needs one (mutual TLS)."""
     transport: Literal["hardened", "plain"] = "hardened"
     """``plain`` is pynetdicom's own, without limits of time, length and address: for comparison only."""
+    processes: int = Field(default=2, ge=1, le=16)
+    """How many share the port; one that hangs is replaced. 1: a single process that nobody watches."""
     maximum_associations: int = Field(default=32, ge=1, le=256)
     """More at once are rejected for now (local limit exceeded)."""
     maximum_connections: int = Field(default=64, ge=1, le=1024)
@@ -96,6 +98,16 @@ class Listener(Section):
         _together(self.certificate, self.key)
         if self.client_authorities is not None and self.certificate is None:
             raise ValueError("client_authorities is for TLS: give certificate and key too")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_for_each(self) -> Listener:
+        for name in ("maximum_associations", "maximum_connections", "maximum_per_address"):
+            if getattr(self, name) < self.processes:
+                raise ValueError(
+                    f"listener.{name} is shared by listener.processes: give it at least "
+                    f"{self.processes}, or run fewer processes"
+                )
         return self
 
     def watermark(self, disk: int) -> int:

@@ -94,7 +94,13 @@ def write_settings(folder: Path, **listener: Any) -> str:
     values = {
         "site": {"name": "test", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
         "data": str(folder / "gateway"),
-        "listener": {"ae_title": CALLED, "port": free_port(), "minimum_free": 1, **listener},
+        "listener": {
+            "ae_title": CALLED,
+            "port": free_port(),
+            "minimum_free": 1,
+            "processes": 1,
+            **listener,
+        },
         "peers": {
             "modality": {"ae_titles": [CALLING], "addresses": ["127.0.0.1"], "quiet": "1h"},
             "elsewhere": {"ae_titles": ["ELSEWHERE"], "addresses": ["192.0.2.7"]},

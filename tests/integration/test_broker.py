@@ -83,6 +83,26 @@ def test_the_private_broker_loses_nothing_silently(tmp_path: Path) -> None:
         client.close()
 
 
+def test_a_private_broker_that_dies_is_started_again_where_it_was(tmp_path: Path) -> None:
+    with private_broker(tmp_path) as url:
+        first = _program(_socket(url))
+        client = redis.Redis(unix_socket_path=str(_socket(url)))
+        client.set("kept", "1")
+        first.kill()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert client.get("kept") == b"1"
+                break
+            except redis.exceptions.ConnectionError:
+                assert time.monotonic() < deadline, "it does not come back"
+                time.sleep(0.1)
+        client.close()
+        second = _program(_socket(url))
+        assert second.pid != first.pid
+    assert not second.is_running()
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

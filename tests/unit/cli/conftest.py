@@ -61,7 +61,7 @@ def write_config(folder: Path, **sections: Any) -> Path:
     """Write the demo's settings with a folder and ports of the test's own; return the file."""
     values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
     values["data"] = str(folder / "gateway")
-    values["listener"] |= {"port": free_port(), "minimum_free": 1}
+    values["listener"] |= {"port": free_port(), "minimum_free": 1, "processes": 1}
     values["web"]["port"] = free_port()
     values["peers"]["demo"]["quiet"] = "0s"
     values["destinations"]["results"]["path"] = str(folder / "results")

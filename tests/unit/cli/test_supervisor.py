@@ -106,6 +106,59 @@ def test_a_child_that_does_not_listen_is_killed_in_the_end(
     assert not psutil.pid_exists(pid)
 
 
+TALKS = [
+    sys.executable,
+    "-c",
+    "import time\nwhile True: print('here', flush=True); time.sleep(0.1)",
+]
+
+
+def test_a_child_that_falls_silent_is_killed_and_started_again(
+    started: Callable[..., Supervisor], capfd: pytest.CaptureFixture[str]
+) -> None:
+    supervisor = started({"one": TALKS, "two": TALKS}, restart_delay=0.05, silence=1.0)
+    assert supervisor.wait_ready(seconds=10) == []
+    hung, other = supervisor.pid("one"), supervisor.pid("two")
+    psutil.Process(hung).suspend()
+
+    def again() -> bool:
+        supervisor.look()
+        return supervisor.pid("one") != hung
+
+    wait(again, seconds=3)
+    assert supervisor.wait_ready(seconds=10) == []
+    assert supervisor.pid("two") == other
+    assert "one said nothing for 1 s: it hangs and is killed" in capfd.readouterr().err
+
+
+def test_a_supervisor_that_slept_itself_kills_nobody(started: Callable[..., Supervisor]) -> None:
+    supervisor = started({"one": TALKS}, silence=1.0)
+    assert supervisor.wait_ready(seconds=10) == []
+    pid = supervisor.pid("one")
+    child = psutil.Process(pid)
+    child.suspend()
+    time.sleep(1.5)  # the whole machine stood still
+    child.resume()
+    supervisor.look()
+    time.sleep(0.3)
+    supervisor.look()
+    assert supervisor.pid("one") == pid
+    assert child.is_running()
+
+
+def test_a_child_that_was_up_for_long_is_started_again_without_delay(
+    started: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_ai.cli.supervisor._WELL_SECONDS", 0.2)
+    supervisor = started({"one": SLEEP}, restart_delay=0.1)
+    for _ in range(6):  # doubling, the sixth delay would be 3 s
+        assert supervisor.wait_ready(seconds=2) == []
+        pid = supervisor.pid("one")
+        time.sleep(0.2)
+        psutil.Process(pid).kill()
+        wait(lambda pid=pid: not supervisor.look() and supervisor.pid("one") != pid, seconds=1)  # type: ignore[misc, func-returns-value]
+
+
 KILLED = f"""
 import sys
 from pacs_ai.cli.supervisor import Supervisor
