@@ -339,13 +339,14 @@ def _make_folder(folder: Path) -> None:
     if folder in _SYNCED and folder.is_dir():
         return
     folder.mkdir(mode=0o700, exist_ok=True)
+    there = [one for one in folder.parent.iterdir() if one.is_dir()]
     try:
         sync_folder(folder.parent)
     except OSError:
         with suppress(OSError):  # an empty one is made anew, not synced again
             folder.rmdir()
         raise
-    _SYNCED.add(folder)
+    _SYNCED.update(there)
 
 
 def sync_folder(path: Path) -> None:
