@@ -338,8 +338,10 @@ def give_name(temporary: str, path: Path) -> None:
 def _make_folder(folder: Path) -> None:
     if folder in _SYNCED and folder.is_dir():
         return
+    there = [folder]
+    if folder.is_dir():  # of an earlier process, as are its neighbours: one sync is for all of them
+        there = [one for one in folder.parent.iterdir() if one.is_dir()]
     folder.mkdir(mode=0o700, exist_ok=True)
-    there = [one for one in folder.parent.iterdir() if one.is_dir()]
     try:
         sync_folder(folder.parent)
     except OSError:
