@@ -168,6 +168,8 @@ def _receiver(name: str, folder: Path, port: int) -> Iterator[subprocess.Popen[b
     finally:
         process.terminate()
         process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _command(name: str, folder: Path, port: int) -> list[str]:
