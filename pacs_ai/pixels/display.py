@@ -9,7 +9,6 @@ left is on the right of the image. An image without PatientOrientation is taken 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,10 +18,11 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.decode import named, number, stored_values
+from pacs_ai.pixels.decode import stored_values
+from pacs_ai.pixels.description import named, number
+from pacs_ai.pixels.modality import finite, first, looked_up, modality_values, padding_mask
 from pacs_ai.pixels.placement import Turn
 from pacs_ai.study import Instance
 
@@ -105,71 +105,6 @@ def display_image(instance: Instance, *, view: View) -> DisplayImage:
     return DisplayImage(turn.apply(pixels), turn, str(header.SOPInstanceUID))
 
 
-def modality_values(instance: Instance, stored: NDArray[Any]) -> NDArray[np.float32]:
-    """Apply the Modality LUT or rescale (PS3.3 C.11.1).
-
-    Returns
-    -------
-    ndarray of float32
-        In the units of RescaleType; the stored values where the header says nothing.
-
-    Raises
-    ------
-    PixelError
-        When RescaleSlope is zero or one of the two is not a number.
-    """
-    header = instance.header
-    if header.get("ModalityLUTSequence"):
-        return _looked_up(instance, header.ModalityLUTSequence[0], stored)[0]
-    slope = finite(instance, "RescaleSlope", default=1.0)
-    intercept = finite(instance, "RescaleIntercept", default=0.0)
-    if slope == 0.0:
-        raise PixelError(f"{named(instance)} has RescaleSlope 0: correct it at its source")
-    values: NDArray[np.float32] = stored.astype(np.float32)
-    if (slope, intercept) != (1.0, 0.0):
-        values = (stored * slope + intercept).astype(np.float32)
-    return values
-
-
-def finite(instance: Instance, keyword: str, *, default: float) -> float:
-    """Return a decimal element, its first value when it has several, or a default when absent.
-
-    Raises
-    ------
-    PixelError
-        When it is there and is not a finite number.
-    """
-    value = _first(instance.header, keyword)
-    if value is None:
-        return default
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise PixelError(
-            f"{named(instance)} has a {keyword} that is not a number: correct it at its source"
-        )
-    return found
-
-
-def padding_mask(instance: Instance, stored: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where PixelPaddingValue, or its range, stands (PS3.3 C.7.5.1.1.2).
-
-    Returns
-    -------
-    ndarray of bool, shape (Rows, Columns)
-        True where the stored value is padding and no image.
-    """
-    header = instance.header
-    first = header.get("PixelPaddingValue")
-    if first is None:
-        return np.zeros(stored.shape, np.bool_)
-    last = header.get("PixelPaddingRangeLimit", first)
-    low, high = sorted((_as_stored(instance, first), _as_stored(instance, last)))
-    return (stored >= low) & (stored <= high)
-
-
 def upright(instance: Instance, *, view: View) -> Turn:
     """Return the turn that shows a projection upright, from PatientOrientation (PS3.3 C.7.6.1.1.1).
 
@@ -211,16 +146,6 @@ def _inverted(instance: Instance) -> bool:
     return photometric == "MONOCHROME1"
 
 
-def _as_stored(instance: Instance, value: Any) -> int:
-    """Return a padding value as the pixels have it: its VR may be read with the wrong sign."""
-    chosen = int(value)
-    bits = number(instance, "BitsAllocated")
-    chosen &= (1 << bits) - 1
-    if number(instance, "PixelRepresentation") == 1 and chosen >= 1 << (bits - 1):
-        chosen -= 1 << bits
-    return chosen
-
-
 def _voi(
     instance: Instance, values: NDArray[np.float32], padding: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
@@ -228,9 +153,9 @@ def _voi(
     header = instance.header
     if header.get("VOILUTSequence"):
         item = header.VOILUTSequence[0]
-        looked_up, full = _looked_up(instance, item, np.rint(values).astype(np.int64))
-        return looked_up / np.float32(full)
-    if _first(header, "WindowCenter") is not None and _first(header, "WindowWidth") is not None:
+        found, full = looked_up(instance, item, np.rint(values).astype(np.int64))
+        return found / np.float32(full)
+    if first(header, "WindowCenter") is not None and first(header, "WindowWidth") is not None:
         return _windowed(instance, values)
     image = values[~padding]
     if image.size == 0:
@@ -279,48 +204,8 @@ def _sigmoid(values: NDArray[np.float32], center: float, width: float) -> NDArra
     return curve
 
 
-def _looked_up(
-    instance: Instance, item: Dataset, values: NDArray[Any]
-) -> tuple[NDArray[np.float32], int]:
-    """Apply a LUT (PS3.3 C.11.1.1, C.11.2.1.1); return the values and the most one can be."""
-    try:
-        entries, first, bits = (int(number) for number in item.LUTDescriptor)
-        table = _lut_data(instance, item)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise _bad_lut(instance) from error
-    entries = entries or 1 << 16
-    # The first value mapped is a stored value; its VR may have been read with the wrong sign.
-    if first >= 1 << 15 and values.min() < 0:
-        first -= 1 << 16
-    full = (1 << bits) - 1
-    if not 8 <= bits <= 16 or len(table) != entries or table.max() > full:
-        raise _bad_lut(instance)
-    index = np.clip(values.astype(np.int64) - first, 0, entries - 1)
-    return table[index].astype(np.float32), full
-
-
-def _lut_data(instance: Instance, item: Dataset) -> NDArray[Any]:
-    data = item.LUTData
-    if isinstance(data, bytes):
-        little = UID(instance.transfer_syntax_uid).is_little_endian
-        return np.frombuffer(data, "<u2" if little else ">u2")
-    return np.asarray(data, np.int64) & 0xFFFF
-
-
-def _bad_lut(instance: Instance) -> PixelError:
-    return PixelError(
-        f"{named(instance)} has a LUT whose LUTDescriptor and LUTData do not fit "
-        "(ModalityLUTSequence or VOILUTSequence): correct it at its source"
-    )
-
-
 def _values(header: Dataset, keyword: str) -> list[Any]:
     value = header.get(keyword)
     if value is None or value == "":
         return []
     return list(value) if not isinstance(value, str) and hasattr(value, "__iter__") else [value]
-
-
-def _first(header: Dataset, keyword: str) -> Any:
-    values = _values(header, keyword)
-    return values[0] if values else None
