@@ -390,7 +390,8 @@ def _as_rgb(values: NDArray[Any], photometric: str, one: Description) -> NDArray
     y, blue, red = (eight[..., index].astype(np.float32) for index in range(3))
     y, blue, red = (y - 16) * (255 / 219), (blue - 128) * (255 / 224), (red - 128) * (255 / 224)
     mixed = (y + 1.402 * red, y - 0.344136 * blue - 0.714136 * red, y + 1.772 * blue)
-    return np.clip(np.rint(np.stack(mixed, axis=-1)), 0, 255).astype(np.uint8)
+    rounded: NDArray[Any] = np.clip(np.rint(np.stack(mixed, axis=-1)), 0, 255)
+    return rounded.astype(np.uint8)
 
 
 def _eight_bits(values: NDArray[Any], stored: int) -> NDArray[Any]:

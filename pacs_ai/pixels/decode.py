@@ -6,6 +6,7 @@ by its name. Headers are checked here, before the child is asked.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -85,6 +86,23 @@ def check_header(instance: Instance) -> None:
             f"{named(instance)} has {description.frames} frames (NumberOfFrames): "
             "only single-frame images are read here; send the single-frame Series"
         )
+
+
+def same_frames(one: Instance, other: Instance) -> bool:
+    """Tell whether two Instances decode to the same frames; False where one cannot be decoded."""
+    try:
+        return _digest(one) == _digest(other)
+    except PixelError:
+        return False
+
+
+def _digest(instance: Instance) -> bytes:
+    """Return a digest of an Instance's values, whatever the width they are stored in."""
+    found = hashlib.sha256()
+    for frame in stored_frames(instance):
+        found.update(repr(frame.shape).encode())
+        found.update(frame.astype("<f8" if frame.dtype.kind == "f" else "<i8").data)
+    return found.digest()
 
 
 def _frame(instance: Instance, description: Description, number: int) -> NDArray[Any]:

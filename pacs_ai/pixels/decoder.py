@@ -93,10 +93,11 @@ class Decoder:
         with self._lock:
             try:
                 return self._asked(path, number, shape)
-            except (LostError, BaseException) as error:
+            except PixelError:
+                raise
+            except BaseException:
                 # Whatever is still in the pipe belongs to no later request.
-                if not isinstance(error, PixelError):
-                    self._end()
+                self._end()
                 raise
 
     def close(self) -> None:
