@@ -225,7 +225,10 @@ class Reading:
             ) from None
         except _DECODER_ERRORS as error:
             self._next = -1
-            raise self._undecodable(error) from error
+            raise one.error(
+                "has fragments of PixelData that do not make up "
+                f"NumberOfFrames {one.frames} ({type(error).__name__}): send it again from its source"
+            ) from error
         return raw
 
     def _whole(self, raw: bytes) -> NDArray[Any]:
