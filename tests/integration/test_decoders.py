@@ -88,7 +88,9 @@ def test_grey_values_are_those_of_dcmtk(name: str, tool: str, tmp_path: Path) ->
     "name", [name for name in GREY if "10_12" not in name and "2_4" not in name]
 )
 def test_grey_values_are_those_of_pydicom(name: str) -> None:
-    np.testing.assert_array_equal(ours(name), pixel_array(dcmread(SHARED / name), raw=True, index=0))
+    np.testing.assert_array_equal(
+        ours(name), pixel_array(dcmread(SHARED / name), raw=True, index=0)
+    )
 
 
 @pytest.mark.parametrize("name", COLOUR)
