@@ -66,7 +66,8 @@ class Reading:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.of = _file_of(path)
+        self._path = path
         self._file = Path(path).open("rb")  # noqa: SIM115 - held as long as frames are asked for
         self._dataset = self._read()
         self._description = describe(self._dataset, str(self._dataset.file_meta.TransferSyntaxUID))
@@ -107,7 +108,7 @@ class Reading:
 
     def _read(self) -> Dataset:
         try:
-            meta = pydicom.filereader.read_file_meta_info(self.path)
+            meta = pydicom.filereader.read_file_meta_info(self._path)
             # What is inflated is no place in the file.
             deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
             return pydicom.dcmread(self._file, defer_size=None if deflated else _DEFERRED)
@@ -362,6 +363,12 @@ class Reading:
         )
 
 
+def _file_of(path: str) -> tuple[str, int, int, int]:
+    """Return what tells a file from one that took its name."""
+    found = Path(path).stat()
+    return path, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 _OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -434,7 +441,7 @@ def _serve(requests: BinaryIO, out: BinaryIO, seconds: int) -> None:
     for line in requests:
         asked = json.loads(line)
         try:
-            if reading is None or reading.path != asked["path"]:
+            if reading is None or reading.of != _file_of(asked["path"]):
                 if reading is not None:
                     reading.close()
                 reading = None

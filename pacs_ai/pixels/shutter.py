@@ -39,26 +39,40 @@ def hidden(instance: Instance, rows: int, columns: int) -> NDArray[np.bool_]:
     """
     outside = np.zeros((rows, columns), np.bool_)
     for shape in values(instance.header, "ShutterShape"):
-        open_part = PIL.Image.new("1", (columns, rows))
-        draw = PIL.ImageDraw.Draw(open_part)
-        # The standard counts from 1, Pillow from 0.
-        if shape == "RECTANGULAR":
-            draw.rectangle([edge - 1 for edge in _edges(instance)], fill=1)
-        elif shape == "CIRCULAR":
-            row, column = _numbers(instance, "CenterOfCircularShutter", 2)
-            (radius,) = _numbers(instance, "RadiusOfCircularShutter", 1)
-            around = (column - 1 - radius, row - 1 - radius, column - 1 + radius, row - 1 + radius)
-            draw.ellipse(around, fill=1)
-        elif shape == "POLYGONAL":
-            corners = _numbers(instance, "VerticesOfThePolygonalShutter", None)
-            points = zip(corners[1::2], corners[::2], strict=True)
-            draw.polygon([(column - 1, row - 1) for column, row in points], fill=1)
-        else:
+        if shape not in _OPEN:
             raise _wrong(instance, "ShutterShape")
-        outside |= ~np.asarray(open_part, np.bool_)
+        outside |= ~_OPEN[shape](instance, rows, columns)
     if outside.all():
         raise _wrong(instance, "ShutterShape")
     return outside
+
+
+def _rectangle(instance: Instance, rows: int, columns: int) -> NDArray[np.bool_]:
+    left, upper, right, lower = _edges(instance)
+    inside = np.zeros((rows, columns), np.bool_)
+    # The standard counts from 1 and means the edges to be seen.
+    inside[max(upper - 1, 0) : max(lower, 0), max(left - 1, 0) : max(right, 0)] = True
+    return inside
+
+
+def _circle(instance: Instance, rows: int, columns: int) -> NDArray[np.bool_]:
+    row, column = _numbers(instance, "CenterOfCircularShutter", 2)
+    (radius,) = _numbers(instance, "RadiusOfCircularShutter", 1)
+    down, across = np.ogrid[1 : rows + 1, 1 : columns + 1]
+    inside: NDArray[np.bool_] = (down - row) ** 2 + (across - column) ** 2 <= radius**2
+    return inside
+
+
+def _polygon(instance: Instance, rows: int, columns: int) -> NDArray[np.bool_]:
+    corners = _numbers(instance, "VerticesOfThePolygonalShutter", None)
+    points = zip(corners[1::2], corners[::2], strict=True)
+    inside = PIL.Image.new("1", (columns, rows))
+    outline = [(column - 1, row - 1) for column, row in points]
+    PIL.ImageDraw.Draw(inside).polygon(outline, fill=1)
+    return np.asarray(inside, np.bool_)
+
+
+_OPEN = {"RECTANGULAR": _rectangle, "CIRCULAR": _circle, "POLYGONAL": _polygon}
 
 
 def _edges(instance: Instance) -> tuple[int, int, int, int]:
