@@ -251,7 +251,9 @@ class Records:
         self, study: Study, entries: tuple[JobResults, ...], key: str, asked_at: datetime
     ) -> Encoding:
         site = self._settings.site
-        identity = digest([self._installation, key, asked_at.isoformat(), __version__])
+        identity = digest(
+            [self._installation, key, asked_at.isoformat(), __version__, results.PIXEL_PATH]
+        )
         stamp = Stamp(
             when=asked_at.astimezone(ZoneInfo(site.time_zone)),
             identity=identity,

@@ -1,11 +1,11 @@
 """One frame as a person sees it: eight bits, white is dense, upright.
 
-The path of :data:`PIXEL_PATH`, in the order of PS3.3 C.11 and PS3.4 N.2. Grey: stored values,
-Modality LUT, the caller's window or the VOI LUT or first window of the header (else the 1st to 99th
-percentile), inversion of MONOCHROME1. Colour: red, green and blue as decoded. Then what is padding or
-behind a shutter turns black, and the image is turned so that the patient stands upright and, on a
-frontal image, the patient's left is on the right. An image without PatientOrientation is taken as
-displayed.
+The path of :data:`~pacs_ai.results.PIXEL_PATH`, in the order of PS3.3 C.11 and PS3.4 N.2. Grey:
+stored values, Modality LUT, the window asked for or the VOI LUT or first window of the header (else
+the 1st to 99th percentile), inversion of MONOCHROME1. Colour: red, green and blue as decoded. Then
+what is padding or behind a shutter turns black, and the image is turned so that the patient stands
+upright and, on a frontal image, the patient's left is on the right. An image without
+PatientOrientation is taken as displayed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,10 @@ from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
 from pacs_ai.pixels.modality import finite, first, frames, looked_up, standing
 from pacs_ai.pixels.placement import Turn
+from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
 from pacs_ai.study import values as values_of
-
-PIXEL_PATH = "pacs-ai-pixels/2"
-"""Name and version of this path; it changes whenever the same Instance would give other pixels."""
 
 _LONGEST_PIXEL = 20.0
 """Height over width, or width over height, beyond which a pixel's shape is an error."""

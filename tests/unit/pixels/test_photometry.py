@@ -17,8 +17,9 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import ENCAPSULATED_UNCOMPRESSED
-from pacs_ai.pixels.display import PIXEL_PATH, View, display_image
+from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.modality import frames
+from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
 from tests.unit.pixels.made import grey, image, written
