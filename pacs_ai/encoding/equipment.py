@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from pacs_ai.encoding import ENCODERS, Encoding, Stamp
 from pacs_ai.encoding.identity import Identity, identity_of, valid, zone_of
-from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound
+from pacs_ai.results import PIXEL_PATH, Done, JobResults, ModelIdentity, NothingFound
 from pacs_ai.study import MANUFACTURER, Instance
 from pacs_ai.terms import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code
 from pacs_ai.uids import (
@@ -251,7 +251,7 @@ def _contribution(work: Encoding, model: ModelIdentity, notes: tuple[str, ...]) 
     item.DeviceUID = model_uid(work.stamp, model)
     when = zone_of(work.study.header, work.stamp.when)
     item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S%z")
-    words = [f"{NOT_VERIFIED}."]
+    words = [f"{NOT_VERIFIED}.", f"Pixels by {PIXEL_PATH}."]
     if model.reference:
         words.append(f"{REFERENCE_NOTE.capitalize()}.")
     item.ContributionDescription = " ".join([*words, *notes])[:1024]

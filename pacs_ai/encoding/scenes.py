@@ -65,7 +65,7 @@ class Scene:
 
     Attributes
     ----------
-    pixels : ndarray of uint8, shape (rows, columns)
+    pixels : ndarray of uint8, shape (rows, columns) or (rows, columns, 3)
         As displayed, white is dense; empty (0, 0) when it cannot be shown.
     aspect : float
         Height of a pixel over its width.
@@ -201,7 +201,7 @@ def _projection(work: Encoding, instance: Instance) -> Scene:
     flat = [mask for mask in masks_of(work) if not mask.volumetric and mask.sources == (uid,)]
     masks = tuple((shown.turn.apply(mask.mask), colour_of(mask.label)) for mask in flat)
     frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
-    return Scene(shown.pixels, _aspect(instance.header, shown.turn), masks, frames, edges, caption)
+    return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
 
 
 def _unseen(caption: str) -> Scene:
@@ -211,15 +211,6 @@ def _unseen(caption: str) -> Scene:
 def colour_of(label: str) -> Colour:
     """Return the colour of a term in pictures; white where the table gives none."""
     return term(label).colour or (255, 255, 255)
-
-
-def _aspect(header: Dataset, turn: Turn) -> float:
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        value = header.get(keyword)
-        if value and len(value) == 2 and float(value[0]) > 0 and float(value[1]) > 0:
-            ratio = float(value[0]) / float(value[1])
-            return 1 / ratio if turn.transpose else ratio
-    return 1.0
 
 
 def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
@@ -243,17 +234,10 @@ def _turned(letters: str) -> str:
 def _frame(mark: Mark, turn: Turn) -> Frame:
     xs, ys = [], []
     for x, y in ((mark.box.left, mark.box.top), (mark.box.right, mark.box.bottom)):
-        shown = _displayed(turn, x, y)
+        shown = turn.apply_point(x, y)
         xs.append(shown[0])
         ys.append(shown[1])
     return Frame(min(xs), min(ys), max(xs), max(ys), colour_of(mark.label), mark.tag)
-
-
-def _displayed(turn: Turn, x: float, y: float) -> tuple[float, float]:
-    """Return a stored point as it is displayed: the inverse of ``Turn.undo_point``."""
-    rows, columns = turn.displayed
-    x, y = (y, x) if turn.transpose else (x, y)
-    return (columns - x if turn.flip_columns else x, rows - y if turn.flip_rows else y)
 
 
 def _planes(work: Encoding, masks: Sequence[Segmentation]) -> tuple[Scene, ...]:

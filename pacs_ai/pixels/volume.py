@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.decode import check_header, named, number, stored_values
-from pacs_ai.pixels.display import finite, modality_values, padding_mask
+from pacs_ai.pixels.decode import check_header, stored_values
+from pacs_ai.pixels.description import named, number
+from pacs_ai.pixels.modality import finite, modality_values, padding_mask
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
 

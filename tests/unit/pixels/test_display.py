@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.display import DisplayImage, View, display_image
 from pacs_ai.study import read_instance
-from tests.unit.pixels.made import SHARED, grey, image, written
+from tests.unit.pixels.made import SHARED, image
 
 RAMP = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (8, 1))  # 8 rows, 64 columns
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
@@ -243,9 +243,3 @@ def test_mislabelled_polarity_is_shown_as_its_header_says() -> None:
         real("cr-pa-8bit-FAKE-mono1-label.dcm"),
     )
     assert np.abs((255 - wrong.pixels.astype(int)) - right.pixels).max() <= 1
-
-
-def test_colour_is_refused(tmp_path: Path) -> None:
-    dataset = grey(RAMP, uid="2.25.20", PhotometricInterpretation="YBR_FULL", SamplesPerPixel=3)
-    with pytest.raises(PixelError, match="YBR_FULL"):
-        display_image(written(tmp_path, dataset), view=View.ANY)
