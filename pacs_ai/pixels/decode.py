@@ -8,6 +8,7 @@ are checked against the header, and with limits, before anything is allocated.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -74,11 +76,8 @@ def stored_values(instance: Instance) -> NDArray[Any]:
     """
     check_header(instance)
     syntax = UID(instance.transfer_syntax_uid)
-    if syntax not in _NATIVE and syntax not in _PLUGINS:
-        raise PixelError(
-            f"{named(instance)} is encoded as {syntax.name} ({syntax}), which is not decoded: "
-            "have the sender use Explicit VR Little Endian"
-        )
+    if syntax not in _NATIVE:
+        _plugin(instance)
     dataset = _read(instance)
     values = _native(instance, dataset) if syntax in _NATIVE else _encapsulated(instance, dataset)
     shape = (int(instance.header.Rows), int(instance.header.Columns))
@@ -89,6 +88,41 @@ def stored_values(instance: Instance) -> NDArray[Any]:
         )
     # Big endian files keep their byte order in numpy; nothing after this should have to know.
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def stored_frames(instance: Instance, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Yield the stored values of frames of a multi-frame grey image, one at a time.
+
+    Parameters
+    ----------
+    instance : Instance
+    numbers : sequence of int
+        From 1; yielded in this order, and no other frame is decoded.
+
+    Yields
+    ------
+    ndarray of an integer type, shape (Rows, Columns)
+        As :func:`stored_values`.
+
+    Raises
+    ------
+    PixelError
+        As :func:`stored_values`.
+    """
+    _check_grey(instance)
+    _check_sizes(instance)
+    syntax = UID(instance.transfer_syntax_uid)
+    plugin = "" if syntax in _NATIVE else _plugin(instance)
+    wanted = [one - 1 for one in numbers]
+    try:
+        # By its path, so that frames are read as they are wanted and not all at once.
+        for values in iter_pixels(
+            instance.path, indices=wanted, raw=True, decoding_plugin=plugin, **_KEEP_BITS
+        ):
+            kept = _without_unused_bits(instance, values) if syntax in _NATIVE else values
+            yield kept.astype(kept.dtype.newbyteorder("="), copy=False)
+    except _DECODER_ERRORS as error:
+        raise _undecodable(instance, error) from error
 
 
 def named(instance: Instance) -> str:
@@ -121,6 +155,27 @@ def check_header(instance: Instance) -> None:
     PixelError
         As :func:`stored_values`.
     """
+    _check_grey(instance)
+    frames = int(instance.header.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise PixelError(
+            f"{named(instance)} has {frames} frames (NumberOfFrames): "
+            "only single-frame images are read; send the single-frame Series"
+        )
+    _check_sizes(instance)
+
+
+def _plugin(instance: Instance) -> str:
+    syntax = UID(instance.transfer_syntax_uid)
+    if syntax not in _PLUGINS:
+        raise PixelError(
+            f"{named(instance)} is encoded as {syntax.name} ({syntax}), which is not decoded: "
+            "have the sender use Explicit VR Little Endian"
+        )
+    return _PLUGINS[syntax]
+
+
+def _check_grey(instance: Instance) -> None:
     header = instance.header
     photometric = str(header.get("PhotometricInterpretation", "") or "none")
     samples = number(instance, "SamplesPerPixel")
@@ -129,13 +184,6 @@ def check_header(instance: Instance) -> None:
             f"{named(instance)} has SamplesPerPixel {samples} and PhotometricInterpretation "
             f"{photometric}: only grey images (MONOCHROME1, MONOCHROME2) are read"
         )
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise PixelError(
-            f"{named(instance)} has {frames} frames (NumberOfFrames): "
-            "only single-frame images are read; send the single-frame Series"
-        )
-    _check_sizes(instance)
 
 
 def _check_sizes(instance: Instance) -> None:
