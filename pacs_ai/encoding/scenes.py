@@ -271,9 +271,7 @@ def _planes(work: Encoding, masks: Sequence[Segmentation]) -> tuple[Scene, ...]:
     standing = _Standing(volume)
     largest = max(masks, key=lambda one: int(one.mask.sum()))
     body = standing.stand(drawn)
-    stood = [
-        (standing.stand(_in_order(mask, volume)), colour_of(mask.label)) for mask in masks
-    ]
+    stood = [(standing.stand(_in_order(mask, volume)), colour_of(mask.label)) for mask in masks]
     widest = stood[list(masks).index(largest)][0]
     window = f"W {WINDOW.width:g} L {WINDOW.level:g}" if volume.modality == "CT" else "percentiles"
     made = []

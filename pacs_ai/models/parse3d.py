@@ -105,8 +105,7 @@ def _from_probabilities(
     found = answer.array(record["image_features"], dimensions=4, what="image_features")
     if found.shape != (count, *volume.shape):
         raise InferenceError(
-            f"masks of shape {found.shape} came back for {count} prompts on "
-            f"{volume.shape} voxels"
+            f"masks of shape {found.shape} came back for {count} prompts on {volume.shape} voxels"
         )
     for probability in found:
         yield probability > _THRESHOLD

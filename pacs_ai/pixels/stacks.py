@@ -275,9 +275,7 @@ def _plane(frame: Frame) -> Plane:
     orientation = _vector(frame, "ImageOrientationPatient", 6)
     spacing = _vector(frame, "PixelSpacing", 2)
     if (spacing <= 0).any():
-        raise PixelError(
-            f"{frame.named} has a PixelSpacing of 0 or less: correct it at its source"
-        )
+        raise PixelError(f"{frame.named} has a PixelSpacing of 0 or less: correct it at its source")
     lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
     if (np.abs(lengths - 1) > _UNIT).any() or abs(orientation[:3] @ orientation[3:]) > _UNIT:
         raise PixelError(
