@@ -8,7 +8,7 @@ are checked against the header, and with limits, before anything is allocated.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,14 @@ def stored_values(instance: Instance) -> NDArray[Any]:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def stored_frames(instance: Instance, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+def stored_frames(instance: Instance, numbers: Iterable[int]) -> Iterator[NDArray[Any]]:
     """Yield the stored values of frames of a multi-frame grey image, one at a time.
 
     Parameters
     ----------
     instance : Instance
-    numbers : sequence of int
-        From 1; yielded in this order, and no other frame is decoded.
+    numbers : iterable of int
+        From 0; yielded in this order, and no other frame is decoded.
 
     Yields
     ------
@@ -113,11 +113,10 @@ def stored_frames(instance: Instance, numbers: Sequence[int]) -> Iterator[NDArra
     _check_sizes(instance)
     syntax = UID(instance.transfer_syntax_uid)
     plugin = "" if syntax in _NATIVE else _plugin(instance)
-    wanted = [one - 1 for one in numbers]
     try:
         # By its path, so that frames are read as they are wanted and not all at once.
         for values in iter_pixels(
-            instance.path, indices=wanted, raw=True, decoding_plugin=plugin, **_KEEP_BITS
+            instance.path, indices=numbers, raw=True, decoding_plugin=plugin, **_KEEP_BITS
         ):
             kept = _without_unused_bits(instance, values) if syntax in _NATIVE else values
             yield kept.astype(kept.dtype.newbyteorder("="), copy=False)

@@ -161,21 +161,13 @@ def padding_mask(instance: Instance, stored: NDArray[Any]) -> NDArray[np.bool_]:
     ndarray of bool, shape (Rows, Columns)
         True where the stored value is padding and no image.
     """
-    limits = padding_range(instance)
-    if limits is None:
-        return np.zeros(stored.shape, np.bool_)
-    return (stored >= limits[0]) & (stored <= limits[1])
-
-
-def padding_range(instance: Instance) -> tuple[int, int] | None:
-    """Return the least and most stored value that is padding, or None (PS3.3 C.7.5.1.1.2)."""
     header = instance.header
     first = header.get("PixelPaddingValue")
     if first is None:
-        return None
+        return np.zeros(stored.shape, np.bool_)
     last = header.get("PixelPaddingRangeLimit", first)
     low, high = sorted((_as_stored(instance, first), _as_stored(instance, last)))
-    return low, high
+    return (stored >= low) & (stored <= high)
 
 
 def upright(instance: Instance, *, view: View) -> Turn:

@@ -21,6 +21,7 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels.volume import Volume
 
 _Nifti1Image: Any = nibabel.Nifti1Image  # annotated in part only
+_Nifti1Header: Any = nibabel.Nifti1Header
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _OFFSET = 0.1
 """Share of a voxel by which the grid that comes back may be off (headers hold 32-bit floats)."""
@@ -41,7 +42,7 @@ def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]]) -> bytes:
     planes : iterable of ndarray of uint8, shape (Rows, Columns)
         One for each slice, along the normal.
     """
-    header = nibabel.Nifti1Header()
+    header = _Nifti1Header()
     header.set_data_dtype(np.uint8)
     header.set_data_shape(volume.shape[::-1])
     header.set_sform(_LPS_TO_RAS @ volume.affine, code="scanner")
@@ -52,7 +53,7 @@ def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]]) -> bytes:
     with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=_LEVEL, mtime=0) as packed:
         packed.write(header.binaryblock + bytes(4))  # no extensions follow
         for plane in planes:
-            packed.write(np.ascontiguousarray(plane))
+            packed.write(np.ascontiguousarray(plane).data)
     return out.getvalue()
 
 

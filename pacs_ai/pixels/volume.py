@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.decode import check_header, number, stored_frames, stored_values
-from pacs_ai.pixels.display import padding_range
+from pacs_ai.pixels.decode import check_header, stored_frames, stored_values
 from pacs_ai.pixels.frames import Frame
 from pacs_ai.pixels.stacks import Plane, Stack, partition
 from pacs_ai.settings import Window
@@ -52,8 +51,8 @@ class Volume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, Rows, Columns."""
-        first = self.stack.planes[0].frame.instance
-        return len(self.stack.planes), number(first, "Rows"), number(first, "Columns")
+        header = self.stack.planes[0].frame.instance.header
+        return len(self.stack.planes), int(header.Rows), int(header.Columns)
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -176,7 +175,7 @@ class Grey:
                 yield self._draw(plane.frame, stored)
                 continue
             # 65536 stored values at most: each is worked out once, and a slice is looked up.
-            key = (stored.dtype, _scale(plane.frame), padding_range(plane.frame.instance))
+            key = (stored.dtype, _scale(plane.frame), _padding_range(plane.frame))
             if key not in tables:
                 tables.clear()
                 tables[key] = self._draw(plane.frame, _every_value(stored.dtype))
@@ -185,7 +184,7 @@ class Grey:
     def _draw(self, frame: Frame, stored: NDArray[Any]) -> NDArray[np.uint8]:
         values = _rescaled(frame, stored)
         share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
-        drawn = np.rint(share * 255).astype(np.uint8)
+        drawn: NDArray[np.uint8] = np.rint(share * 255).astype(np.uint8)
         drawn[_padding(frame, stored)] = 0
         return drawn
 
@@ -258,7 +257,7 @@ def _from_keys(keys: NDArray[np.int64]) -> NDArray[np.float32]:
 def _stored(some: Sequence[Plane]) -> Iterator[tuple[Plane, NDArray[Any]]]:
     """Yield each plane with its stored values; the one door to the decoder."""
     if some and some[0].frame.groups:
-        numbers = [one.frame.number for one in some]
+        numbers = [one.frame.number - 1 for one in some]
         yield from zip(some, stored_frames(some[0].frame.instance, numbers), strict=True)
         return
     for one in some:
@@ -310,8 +309,26 @@ def _rescaled(frame: Frame, stored: NDArray[Any]) -> NDArray[np.float32]:
     return (stored * slope + intercept).astype(np.float32)
 
 
+def _padding_range(frame: Frame) -> tuple[int, int] | None:
+    """Return the least and most stored value that is padding (PS3.3 C.7.5.1.1.2)."""
+    found = [
+        _as_stored(frame, int(one))
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+        for one in frame.values(keyword)[:1]
+    ]
+    return (min(found), max(found)) if frame.values("PixelPaddingValue") else None
+
+
+def _as_stored(frame: Frame, value: int) -> int:
+    """Return a padding value as the pixels have it: its VR may be read with the wrong sign."""
+    bits = int(frame.text("BitsAllocated"))
+    value &= (1 << bits) - 1
+    signed = frame.text("PixelRepresentation") == "1"
+    return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
+
+
 def _padding(frame: Frame, stored: NDArray[Any]) -> NDArray[np.bool_]:
-    limits = padding_range(frame.instance)
+    limits = _padding_range(frame)
     if limits is None:
         return np.zeros(stored.shape, np.bool_)
     return np.asarray((stored >= limits[0]) & (stored <= limits[1]))

@@ -98,8 +98,8 @@ def enhanced(
     dataset.SOPClassUID = ENHANCED[modality]
     dataset.Modality, dataset.FrameOfReferenceUID = modality, "2.25.3"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    dataset.SharedFunctionalGroupsSequence = [_group(every)]
-    dataset.PerFrameFunctionalGroupsSequence = [_group(one) for one in own]
+    dataset.SharedFunctionalGroupsSequence = [functional_group(every)]
+    dataset.PerFrameFunctionalGroupsSequence = [functional_group(one) for one in own]
     for keyword, value in elements.items():
         if value is None:
             dataset.pop(keyword, None)
@@ -116,7 +116,8 @@ def at(*positions: Sequence[float], **macros: dict[str, Any]) -> list[dict[str, 
     ]
 
 
-def _group(macros: dict[str, dict[str, Any]]) -> Dataset:
+def functional_group(macros: dict[str, dict[str, Any]]) -> Dataset:
+    """Return one item of a functional groups sequence: macro keyword to the elements of its item."""
     group = Dataset()
     for macro, elements in macros.items():
         item = Dataset()

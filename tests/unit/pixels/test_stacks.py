@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.stacks import Stacks, partition
@@ -141,10 +142,10 @@ def test_geometry_that_is_no_number_is_refused_by_name(
 
 
 def _raw(element: Any, text: str) -> Any:
-    from pydicom.dataelem import RawDataElement
-
     value = text.encode() + b" " * (len(text) % 2)
-    return RawDataElement(element.tag, "DS", len(value), value, 0, False, True)
+    return RawDataElement(
+        element.tag, "DS", len(value), value, 0, is_implicit_VR=False, is_little_endian=True
+    )
 
 
 def test_tilt_is_refused_with_its_angle(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_slices_of_another_size_are_refused(tmp_path: Path) -> None:
     made = slices(tmp_path, STORED)
     (tmp_path / "b").mkdir()
     other = slices(tmp_path / "b", STORED[:, :3, :], origin=(-100, -50, 30))
-    with pytest.raises(PixelError, match="holds 2 volumes .* differ in Rows"):
+    with pytest.raises(PixelError, match=r"holds 2 volumes .* differ in Rows"):
         assemble([*made, *other])
 
 
