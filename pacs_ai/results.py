@@ -324,7 +324,7 @@ def _result(item: Mapping[str, Any]) -> Result:
             shape = tuple(values.pop("shape"))
             count = int(np.prod(shape))
             bits = np.frombuffer(zlib.decompress(base64.b64decode(values.pop("mask"))), np.uint8)
-            mask = np.unpackbits(bits, count=count).reshape(shape).astype(bool)
+            mask = np.unpackbits(bits, count=count).reshape(shape).view(np.bool_)
             return Segmentation(
                 values["label"],
                 mask,

@@ -8,6 +8,7 @@ and says so by its derivation (PS3.3 C.8.20).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -198,9 +199,32 @@ def _pixels(masks: tuple[Segmentation, ...], source: Dataset) -> NDArray[np.uint
     numbers = np.zeros(shape, np.uint8)
     for number, plane in enumerate(planes, 1):
         if numbers[plane].any():
-            return np.stack(planes, axis=-1).astype(np.uint8)
+            del numbers
+            return _stacked(planes)
         numbers[plane] = number
     return numbers
+
+
+class _Stacked(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Planes by segment, which highdicom sums to learn whether any two overlap.
+
+    Its sum is the most of each plane: summed voxel by voxel in numpy's eight bytes, a CT of 600
+    slices takes 1.2 GB for that answer alone.
+    """
+
+    def sum(self, axis: int) -> NDArray[np.int64]:  # type: ignore[override]
+        if self.ndim < 4:
+            plain: NDArray[np.int64] = np.asarray(self).sum(axis=axis, dtype=np.int64)
+            return plain
+        planes = (np.asarray(plane) for plane in self)
+        return np.array([plane.sum(axis=axis, dtype=np.uint8).max() for plane in planes], np.int64)
+
+
+def _stacked(planes: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    stack = np.empty((*planes[0].shape, len(planes)), np.bool_)
+    for index, plane in enumerate(planes):
+        stack[..., index] = plane
+    return stack.view(np.uint8).view(_Stacked)
 
 
 def _description(

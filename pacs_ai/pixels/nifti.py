@@ -73,17 +73,19 @@ def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:
         When the bytes are no NIfTI-1 file, or its grid is not the Volume's.
     """
     image = _read(data, volume)
-    values = np.asanyarray(image.dataobj)
+    values, affine = np.asanyarray(image.dataobj), image.affine
+    stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
+    del image  # and with it the file's bytes: a long CT's are as many as its voxels
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3 or not np.issubdtype(values.dtype, np.number):
         raise PixelError("the NIfTI file that came back is not a volume of numbers")
-    if np.iscomplexobj(values) or not np.isfinite(values).all():
+    whole = np.issubdtype(values.dtype, np.integer)
+    if np.iscomplexobj(values) or not (whole or np.isfinite(values).all()):
         raise PixelError("the NIfTI file that came back has values that are not finite numbers")
     sent = volume.shape[::-1]
-    stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
     if stated:
-        values = _on_grid(values, image.affine, _LPS_TO_RAS @ volume.affine, sent)
+        values = _on_grid(values, affine, _LPS_TO_RAS @ volume.affine, sent)
     if values.shape != sent:
         raise _other_grid()
     return np.ascontiguousarray(values.transpose(2, 1, 0))
