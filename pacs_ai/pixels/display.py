@@ -71,19 +71,21 @@ class DisplayImage:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return grey pixels of shape (rows, columns) as a PNG file without any text in it.
+    """Return pixels of shape (rows, columns), or (rows, columns, 3), as a PNG file without any text.
 
     Written here because it takes most of a slice's time: one filter for all rows (each less the one
     above it) and runs only are 2.5 times as fast as the library's choice row by row, and as small.
     """
-    rows, columns = pixels.shape
-    lines = np.empty((rows, columns + 1), np.uint8)
+    rows, columns = pixels.shape[:2]
+    flat = pixels.reshape(rows, -1)
+    lines = np.empty((rows, flat.shape[1] + 1), np.uint8)
     lines[:, 0] = _PNG_UP
-    lines[0, 1:] = pixels[0]
-    np.subtract(pixels[1:], pixels[:-1], out=lines[1:, 1:])
+    lines[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=lines[1:, 1:])
     packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
     data = packer.compress(lines.data) + packer.flush()
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)  # 8 bits, grey
+    colour = 2 if pixels.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", columns, rows, 8, colour, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
