@@ -209,8 +209,7 @@ def _legend(work: Encoding) -> Iterator[_Line]:
 def _size(work: Encoding, mask: Segmentation) -> str:
     if not mask.volumetric:
         return ""
-    headers = [work.study.instance(uid).header for uid in mask.sources]
-    volume = millilitres(mask, headers)
+    volume = millilitres(mask, work.study)
     return "" if volume is None else f": {volume:.0f} ml"
 
 

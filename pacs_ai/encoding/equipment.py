@@ -211,6 +211,7 @@ def mark_lossy(dataset: Dataset, instances: Sequence[Instance]) -> None:
 def _ratio(instance: Instance) -> str:
     header = instance.header
     samples = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1))
+    samples *= int(header.get("NumberOfFrames") or 1)
     size = samples * int(header.get("BitsAllocated", 8)) / 8
     return f"{max(1.0, size / instance.path.stat().st_size):.3f}"
 

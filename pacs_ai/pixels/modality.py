@@ -23,7 +23,7 @@ from pacs_ai.study import Instance
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FrameValues:
     """One frame in modality values.
 
     Attributes
@@ -42,7 +42,7 @@ class Frame:
     padding: NDArray[np.bool_] = field(repr=False)
 
 
-def frames(instance: Instance, numbers: Iterable[int] | None = None) -> Iterator[Frame]:
+def frames(instance: Instance, numbers: Iterable[int] | None = None) -> Iterator[FrameValues]:
     """Yield frames of a grey Instance in modality values; only one is held at a time.
 
     Parameters
@@ -66,7 +66,7 @@ def frames(instance: Instance, numbers: Iterable[int] | None = None) -> Iterator
     chosen = range(description.frames) if numbers is None else tuple(numbers)
     for index, stored in zip(chosen, stored_frames(instance, chosen), strict=True):
         padding = padding_mask(instance, stored)
-        yield Frame(index, modality_values(instance, stored, frame=index), padding)
+        yield FrameValues(index, modality_values(instance, stored, frame=index), padding)
 
 
 def standing(instance: Instance, frame: int, macro: str) -> Dataset:
@@ -108,22 +108,34 @@ def modality_values(
     Raises
     ------
     PixelError
-        When RescaleSlope is zero, one of the two is not a number, or the LUT does not fit.
+        When the LUT does not fit, and as :func:`rescale`.
     """
     header = instance.header
     if header.get("ModalityLUTSequence"):
         return looked_up(instance, header.ModalityLUTSequence[0], stored)[0]
-    place = standing(instance, frame, "PixelValueTransformationSequence")
-    slope = finite(instance, "RescaleSlope", default=1.0, within=place)
-    intercept = finite(instance, "RescaleIntercept", default=0.0, within=place)
-    if slope == 0.0:
-        raise PixelError(f"{named(instance)} has RescaleSlope 0: correct it at its source")
+    slope, intercept = rescale(instance, frame=frame)
     if (slope, intercept) == (1.0, 0.0):
         return stored.astype(np.float32)
     wide = np.float32 if stored.dtype.itemsize <= 2 else np.float64
     scaled: NDArray[Any] = np.multiply(stored, slope, dtype=wide)
     scaled += intercept
     return scaled.astype(np.float32, copy=False)
+
+
+def rescale(instance: Instance, *, frame: int = 0) -> tuple[float, float]:
+    """Return slope and intercept (PS3.3 C.11.1.1.2, C.7.6.16.2.9); 1 and 0 where nothing is said.
+
+    Raises
+    ------
+    PixelError
+        When RescaleSlope is zero or one of the two is not a number.
+    """
+    place = standing(instance, frame, "PixelValueTransformationSequence")
+    slope = finite(instance, "RescaleSlope", default=1.0, within=place)
+    intercept = finite(instance, "RescaleIntercept", default=0.0, within=place)
+    if slope == 0.0:
+        raise PixelError(f"{named(instance)} has RescaleSlope 0: correct it at its source")
+    return slope, intercept
 
 
 def finite(
@@ -174,13 +186,21 @@ def padding_mask(instance: Instance, stored: NDArray[Any]) -> NDArray[np.bool_]:
         low = first(header, "FloatPixelPaddingValue")
         low = first(header, "DoubleFloatPixelPaddingValue") if low is None else low
         return missing if low is None else missing | (stored == stored.dtype.type(low))
-    low = first(header, "PixelPaddingValue")
-    if low is None:
+    limits = padding_range(instance)
+    if limits is None:
         return np.zeros(stored.shape, np.bool_)
-    last = first(header, "PixelPaddingRangeLimit")
-    ends = (_as_stored(instance, low), _as_stored(instance, low if last is None else last))
-    found: NDArray[np.bool_] = (stored >= min(ends)) & (stored <= max(ends))
+    found: NDArray[np.bool_] = (stored >= limits[0]) & (stored <= limits[1])
     return found
+
+
+def padding_range(instance: Instance) -> tuple[int, int] | None:
+    """Return the least and most stored integer that is padding; None where none is."""
+    low = first(instance.header, "PixelPaddingValue")
+    if low is None:
+        return None
+    last = first(instance.header, "PixelPaddingRangeLimit")
+    ends = (_as_stored(instance, low), _as_stored(instance, low if last is None else last))
+    return min(ends), max(ends)
 
 
 def looked_up(

@@ -556,7 +556,7 @@ def test_volume_is_embedded_by_its_middle_slice_by_geometry(tmp_path: Path) -> N
     (embedding,) = outcome.results
     assert isinstance(embedding, Embedding)
     assert embedding.source == made[2].SOPInstanceUID
-    assert embedding.recipe.endswith("middle-slice/1 volume-window/1 W 1500 L -160")
+    assert embedding.recipe.endswith("middle-slice/1 volume-window/2 W 1500 L -160")
 
 
 # Prompts.

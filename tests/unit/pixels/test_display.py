@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.display import DisplayImage, View, display_image
+from pacs_ai.pixels.display import DisplayImage, View, display_image, png
 from pacs_ai.study import read_instance
 from tests.unit.pixels.made import SHARED, image
 
@@ -243,3 +243,12 @@ def test_mislabelled_polarity_is_shown_as_its_header_says() -> None:
         real("cr-pa-8bit-FAKE-mono1-label.dcm"),
     )
     assert np.abs((255 - wrong.pixels.astype(int)) - right.pixels).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (31, 2, 3), (9, 16, 3)])
+def test_png_holds_the_pixels_and_nothing_else(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    with PIL.Image.open(io.BytesIO(png(pixels)), formats=["PNG"]) as image:
+        assert image.info == {}
+        image.load()  # checks every CRC
+        np.testing.assert_array_equal(np.asarray(image), pixels)
