@@ -7,12 +7,16 @@ interleaved. The senders are DCMTK's ``storescu``, each with its own CT Instance
 ================ ============================================================== =======
 receiver         what it is                                                     synced
 ================ ============================================================== =======
-hardened         the listener                                                   yes
+hardened         the listener, as shipped                                       yes
 plain            the listener with ``listener.transport: plain``                yes
 bare             a bare loop: socket, SHA-256, file, fsync                      yes
+orthanc          Orthanc as it comes                                            yes
 stock            pynetdicom as it comes                                         no
+unsynced         the listener, whose syncs the library libeatmydata swallows    no
 storescp         DCMTK's ``storescp +B --fork``                                 no
 ================ ============================================================== =======
+
+What is said of them is said in ratios (:data:`FLOORS`): a second of one machine is no second of another's.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import psutil
@@ -40,7 +45,16 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from benchmarks.memory import Memory
 
-RECEIVERS = ("hardened", "plain", "bare", "stock", "storescp")
+RECEIVERS = ("hardened", "plain", "bare", "orthanc", "stock", "unsynced", "storescp")
+OURS = ("hardened", "plain", "unsynced")
+FLOORS = {
+    ("hardened", "bare"): 0.75,
+    ("hardened", "stock"): 1.3,
+    ("hardened", "orthanc"): 1.2,
+    ("unsynced", "storescp"): 0.6,
+}
+"""Least ratios of Instances a second, for Instances of 0.5 MB."""
+_UNSYNCED = "libeatmydata.so"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 START_SECONDS = 60.0
 
@@ -100,15 +114,22 @@ def measure(receiver: str, senders: list[Path]) -> Run:
         port = _free_port()
         with _receiver(receiver, Path(folder), port) as process:
             watched = psutil.Process(process.pid)
-            before = sum(watched.cpu_times()[:4])
+            before = _cpu(watched)
             with Memory({"receiver": process.pid}) as memory:
                 seconds = _send(senders, port)
-            used = sum(watched.cpu_times()[:4]) - before
+            used = _cpu(watched) - before
     return Run(
         instances=len(files) / seconds,
         megabytes=size / seconds / 1e6,
         cpu=used / (size / 1e9),
         memory=memory.peaks["receiver"] / 1e6,
+    )
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Return CPU seconds of a process, of its children, and of those of them that have ended."""
+    return float(
+        sum(sum(one.cpu_times()[:4]) for one in (process, *process.children(recursive=True)))
     )
 
 
@@ -135,11 +156,13 @@ def _send(senders: list[Path], port: int) -> float:
 def _receiver(name: str, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         _command(name, folder, port),
-        env=_environment(),
-        stdout=subprocess.DEVNULL,
+        env=_environment() | ({"LD_PRELOAD": _UNSYNCED} if name == "unsynced" else {}),
+        stdout=subprocess.PIPE if name in OURS else subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
+        if process.stdout is not None:
+            process.stdout.readline()  # every process of the listener is ready
         _wait_until_open(port, process)
         yield process
     finally:
@@ -152,15 +175,34 @@ def _command(name: str, folder: Path, port: int) -> list[str]:
         return [sys.executable, "-m", "benchmarks.receivers", name, str(port), str(folder)]
     if name == "storescp":
         return ["storescp", "+B", "--fork", "-od", str(folder), str(port)]
+    if name == "orthanc":
+        configuration = folder / "orthanc.json"
+        configuration.write_text(json.dumps(_orthanc(folder, port)))
+        return ["Orthanc", str(configuration)]
     settings = {
         "site": {"name": "bench", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
         "data": str(folder / "gateway"),
-        "listener": {"port": port, "transport": name, "minimum_free": "1MB"},
+        "listener": {
+            "port": port,
+            "transport": "plain" if name == "plain" else "hardened",
+            "minimum_free": "1MB",
+        },
         "peers": {"sender": {"ae_titles": ["SENDER"], "addresses": ["127.0.0.1"], "quiet": "1h"}},
     }
+    for number in range(256):  # a gateway that has run before: only a new one makes these
+        (folder / "gateway" / "spool" / "instances" / f"{number:02x}").mkdir(parents=True)
     file = folder / "settings.yaml"
     file.write_text(yaml.safe_dump(settings))
     return [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
+
+
+def _orthanc(folder: Path, port: int) -> dict[str, object]:
+    return {
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "DicomPort": port,
+        "HttpPort": _free_port(),
+    }
 
 
 def _environment() -> dict[str, str]:
@@ -186,8 +228,15 @@ def _wait_until_open(port: int, process: subprocess.Popen[bytes]) -> None:
     raise BenchmarkError("a receiver did not start")
 
 
-def run(*, runs: int, count: int, size: int, associations: tuple[int, ...]) -> dict[str, object]:
-    """Measure every receiver; return medians."""
+def run(
+    *,
+    runs: int,
+    count: int,
+    size: int,
+    associations: tuple[int, ...],
+    receivers: tuple[str, ...] = RECEIVERS,
+) -> dict[str, Any]:
+    """Measure receivers; return medians, and what they come to beside each other."""
     found: dict[tuple[int, str], list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
         senders = [Path(folder) / str(number) for number in range(max(associations))]
@@ -195,25 +244,43 @@ def run(*, runs: int, count: int, size: int, associations: tuple[int, ...]) -> d
             write_instances(one, count, size=size)
         for _ in range(runs):
             for at_once in associations:
-                for receiver in RECEIVERS:
+                for receiver in receivers:
                     measured = measure(receiver, senders[:at_once])
                     found.setdefault((at_once, receiver), []).append(measured)
+    medians = [
+        {
+            "associations": at_once,
+            "receiver": receiver,
+            **{
+                name: round(median(getattr(one, name) for one in measured), 2)
+                for name in asdict(measured[0])
+            },
+        }
+        for (at_once, receiver), measured in found.items()
+    ]
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "bytes": size,
         "runs": runs,
-        "medians": [
-            {
-                "associations": at_once,
-                "receiver": receiver,
-                **{
-                    name: round(median(getattr(one, name) for one in measured), 2)
-                    for name in asdict(measured[0])
-                },
-            }
-            for (at_once, receiver), measured in found.items()
-        ],
+        "ratios": ratios(medians),
+        "medians": medians,
     }
+
+
+def ratios(medians: list[dict[str, Any]]) -> list[dict[str, object]]:
+    """Return what the listener's medians come to beside its peers', and the least that they should."""
+    found = {(one["associations"], one["receiver"]): one["instances"] for one in medians}
+    return [
+        {
+            "associations": at_once,
+            "ratio": f"{own} / {peer}",
+            "value": round(found[at_once, own] / found[at_once, peer], 2),
+            "floor": floor,
+        }
+        for at_once in sorted({at_once for at_once, _ in found})
+        for (own, peer), floor in FLOORS.items()
+        if (at_once, own) in found and (at_once, peer) in found
+    ]
 
 
 def main() -> None:
@@ -223,6 +290,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="Instances of each sender")
     parser.add_argument("--bytes", type=int, default=500_000, help="size of an Instance")
     parser.add_argument("--associations", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--receivers", nargs="+", choices=RECEIVERS, default=list(RECEIVERS))
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     found = run(
@@ -230,13 +298,14 @@ def main() -> None:
         count=asked.count,
         size=asked.bytes,
         associations=tuple(asked.associations),
+        receivers=tuple(asked.receivers),
     )
     if asked.json:
         print(json.dumps(found, indent=2))
         return
-    medians = found["medians"]
-    for row in medians if isinstance(medians, list) else []:
-        print("  ".join(f"{name} {value}" for name, value in row.items()))
+    for table in (found["medians"], found["ratios"]):
+        for row in table:
+            print("  ".join(f"{name} {value}" for name, value in row.items()))
 
 
 if __name__ == "__main__":

@@ -189,8 +189,10 @@ class Reception:
 
     def finish(self) -> Dataset | int:
         """Make the Instance durable and return its status."""
-        answer: Dataset | int = _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
-        if self._begun and self._incoming is not None and self._refusal is None:
+        answer: Dataset | int = SUCCESS
+        if self._refusal is None and not self._begun:
+            self._refusal = _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
+        if self._refusal is None and self._incoming is not None:
             with self._rim():
                 answer = _answer(self._incoming.commit())
         self.discard()

@@ -338,6 +338,9 @@ def give_name(temporary: str, path: Path) -> None:
 def _make_folder(folder: Path) -> None:
     if folder in _SYNCED and folder.is_dir():
         return
+    there = [folder]
+    if folder.is_dir():  # of an earlier process, as are its neighbours: one sync is for all of them
+        there = [one for one in folder.parent.iterdir() if one.is_dir()]
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         sync_folder(folder.parent)
@@ -345,7 +348,7 @@ def _make_folder(folder: Path) -> None:
         with suppress(OSError):  # an empty one is made anew, not synced again
             folder.rmdir()
         raise
-    _SYNCED.add(folder)
+    _SYNCED.update(there)
 
 
 def sync_folder(path: Path) -> None:

@@ -5,12 +5,14 @@ Nothing here decodes pixel data.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from struct import unpack_from
 from typing import Any
 
 import pydicom
@@ -19,7 +21,8 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from pacs_ai.errors import ReceiveError
 
@@ -31,6 +34,20 @@ HEAD_LIMIT = 1024 * 1024
 """Bytes of a data set that the listener may look at; identity stands well before them."""
 
 _LAST_HEAD_TAG = Tag(0x0020, 0x000E)
+_HEAD = {
+    0x00080016: "SOPClassUID",
+    0x00080018: "SOPInstanceUID",
+    0x00080060: "Modality",
+    0x00080070: "Manufacturer",
+    0x0020000D: "StudyInstanceUID",
+    0x0020000E: "SeriesInstanceUID",
+}
+_LITTLE_ENDIAN = frozenset(
+    one for one in AllTransferSyntaxes if one.is_little_endian and not one.is_deflated
+)
+_LONG_VR = frozenset(one.encode() for one in EXPLICIT_VR_LENGTH_32)
+_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_UNUSUAL = re.compile(rb"[\x00-\x1f\\]")  # several values, escapes, what only the library may judge
 
 MANUFACTURER = "PACS AI"
 """Manufacturer (0008,0070) of everything the gateway makes."""
@@ -139,6 +156,9 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
     """
     syntax = UID(transfer_syntax_uid)
     data = data[:HEAD_LIMIT]
+    plain = _plain_head(data, syntax)
+    if plain is not None:
+        return plain
     try:
         if syntax == DeflatedExplicitVRLittleEndian:
             data = _inflate_bounded(data)
@@ -148,23 +168,62 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
             is_little_endian=syntax.is_little_endian,
             stop_when=_past_head,
         )
-        found = {
-            keyword: "\\".join(values(header, keyword))
-            for keyword in (
-                "SOPClassUID",
-                "SOPInstanceUID",
-                "StudyInstanceUID",
-                "SeriesInstanceUID",
-                "Modality",
-                "Manufacturer",
-            )
-        }
+        found = {keyword: "\\".join(values(header, keyword)) for keyword in _HEAD.values()}
     except Exception as error:  # pydicom raises many types on hostile bytes
         raise ReceiveError("the head of the data set cannot be read", status=UNREADABLE) from error
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if not UID(found[keyword], pydicom.config.IGNORE).is_valid:  # or pydicom warns and shows it
             raise ReceiveError(f"{keyword} is missing or not a UID", status=UNREADABLE)
     return Head(**found)
+
+
+def _plain_head(data: bytes, syntax: UID) -> Head | None:
+    """Read a head that holds nothing unusual; None when the library must look.
+
+    The library makes an object of each of the many elements that stand before the six that are wanted,
+    and the sender waits for its answer meanwhile. What is cut off, of undefined length, not in ASCII, or
+    says other than a UID, is not judged here.
+    """
+    if syntax not in _LITTLE_ENDIAN:
+        return None
+    found = _walk(data, explicit=not syntax.is_implicit_VR)
+    if found is None:
+        return None
+    texts = {keyword: found.get(tag, b"").strip(b" \0\t\r\n") for tag, keyword in _HEAD.items()}
+    for keyword, value in texts.items():
+        if keyword.endswith("UID"):
+            usual = len(value) <= 64 and _UID.fullmatch(value) is not None
+        else:
+            usual = value.isascii() and not _UNUSUAL.search(value)
+        if not usual:
+            return None
+    return Head(**{keyword: value.decode("ascii") for keyword, value in texts.items()})
+
+
+def _walk(data: bytes, *, explicit: bool) -> dict[int, bytes] | None:
+    """Return the elements of :data:`_HEAD`, little endian (PS3.5 section 7.1)."""
+    found: dict[int, bytes] = {}
+    place, end = 0, len(data)
+    while place + 12 <= end:
+        group, element, length = unpack_from("<HHL", data, place)
+        tag = group << 16 | element
+        if tag > _LAST_HEAD_TAG:
+            return found
+        place += 8
+        if explicit:
+            vr = data[place - 4 : place - 2]
+            if not (vr.isalpha() and vr.isupper()):
+                return None
+            length >>= 16
+            if vr in _LONG_VR:
+                (length,) = unpack_from("<L", data, place)
+                place += 4
+        if length > end - place:  # cut off, or of undefined length
+            return None
+        if tag in _HEAD:
+            found[tag] = data[place : place + length]
+        place += length
+    return None
 
 
 def _past_head(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -9,56 +9,77 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    literal_column,
+    null,
+    select,
+    union_all,
+    update,
+)
 
 from pacs_ai.ledger import tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.dialects import upsert
+from pacs_ai.ledger.prepared import Prepared
 from pacs_ai.ledger.work import Kind
 from pacs_ai.study import Head
 
 table = tables.instances
 
-_HELD = select(
-    table.c.sop_instance_uid,
-    table.c.digest,
-    table.c.transfer_syntax_uid,
-    table.c.state,
-    table.c.role,
-    table.c.id,
-    table.c.removed_at,
-).where(table.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
-_OWN = select(tables.objects.c.sop_instance_uid).where(
-    tables.objects.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+
+def _of_uid(_: str) -> Any:
+    held, own = table.c, tables.objects.c
+    return union_all(
+        select(
+            held.id, held.digest, held.transfer_syntax_uid, held.state, held.role, held.removed_at
+        ).where(held.sop_instance_uid == bindparam("uid")),
+        select(null(), null(), null(), null(), literal_column("'made'"), null()).where(
+            own.sop_instance_uid == bindparam("uid")
+        ),
+    )
+
+
+_OF_UID = Prepared(_of_uid)
+"""What is held under a SOP Instance UID, and a row of role ``made`` when the gateway made it itself."""
+
+_COLUMNS = (
+    *("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "study_instance_uid"),
+    *("series_instance_uid", "modality", "digest", "size", "role", "state", "peer", "received_at"),
+)
+# On PostgreSQL another listener may have recorded the same bytes under another Study's lock.
+_ADD = Prepared(
+    lambda dialect: upsert(dialect, table).inline().on_conflict_do_nothing(), columns=_COLUMNS
+)
+
+_REVIVE = Prepared(
+    lambda _: (
+        update(table)
+        .where(table.c.id == bindparam("row"))
+        .values(
+            # What was let go keeps the state that a comparison gave it.
+            state=case((table.c.state == "replaced", "unchecked"), else_=table.c.state),
+            received_at=bindparam("at"),
+            removed_at=null(),
+        )
+    )
 )
 
 
-@cache
-def _insert(dialect: str) -> Any:
-    # On PostgreSQL another listener may have recorded the same bytes under another Study's lock.
-    return upsert(dialect, table).on_conflict_do_nothing()
-
-
-@cache
-def _note(dialect: str) -> Any:
+def _note_study(dialect: str) -> Any:
     statement = upsert(dialect, tables.studies)
     return statement.on_conflict_do_update(
         index_elements=["study_instance_uid"], set_={"last_at": statement.excluded.last_at}
     )
 
 
-_REVIVE = (
-    update(table)
-    .where(table.c.id == bindparam("row"))
-    .values(
-        # What was let go keeps the state that a comparison gave it.
-        state=case((table.c.state == "replaced", "unchecked"), else_=table.c.state),
-        received_at=bindparam("at"),
-        removed_at=None,
-    )
+_NOTE_STUDY = Prepared(
+    _note_study,
+    columns=("study_instance_uid", "peer", "accession_number", "first_at", "last_at"),
 )
 
 
@@ -95,8 +116,8 @@ class Arrival:
 
 def known(connection: Connection, arrival: Arrival) -> bool:
     """Tell whether exactly these bytes are held already, and count."""
-    rows = connection.execute(_HELD, {"uids": [arrival.head.SOPInstanceUID]})
-    return any(_key(row) == arrival.bytes_key and _counts(row) for row in rows)
+    held, _ = _of(connection, arrival.head.SOPInstanceUID)
+    return any(row.bytes_key == arrival.bytes_key and row.counts for row in held)
 
 
 def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
@@ -106,10 +127,15 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
     again because they came again. The caller holds the files (:func:`pacs_ai.ledger.retention.hold_files`).
     """
     at = now()
-    uids = sorted({one.head.SOPInstanceUID for one in arrivals})
-    held = {_key(row): row for row in connection.execute(_HELD, {"uids": uids})}
-    sources = {row.sop_instance_uid for row in held.values() if row.role == "source"}
-    own = set(connection.scalars(_OWN, {"uids": uids}))
+    held: dict[tuple[str, str, str], _Held] = {}
+    sources, own = set(), set()
+    for uid in sorted({one.head.SOPInstanceUID for one in arrivals}):
+        rows, made = _of(connection, uid)
+        held |= {row.bytes_key: row for row in rows}
+        if made:
+            own.add(uid)
+        if any(row.role == "source" for row in rows):
+            sources.add(uid)
     added: dict[tuple[str, str, str], dict[str, Any]] = {}
     revived: dict[int, dict[str, Any]] = {}
     new: list[bool] = []
@@ -118,7 +144,7 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
         row = held.get(one.bytes_key)
         role = "own" if one.head.SOPInstanceUID in own else one.head.role
         is_new = one.bytes_key not in added and (
-            row is None or not (_counts(row) or row.id in revived)
+            row is None or not (row.counts or row.id in revived)
         )
         new.append(is_new)
         if not is_new:
@@ -133,19 +159,37 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
             sources.add(one.head.SOPInstanceUID)
     _note_studies(connection, [one for one, _ in changed], at)
     if added:
-        connection.execute(_insert(connection.dialect.name), [*added.values()])
+        _ADD.run_each(connection, [*added.values()])
     if revived:
-        connection.execute(_REVIVE, [*revived.values()])
+        _REVIVE.run_each(connection, [*revived.values()])
     _ask_to_assemble(connection, (one for one, role in changed if role == "source"))
     return new
 
 
-def _counts(row: Any) -> bool:
-    return row.state != "replaced" and row.removed_at is None
+class _Held(NamedTuple):
+    """What the ledger holds of a SOP Instance UID."""
+
+    id: int
+    digest: str
+    transfer_syntax_uid: str
+    state: str
+    role: str
+    removed_at: Any
+    uid: str
+
+    @property
+    def bytes_key(self) -> tuple[str, str, str]:
+        return self.uid, self.digest, self.transfer_syntax_uid
+
+    @property
+    def counts(self) -> bool:
+        return self.state != "replaced" and self.removed_at is None
 
 
-def _key(row: Any) -> tuple[str, str, str]:
-    return row.sop_instance_uid, row.digest, row.transfer_syntax_uid
+def _of(connection: Connection, uid: str) -> tuple[list[_Held], bool]:
+    """Return what is held under a SOP Instance UID, and whether the gateway made it."""
+    rows = [_Held._make((*row, uid)) for row in _OF_UID.run(connection, {"uid": uid}).fetchall()]
+    return [row for row in rows if row.role != "made"], any(row.role == "made" for row in rows)
 
 
 def _row(one: Arrival, role: str, state: str, at: Any) -> dict[str, Any]:
@@ -179,7 +223,7 @@ def _note_studies(connection: Connection, arrivals: Sequence[Arrival], at: Any) 
         }
         for study, peer in sorted(first.items())
     ]
-    connection.execute(_note(connection.dialect.name), rows)
+    _NOTE_STUDY.run_each(connection, rows)
 
 
 def _ask_to_assemble(connection: Connection, arrivals: Iterable[Arrival]) -> None:

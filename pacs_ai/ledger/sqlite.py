@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from pacs_ai.ledger.prepared import driver_cursor
+
 _PRAGMAS = (
     "PRAGMA busy_timeout=10000",  # first: the others may have to wait too
     "PRAGMA journal_mode=WAL",
@@ -45,6 +47,7 @@ def engine(url: URL) -> Engine:
     @event.listens_for(made, "begin")
     def _begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        with driver_cursor(connection) as cursor:
+            cursor.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return made

@@ -32,6 +32,7 @@ from pacs_ai.errors import LeaseLostError
 from pacs_ai.ledger import events, tables
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.dialects import lock_queue, lock_studies
+from pacs_ai.ledger.prepared import Prepared
 from pacs_ai.settings import WorkTimes
 
 table = tables.work
@@ -115,18 +116,19 @@ class Claimed:
     deadline: datetime | None
 
 
-_PUT_OFF = (
-    update(table)
-    .where(
-        table.c.kind == bindparam("of_kind"),
-        table.c.subject == bindparam("about"),
-        table.c.queue == bindparam("waits_in"),
-        table.c.state == State.READY,
-        table.c.attempts == 0,
+_PUT_OFF = Prepared(
+    lambda _: (
+        update(table)
+        .where(
+            table.c.kind == bindparam("of_kind"),
+            table.c.subject == bindparam("about"),
+            table.c.queue == bindparam("waits_in"),
+            table.c.state == State.READY.value,
+            table.c.attempts == 0,
+        )
+        .values(not_before=bindparam("start"))
     )
-    .values(not_before=bindparam("start"))
 )
-# Made once: every Instance that comes in asks for work.
 
 
 def add(
@@ -142,11 +144,8 @@ def add(
 ) -> None:
     """Ask for work; a ready row for the same subject and queue is used again, its start put off."""
     at = now()
-    found = connection.execute(
-        _PUT_OFF,
-        {"of_kind": kind, "about": subject, "waits_in": queue, "start": not_before or at},
-    )
-    if found.rowcount:
+    same = {"of_kind": kind.value, "about": subject, "waits_in": queue}
+    if _PUT_OFF.run(connection, {**same, "start": not_before or at}).rowcount:
         return
     connection.execute(
         insert(table).values(

@@ -92,7 +92,7 @@ def test_the_listener_says_that_it_is_ready_and_logs_json_lines(tmp_path: Path) 
             assert opened.is_established
         log = end(process)
     assert [one["message"] for one in log] == [
-        "association rejected: not a configured peer and address"
+        "association rejected: not a configured peer, address and certificate"
     ]
     assert log[0].keys() >= {"at", "level", "logger", "message"}
     assert "CANARY" not in json.dumps(log)

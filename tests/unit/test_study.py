@@ -310,3 +310,62 @@ def test_values_show_what_stands_there_without_judging_it() -> None:
     assert study.values(header, "PatientAge") == ("62",)
     assert study.values(header, "PatientBirthDate") == ()
     assert study.values(header, "Rows") == ("4",)
+
+
+# ---------------------------------------------------------------------- the short way
+
+
+def as_the_library_reads(data: bytes, syntax: str) -> Head | None:
+    """Read a head the long way; None when it is refused."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(study, "_plain_head", lambda data, syntax: None)
+        try:
+            return read_head(data, syntax)
+        except ReceiveError:
+            return None
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, JPEG])
+def test_a_plain_head_is_read_the_short_way(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(image(Manufacturer=" ACME ", Modality="CT", PatientName="Müller^Ä"), syntax)
+    expected = as_the_library_reads(data, syntax)
+    monkeypatch.setattr(pydicom.filereader, "read_dataset", None)
+    assert read_head(data, syntax) == expected
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from([IMPLICIT, EXPLICIT]),
+    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=4),
+    st.integers(0, 40),
+)
+def test_the_short_way_reads_what_the_library_reads_or_nothing(
+    syntax: str, damages: list[tuple[int, int]], cut: int
+) -> None:
+    data = bytearray(encode(PLAIN, syntax))
+    for place, value in damages:
+        data[place % len(data)] = value
+    damaged = bytes(data[: len(data) - cut])
+    short = study._plain_head(damaged, UID(syntax))
+    if short is not None:
+        assert short == as_the_library_reads(damaged, syntax)
+
+
+PLAIN = image(Manufacturer="ACME", Modality="CT", StudyDescription="a study")
+
+
+def test_the_short_way_reads_real_heads_as_the_library_does(shared_data: Path) -> None:
+    short = 0
+    for path in sorted(shared_data.rglob("*.dcm")):
+        if "malformed" in path.parts:
+            continue  # not all of them have a File Meta
+        meta = pydicom.filereader.read_file_meta_info(path)
+        syntax = str(meta.TransferSyntaxUID)
+        with path.open("rb") as file:
+            file.seek(144 + int(meta.FileMetaInformationGroupLength))
+            data = file.read(HEAD_LIMIT)
+        found = study._plain_head(data, UID(syntax))
+        if found is not None:
+            short += 1
+            assert found == as_the_library_reads(data, syntax), path.name
+    assert short > 20
