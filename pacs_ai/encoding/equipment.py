@@ -252,9 +252,10 @@ def _contribution(work: Encoding, model: ModelIdentity, notes: tuple[str, ...]) 
     item.DeviceUID = model_uid(work.stamp, model)
     when = zone_of(work.study.header, work.stamp.when)
     item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S%z")
-    words = [f"{NOT_VERIFIED}.", f"Pixels by {PIXEL_PATH}."]
+    words = [f"{NOT_VERIFIED}."]
     if model.reference:
         words.append(f"{REFERENCE_NOTE.capitalize()}.")
+    words.append(f"Pixels by {PIXEL_PATH}.")
     item.ContributionDescription = " ".join([*words, *notes])[:1024]
     return item
 
