@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from socketserver import TCPServer
 from struct import unpack
 from typing import Any, Protocol, cast
@@ -262,8 +261,7 @@ class Acceptor(Association):
             super().run_reactor()
         except Exception:  # a rim: without it the connection would be neither answered nor closed
             log.exception("association ended: it could not be negotiated")
-            with suppress(OSError):
-                cast("UpperLayer", self.dul).connection.socket.shutdown(socket.SHUT_RDWR)
+            cast("UpperLayer", self.dul).connection.cut()
             self.kill()
 
 
