@@ -53,7 +53,7 @@ FLOORS = {
     ("hardened", "orthanc"): 1.2,
     ("unsynced", "storescp"): 0.6,
 }
-"""Least ratios of Instances a second, for Instances of 0.5 MB."""
+"""Ratios of Instances a second that are asked for, for Instances of 0.5 MB; not all are reached yet."""
 _UNSYNCED = "libeatmydata.so"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 START_SECONDS = 60.0

@@ -7,9 +7,10 @@ that is most of the time.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from struct import pack, unpack_from
+
+from pacs_ai.uids import is_uid
 
 C_STORE_RQ, C_ECHO_RQ = 0x0001, 0x0030
 _RESPONSE = 0x8000
@@ -17,9 +18,6 @@ _NO_DATA_SET = 0x0101
 
 _CLASS, _FIELD, _MESSAGE, _ANSWERED = 0x0002, 0x0100, 0x0110, 0x0120
 _DATA_SET, _STATUS, _COMMENT, _INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
-
-_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
-"""PS3.5 section 9.1; at most 64 bytes."""
 
 _TAG_AND_LENGTH = 8
 _P_DATA_TF = 0x04
@@ -88,7 +86,7 @@ def _number(elements: dict[int, bytes], element: int) -> int:
 
 def _uid(elements: dict[int, bytes], element: int) -> str:
     value = elements.get(element, b"").rstrip(b"\0 ")
-    if len(value) > 64 or not _UID.fullmatch(value):
+    if not is_uid(value):
         raise CommandError("a command set lacks what its service needs")
     return value.decode("ascii")
 

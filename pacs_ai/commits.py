@@ -78,14 +78,7 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
         # An Instance came, or another worker froze a newer set, while this one read the files.
         decided = assembly.Waiting(now() + quiet)
     if isinstance(decided, assembly.Waiting):
-        work.add(
-            connection,
-            Kind.ASSEMBLE,
-            queue=work.ASSEMBLE,
-            subject=uid,
-            study=uid,
-            not_before=decided.until,
-        )
+        work.add_assembly(connection, uid, not_before=decided.until)
         commit.said = "more Instances came meanwhile"
         return
     key = assembly.content_key((one.SOPInstanceUID, one.digest) for one in gathered.members)

@@ -225,8 +225,8 @@ class Gateway:
 
     def has_room(self) -> bool:
         """Tell whether the spool's disk is above the watermark; below it faces refuse for now."""
-        watermark = self.settings.listener.watermark(self.spool.disk_bytes())
-        return self.spool.free_bytes() >= watermark
+        disk = self.spool.disk()
+        return disk.free >= self.settings.listener.watermark(disk.total)
 
     def close(self) -> None:
         """Close the ledger."""

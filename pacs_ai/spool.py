@@ -145,13 +145,9 @@ class Spool:
             if folder.is_dir():
                 sync_folder(folder)
 
-    def free_bytes(self) -> int:
-        """Return how many bytes the spool's file system has left."""
-        return disk_of(self.path).free
-
-    def disk_bytes(self) -> int:
-        """Return how many bytes the spool's file system has in all."""
-        return disk_of(self.path).total
+    def disk(self) -> Disk:
+        """Return the spool's file system."""
+        return disk_of(self.path)
 
 
 class Writer:

@@ -25,6 +25,7 @@ from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from pacs_ai.errors import ReceiveError
+from pacs_ai.uids import is_uid
 
 _ENCODED_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _PLAIN_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
@@ -46,7 +47,6 @@ _LITTLE_ENDIAN = frozenset(
     one for one in AllTransferSyntaxes if one.is_little_endian and not one.is_deflated
 )
 _LONG_VR = frozenset(one.encode() for one in EXPLICIT_VR_LENGTH_32)
-_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _UNUSUAL = re.compile(rb"[\x00-\x1f\\]")  # several values, escapes, what only the library may judge
 
 MANUFACTURER = "PACS AI"
@@ -191,13 +191,14 @@ def _plain_head(data: bytes, syntax: UID) -> Head | None:
         return None
     texts = {keyword: found.get(tag, b"").strip(b" \0\t\r\n") for tag, keyword in _HEAD.items()}
     for keyword, value in texts.items():
-        if keyword.endswith("UID"):
-            usual = len(value) <= 64 and _UID.fullmatch(value) is not None
-        else:
-            usual = value.isascii() and not _UNUSUAL.search(value)
-        if not usual:
+        is_usual = is_uid if keyword.endswith("UID") else _is_plain_text
+        if not is_usual(value):
             return None
     return Head(**{keyword: value.decode("ascii") for keyword, value in texts.items()})
+
+
+def _is_plain_text(value: bytes) -> bool:
+    return value.isascii() and not _UNUSUAL.search(value)
 
 
 def _walk(data: bytes, *, explicit: bool) -> dict[int, bytes] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,14 @@ _NAMESPACE = uuid.UUID("6b2d8c54-0e0f-5c29-9d0a-0a2b51c3f7d1")
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.206213098723451340985613204598713204")
 IMPLEMENTATION_VERSION_NAME = "PACS_AI_0.1"
+
+
+_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+
+
+def is_uid(value: bytes) -> bool:
+    """Tell whether bytes, without padding, are a UID (PS3.5 section 9.1)."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def digest(value: Digestible) -> str:

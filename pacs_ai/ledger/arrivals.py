@@ -1,14 +1,13 @@
 """Instances whose bytes are durable become facts: many of them in one transaction.
 
-Four statements and the work row serve a whole group, so that what a commit costs is shared by every
-association that stores at the same time.
+What a commit costs is shared by every association that stores at the same time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -26,7 +25,6 @@ from pacs_ai.ledger import tables, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.dialects import upsert
 from pacs_ai.ledger.prepared import Prepared
-from pacs_ai.ledger.work import Kind
 from pacs_ai.study import Head
 
 table = tables.instances
@@ -137,7 +135,7 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
         if any(row.role == "source" for row in rows):
             sources.add(uid)
     added: dict[tuple[str, str, str], dict[str, Any]] = {}
-    revived: dict[int, dict[str, Any]] = {}
+    revived: set[int] = set()
     new: list[bool] = []
     changed: list[tuple[Arrival, str]] = []
     for one in arrivals:
@@ -151,7 +149,7 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
             continue
         changed.append((one, role))
         if row is not None:
-            revived[row.id] = {"row": row.id, "at": at}
+            revived.add(row.id)
             continue
         twin = role == "source" and one.head.SOPInstanceUID in sources
         added[one.bytes_key] = _row(one, role, "unchecked" if twin else "kept", at)
@@ -161,7 +159,7 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
     if added:
         _ADD.run_each(connection, [*added.values()])
     if revived:
-        _REVIVE.run_each(connection, [*revived.values()])
+        _REVIVE.run_each(connection, [{"row": row_id, "at": at} for row_id in revived])
     _ask_to_assemble(connection, (one for one, role in changed if role == "source"))
     return new
 
@@ -192,7 +190,7 @@ def _of(connection: Connection, uid: str) -> tuple[list[_Held], bool]:
     return [row for row in rows if row.role != "made"], any(row.role == "made" for row in rows)
 
 
-def _row(one: Arrival, role: str, state: str, at: Any) -> dict[str, Any]:
+def _row(one: Arrival, role: str, state: str, at: datetime) -> dict[str, Any]:
     return {
         "sop_instance_uid": one.head.SOPInstanceUID,
         "sop_class_uid": one.head.SOPClassUID,
@@ -209,7 +207,7 @@ def _row(one: Arrival, role: str, state: str, at: Any) -> dict[str, Any]:
     }
 
 
-def _note_studies(connection: Connection, arrivals: Sequence[Arrival], at: Any) -> None:
+def _note_studies(connection: Connection, arrivals: Sequence[Arrival], at: datetime) -> None:
     first = {one.head.StudyInstanceUID: one.peer for one in reversed(arrivals)}
     if not first:
         return
@@ -229,11 +227,4 @@ def _note_studies(connection: Connection, arrivals: Sequence[Arrival], at: Any) 
 def _ask_to_assemble(connection: Connection, arrivals: Iterable[Arrival]) -> None:
     last = {one.head.StudyInstanceUID: one.quiet for one in arrivals}
     for study, quiet in sorted(last.items()):
-        work.add(
-            connection,
-            Kind.ASSEMBLE,
-            queue=work.ASSEMBLE,
-            subject=study,
-            study=study,
-            not_before=now() + quiet,
-        )
+        work.add_assembly(connection, study, not_before=now() + quiet)

@@ -7,19 +7,15 @@ kind of database, and then handed to the driver with its values. Errors are SQLA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.sql.elements import CompilerElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import CompilerElement
 
 
 class Prepared:

@@ -166,6 +166,18 @@ def add(
     )
 
 
+def add_assembly(connection: Connection, study: str, *, not_before: datetime) -> None:
+    """Ask for a look whether a Study is complete; one that is asked for already is put off."""
+    add(
+        connection,
+        Kind.ASSEMBLE,
+        queue=ASSEMBLE,
+        subject=study,
+        study=study,
+        not_before=not_before,
+    )
+
+
 def add_once(
     connection: Connection,
     kind: Kind,

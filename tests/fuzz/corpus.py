@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,13 +10,10 @@ from struct import pack
 
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-from pydicom.uid import UID
 
 from tests.fuzz import mutation
 from tests.integration import wire
-from tests.integration.listening import CALLED, CALLING, CT, image
+from tests.integration.listening import CALLED, CALLING, CT, encoded, image
 from tests.integration.test_stow import BOUNDARY, body_of, file_of
 
 IMPLICIT, EXPLICIT = wire.IMPLICIT, wire.EXPLICIT
@@ -58,19 +54,6 @@ def of_study(one: Encoded, number: int) -> Encoded:
     """Return a data set as one of another Study; one that is deflated stays what it is."""
     data = one.data.replace(STUDY.encode(), f"{STUDY[:-7]}{1_000_000 + number}".encode())
     return replace(one, data=data)
-
-
-def encode(data_set: Dataset, syntax: str) -> bytes:
-    """Return the bytes of a data set."""
-    uid = UID(syntax)
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = uid.is_little_endian, uid.is_implicit_VR
-    write_dataset(buffer, data_set)
-    data = buffer.getvalue()
-    if syntax != DEFLATED:
-        return data
-    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return squeezer.compress(data) + squeezer.flush()
 
 
 def _made(number: int) -> Dataset:
@@ -123,7 +106,7 @@ def _encapsulated(number: int) -> Dataset:
 
 
 def _encoded(made: Dataset, context: int) -> Encoded:
-    return Encoded(encode(made, CONTEXTS[context]), context, str(made.SOPInstanceUID))
+    return Encoded(encoded(made, CONTEXTS[context]), context, str(made.SOPInstanceUID))
 
 
 DATA_SETS = (

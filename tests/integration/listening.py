@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,12 +169,17 @@ def image(**elements: Any) -> Dataset:
     return made
 
 
-def encoded(data_set: Dataset) -> bytes:
-    """Return a data set in Explicit VR Little Endian."""
+def encoded(data_set: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """Return a data set's bytes in a transfer syntax."""
+    uid = UID(syntax)
     buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    buffer.is_little_endian, buffer.is_implicit_VR = uid.is_little_endian, uid.is_implicit_VR
     write_dataset(buffer, data_set)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    if not uid.is_deflated:
+        return data
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return squeezer.compress(data) + squeezer.flush()
 
 
 def send(

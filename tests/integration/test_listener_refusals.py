@@ -17,7 +17,7 @@ from pynetdicom import build_context
 
 from pacs_ai import intake
 from pacs_ai.ledger import arrivals, sqlite
-from pacs_ai.spool import Spool
+from pacs_ai.spool import Disk, Spool
 from tests.integration.listening import (
     CALLED,
     CALLING,
@@ -108,10 +108,10 @@ def test_nobody_may_send_when_no_peer_is_listed(tmp_path: Path, transport: str) 
 def test_who_cannot_be_judged_is_rejected_for_now(
     listener: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unmounted(spool: Spool) -> int:
+    def unmounted(spool: Spool) -> Disk:
         raise OSError(errno.ENOENT, "the spool is gone")
 
-    monkeypatch.setattr(Spool, "free_bytes", unmounted)
+    monkeypatch.setattr(Spool, "disk", unmounted)
     assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
 
 
@@ -198,7 +198,7 @@ def test_a_disk_that_fills_during_an_association_is_a700(
     listener: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with association(listener.port) as opened:
-        monkeypatch.setattr(Spool, "free_bytes", lambda spool: 0)
+        monkeypatch.setattr(Spool, "disk", lambda spool: Disk(total=10**12, free=0))
         data_set = image()
         answer = send(opened, encoded(data_set), sop_instance=str(data_set.SOPInstanceUID))
     assert answer.Status == 0xA700

@@ -14,31 +14,16 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, generate_uid
 
 from pacs_ai import study
 from pacs_ai.errors import ReceiveError
 from pacs_ai.study import HEAD_LIMIT, Head, Instance, Study, read_head
-from tests.integration.listening import CT, image
+from tests.integration.listening import CT, encoded, image
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 JPEG = "1.2.840.10008.1.2.4.50"
-
-
-def encode(data_set: Dataset, syntax: str) -> bytes:
-    uid = UID(syntax)
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = uid.is_little_endian, uid.is_implicit_VR
-    write_dataset(buffer, data_set)
-    data = buffer.getvalue()
-    if syntax != DEFLATED:
-        return data
-    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return squeezer.compress(data) + squeezer.flush()
 
 
 # ---------------------------------------------------------------------- reading
@@ -47,7 +32,7 @@ def encode(data_set: Dataset, syntax: str) -> bytes:
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED, JPEG])
 def test_the_head_is_read_in_every_encoding(syntax: str) -> None:
     data_set = image(Manufacturer="ACME")
-    head = read_head(encode(data_set, syntax), syntax)
+    head = read_head(encoded(data_set, syntax), syntax)
     assert head.SOPClassUID == CT
     assert head.SOPInstanceUID == data_set.SOPInstanceUID
     assert head.StudyInstanceUID == data_set.StudyInstanceUID
@@ -56,7 +41,7 @@ def test_the_head_is_read_in_every_encoding(syntax: str) -> None:
 
 
 def test_a_head_names_no_patient() -> None:
-    text = repr(read_head(encode(image(PatientID="CANARY-7"), EXPLICIT), EXPLICIT))
+    text = repr(read_head(encoded(image(PatientID="CANARY-7"), EXPLICIT), EXPLICIT))
     assert "CANARY" not in text
     assert "Doe" not in text
 
@@ -68,14 +53,14 @@ def test_a_missing_uid_is_refused_by_its_name(keyword: str) -> None:
     data_set = image()
     delattr(data_set, keyword)
     with pytest.raises(ReceiveError, match=keyword) as caught:
-        read_head(encode(data_set, EXPLICIT), EXPLICIT)
+        read_head(encoded(data_set, EXPLICIT), EXPLICIT)
     assert caught.value.status == 0xC000
 
 
 @pytest.mark.parametrize("wrong", [b"1.2.x", b"..", b"1.02.3", b"1." * 40])
 def test_a_uid_that_is_none_is_refused_without_being_shown(wrong: bytes) -> None:
     data_set = image()
-    data = encode(data_set, EXPLICIT)
+    data = encoded(data_set, EXPLICIT)
     old = str(data_set.StudyInstanceUID).encode()
     data = data.replace(old.ljust(len(old) + len(old) % 2, b"\0"), wrong + wrong[:0])
     with pytest.raises(ReceiveError) as caught:
@@ -87,7 +72,7 @@ def test_a_uid_that_is_none_is_refused_without_being_shown(wrong: bytes) -> None
 
 
 def test_nothing_past_the_series_is_looked_at() -> None:
-    data = encode(image(), EXPLICIT)
+    data = encoded(image(), EXPLICIT)
     ending = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, 0xFFFFFFF0) + b"\xff" * 100
     assert read_head(data + ending, EXPLICIT) == read_head(data, EXPLICIT)
 
@@ -105,7 +90,7 @@ class Watched(bytes):
 
 def test_no_more_than_the_limit_is_looked_at() -> None:
     Watched.furthest = 0
-    read_head(Watched(encode(image(), EXPLICIT) + bytes(3 * HEAD_LIMIT)), EXPLICIT)
+    read_head(Watched(encoded(image(), EXPLICIT) + bytes(3 * HEAD_LIMIT)), EXPLICIT)
     assert Watched.furthest == HEAD_LIMIT
 
 
@@ -113,7 +98,7 @@ def test_an_identity_past_the_limit_is_not_found() -> None:
     data_set = image()
     data_set.add_new(0x00091010, "UN", bytes(HEAD_LIMIT))
     with pytest.raises(ReceiveError):
-        read_head(encode(data_set, EXPLICIT), EXPLICIT)
+        read_head(encoded(data_set, EXPLICIT), EXPLICIT)
 
 
 @pytest.fixture
@@ -149,7 +134,7 @@ def test_sequences_a_thousand_deep_are_refused() -> None:
 
 SYNTAXES = st.sampled_from([IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED, JPEG])
 FIXED = image(SOPInstanceUID="1.2.3.4", StudyInstanceUID="1.2.3.5", SeriesInstanceUID="1.2.3.6")
-WHOLE = {syntax: encode(FIXED, syntax) for syntax in (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)}
+WHOLE = {syntax: encoded(FIXED, syntax) for syntax in (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)}
 WHOLE[JPEG] = WHOLE[EXPLICIT]
 
 
@@ -305,7 +290,7 @@ def test_series_come_in_the_order_of_their_first_instance() -> None:
 
 def test_values_show_what_stands_there_without_judging_it() -> None:
     header = pydicom.dcmread(
-        BytesIO(encode(image(PatientAge="062Y"), EXPLICIT).replace(b"062Y", b"62 \0")), force=True
+        BytesIO(encoded(image(PatientAge="062Y"), EXPLICIT).replace(b"062Y", b"62 \0")), force=True
     )
     assert study.values(header, "PatientAge") == ("62",)
     assert study.values(header, "PatientBirthDate") == ()
@@ -327,7 +312,7 @@ def as_the_library_reads(data: bytes, syntax: str) -> Head | None:
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, JPEG])
 def test_a_plain_head_is_read_the_short_way(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(image(Manufacturer=" ACME ", Modality="CT", PatientName="Müller^Ä"), syntax)
+    data = encoded(image(Manufacturer=" ACME ", Modality="CT", PatientName="Müller^Ä"), syntax)
     expected = as_the_library_reads(data, syntax)
     monkeypatch.setattr(pydicom.filereader, "read_dataset", None)
     assert read_head(data, syntax) == expected
@@ -342,7 +327,7 @@ def test_a_plain_head_is_read_the_short_way(syntax: str, monkeypatch: pytest.Mon
 def test_the_short_way_reads_what_the_library_reads_or_nothing(
     syntax: str, damages: list[tuple[int, int]], cut: int
 ) -> None:
-    data = bytearray(encode(PLAIN, syntax))
+    data = bytearray(encoded(PLAIN, syntax))
     for place, value in damages:
         data[place % len(data)] = value
     damaged = bytes(data[: len(data) - cut])

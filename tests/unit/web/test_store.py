@@ -20,7 +20,7 @@ from pacs_ai.gateway import Gateway
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Reading
-from pacs_ai.spool import Spool, SpoolFullError
+from pacs_ai.spool import Disk, Spool, SpoolFullError
 from pacs_ai.web import store as stow
 from pacs_ai.web import storing
 from pacs_ai.web.app import create_app
@@ -160,7 +160,7 @@ def test_the_ledger_knows_tokens_by_digest_only(gateway: Gateway, tokens: Tokens
 def test_a_full_disk_is_503_and_says_when_to_come_again(
     gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Spool, "free_bytes", lambda self: 0)
+    monkeypatch.setattr(Spool, "disk", lambda self: Disk(total=10**12, free=0))
     answer = send(client(gateway), make(tokens))
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
@@ -174,7 +174,7 @@ def test_a_disk_that_fills_on_the_way_is_503(
     gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = iter([10**9, 0, 0])
-    monkeypatch.setattr(Spool, "free_bytes", lambda self: next(free))
+    monkeypatch.setattr(Spool, "disk", lambda self: Disk(total=10**12, free=next(free)))
     answer = send(client(gateway), make(tokens), body_of(file_of(image()), file_of(image())))
     assert answer.status_code == 503
     assert "retry-after" in answer.headers
