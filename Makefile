@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server \
-  postgresql eatmydata
+  postgresql eatmydata dcm2niix
 
 .PHONY: demo test soak fuzz lock clean
 

@@ -36,12 +36,12 @@ from pacs_ai.encoding.equipment import FIRST_SERIES_NUMBER  # noqa: E402
 from pacs_ai.ledger.views import StudyState  # noqa: E402
 from pacs_ai.ledger.work import TRANSITIONS  # noqa: E402
 from pacs_ai.peers.association import TIMEOUTS  # noqa: E402
-from pacs_ai.pixels import decode  # noqa: E402
+from pacs_ai.pixels import decoder, description  # noqa: E402
 from pacs_ai.web import app, file_meta, multipart, search, storing  # noqa: E402
 from pacs_ai.web.guard import Guard  # noqa: E402
 from pacs_ai.web.store import Store  # noqa: E402
 
-PAGES = ("conformance.md", "settings.md", "states.md")
+PAGES = ("conformance.md", "pixel-data.md", "settings.md", "states.md")
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -73,12 +73,42 @@ def storage_classes() -> str:
 
 def transfer_syntaxes() -> str:
     """Transfer syntaxes that the listener accepts, and whether their pixels are read."""
-    read = decode._NATIVE | decode._PLUGINS.keys()
+    read = description.CODECS
     return table(
         ("Transfer Syntax", "UID", "pixel data"),
         (
             (UID(one).name, one, "read" if one in read else "stored; refused by name at the models")
             for one in ae.TRANSFER_SYNTAXES
+        ),
+    )
+
+
+def decoders() -> str:
+    """Transfer syntaxes whose pixel data is read, and by what."""
+    return table(
+        ("Transfer Syntax", "UID", "decoded by"),
+        ((UID(one).name, one, codec.value) for one, codec in description.CODECS.items()),
+    )
+
+
+def photometric_interpretations() -> str:
+    """Photometric Interpretations that are read."""
+    return table(
+        ("PhotometricInterpretation", "SamplesPerPixel"), sorted(description.SAMPLES.items())
+    )
+
+
+def decoder_limits() -> str:
+    """Numbers of the decoder child."""
+    limits = decoder.Limits()
+    return table(
+        ("limit", "value"),
+        (
+            ("one decoded frame", f"{description.FRAME_LIMIT // 2**20} MiB"),
+            ("all frames of one Instance", _size(description.INSTANCE_LIMIT)),
+            ("memory of the decoder", _size(limits.memory)),
+            ("processor time for one Instance, clock for one frame", f"{limits.seconds} s"),
+            ("frames until a fresh decoder takes over", str(limits.frames)),
         ),
     )
 
@@ -435,6 +465,9 @@ def _size(value: int) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "storage-classes": storage_classes,
     "transfer-syntaxes": transfer_syntaxes,
+    "decoders": decoders,
+    "photometric-interpretations": photometric_interpretations,
+    "decoder-limits": decoder_limits,
     "listener-limits": listener_limits,
     "store-statuses": store_statuses,
     "cipher-suites": cipher_suites,

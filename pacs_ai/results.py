@@ -20,6 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PIXEL_PATH = "pacs-ai-pixels/2"
+"""Name and version of the path from stored Instance to displayed frame (:mod:`pacs_ai.pixels`).
+
+It stands on every embedding and result; it changes whenever the same Instance would give other
+pixels.
+"""
+
 
 class Assertion(StrEnum):
     """How a sentence speaks of a finding; only PRESENT may raise a priority."""
@@ -68,12 +75,16 @@ class Segmentation:
         SOP Instance UIDs, one for each slice of the mask (one in all for a 2-D mask).
     prompt : str
         The text that was sent for it.
+    frames : tuple of int
+        Where the source is a multi-frame Instance, the number (from 1) of the frame of each slice;
+        else empty.
     """
 
     label: str
     mask: NDArray[np.bool_] = field(repr=False)
     sources: tuple[str, ...] = field(repr=False)
     prompt: str
+    frames: tuple[int, ...] = field(repr=False, default=())
 
     @property
     def volumetric(self) -> bool:
@@ -301,6 +312,7 @@ def _plain(result: Result) -> dict[str, Any]:
             "mask": base64.b64encode(packed).decode(),
             "sources": list(result.sources),
             "prompt": result.prompt,
+            "frames": list(result.frames),
         }
     if isinstance(result, Embedding):
         return {
@@ -319,9 +331,13 @@ def _result(item: Mapping[str, Any]) -> Result:
             shape = tuple(values.pop("shape"))
             count = int(np.prod(shape))
             bits = np.frombuffer(zlib.decompress(base64.b64decode(values.pop("mask"))), np.uint8)
-            mask = np.unpackbits(bits, count=count).reshape(shape).astype(bool)
+            mask = np.unpackbits(bits, count=count).reshape(shape).view(np.bool_)
             return Segmentation(
-                values["label"], mask, sources=tuple(values["sources"]), prompt=values["prompt"]
+                values["label"],
+                mask,
+                sources=tuple(values["sources"]),
+                prompt=values["prompt"],
+                frames=tuple(values.get("frames", ())),
             )
         case "Embedding":
             vector = np.asarray(values["vector"], np.float32)

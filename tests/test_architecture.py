@@ -70,10 +70,6 @@ FENCES: dict[str, tuple[str, ...]] = {
     "urllib3": ("pacs_ai.http",),
     "nibabel": ("pacs_ai.pixels", "pacs_ai.reference"),
     "skimage": ("pacs_ai.reference",),
-    "pydicom.pixels": ("pacs_ai.pixels",),
-    "openjpeg": ("pacs_ai.pixels",),
-    "libjpeg": ("pacs_ai.pixels",),
-    "gdcm": ("pacs_ai.pixels",),
     "starlette": ("pacs_ai.web", "pacs_ai.reference"),
     "uvicorn": ("pacs_ai.web", "pacs_ai.reference"),
     "python_multipart": ("pacs_ai.web",),
@@ -84,9 +80,6 @@ FENCES: dict[str, tuple[str, ...]] = {
 
 OVER_THE_FENCE: dict[tuple[str, str], str] = {
     ("pacs_ai.commits", "sqlalchemy.Connection"): "the type of what it hands on to the ledger",
-    ("pacs_ai.assembly", "pydicom.pixels.utils.pixel_array"): (
-        "compares two encodings of one Instance, until the decoder child can be asked to"
-    ),
 }
 """Who reaches over, to what, and why."""
 
@@ -316,6 +309,30 @@ def test_a_library_stays_inside_its_fence(package: str) -> None:
         and (one.by.name, one.target) not in OVER_THE_FENCE
     ]
     assert wrong == []
+
+
+def test_decoders_are_imported_by_the_decoder_child_and_nobody_imports_that() -> None:
+    decoders = ("pydicom.pixels", "pydicom.encaps", "openjpeg", "jpeg_ls", "gdcm", "libjpeg")
+    child = "pacs_ai.pixels.child"
+    wrong = [
+        str(one)
+        for one in imports()
+        if (one.target.startswith(decoders) and one.by.name != child) or one.target == child
+    ]
+    assert wrong == []
+
+
+def test_no_role_loads_gdcm() -> None:
+    program = (
+        "import pacs_ai.cli, listener.ae, worker.app, pacs_ai.web.app, pacs_ai.models.parse3d\n"
+    )
+    program += "import sys, pydicom.pixels; assert sys.modules['gdcm'] is None"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_no_decoder_under_the_gpl_is_installed_with_the_gateway() -> None:
+    locks = (ROOT / "requirements" / name for name in ("run.txt", "test.txt"))
+    assert not [lock for lock in locks if "pylibjpeg-libjpeg" in lock.read_text(encoding="utf-8")]
 
 
 def test_every_leave_to_reach_over_a_fence_is_used() -> None:

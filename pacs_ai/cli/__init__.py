@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from pacs_ai.cli.commands import app
-from pacs_ai.errors import ConfigError, PacsAiError
+# pydicom imports GDCM wherever it finds it. It is C code that meets bytes from outside, so no role
+# has it: only the decoder child, which does not come this way.
+sys.modules.setdefault("gdcm", None)  # type: ignore[arg-type]
+
+from pacs_ai.cli.commands import app  # noqa: E402
+from pacs_ai.errors import ConfigError, PacsAiError  # noqa: E402
 
 
 def main() -> None:

@@ -167,11 +167,11 @@ def picture(scene: Scene, room: tuple[int, int]) -> tuple[NDArray[np.uint8], tup
     tuple of float
         Pixels of the page for one column and one row of the scene.
     """
-    rows, columns = scene.pixels.shape
+    rows, columns = scene.pixels.shape[:2]
     scale = min(room[0] / columns, room[1] / (rows * scene.aspect))
     size = (max(1, round(columns * scale)), max(1, round(rows * scene.aspect * scale)))
-    grey = Image.fromarray(scene.pixels).resize(size, Image.Resampling.LANCZOS)
-    shown = np.repeat(np.asarray(grey, np.float32)[..., np.newaxis], 3, axis=2)
+    whole = Image.fromarray(scene.pixels).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    shown = np.array(whole, np.float32)
     for mask, colour in scene.masks:
         _overlay(shown, mask, colour)
     return np.rint(shown).astype(np.uint8), (size[0] / columns, size[1] / rows)

@@ -41,6 +41,7 @@ from pacs_ai.encoding.scenes import (
     scenes,
 )
 from pacs_ai.encoding.volumes import millilitres
+from pacs_ai.pixels.decoder import one_job
 from pacs_ai.results import (
     Assertion,
     Embedding,
@@ -127,7 +128,8 @@ def render(work: Encoding) -> NDArray[np.uint8]:
     ndarray of uint8, shape (rows, columns, 3)
         sRGB, 1600 columns.
     """
-    rows = scenes(work)
+    with one_job():
+        rows = scenes(work)
     left, right = _columns(work)
     banners = _banners(work)
     text = max(_height(left), _height(right)) + 2 * _MARGIN
@@ -207,8 +209,7 @@ def _legend(work: Encoding) -> Iterator[_Line]:
 def _size(work: Encoding, mask: Segmentation) -> str:
     if not mask.volumetric:
         return ""
-    headers = [work.study.instance(uid).header for uid in mask.sources]
-    volume = millilitres(mask, headers)
+    volume = millilitres(mask, work.study)
     return "" if volume is None else f": {volume:.0f} ml"
 
 

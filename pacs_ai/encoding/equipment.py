@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from pacs_ai.encoding import ENCODERS, Encoding, Stamp
 from pacs_ai.encoding.identity import Identity, identity_of, valid, zone_of
-from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound
+from pacs_ai.results import PIXEL_PATH, Done, JobResults, ModelIdentity, NothingFound
 from pacs_ai.study import MANUFACTURER, Instance
 from pacs_ai.terms import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code
 from pacs_ai.uids import (
@@ -211,6 +211,7 @@ def mark_lossy(dataset: Dataset, instances: Sequence[Instance]) -> None:
 def _ratio(instance: Instance) -> str:
     header = instance.header
     samples = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1))
+    samples *= int(header.get("NumberOfFrames") or 1)
     size = samples * int(header.get("BitsAllocated", 8)) / 8
     return f"{max(1.0, size / instance.path.stat().st_size):.3f}"
 
@@ -254,6 +255,7 @@ def _contribution(work: Encoding, model: ModelIdentity, notes: tuple[str, ...]) 
     words = [f"{NOT_VERIFIED}."]
     if model.reference:
         words.append(f"{REFERENCE_NOTE.capitalize()}.")
+    words.append(f"Pixels by {PIXEL_PATH}.")
     item.ContributionDescription = " ".join([*words, *notes])[:1024]
     return item
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -19,9 +19,10 @@ from pydicom.config import RAISE
 from pydicom.datadict import keyword_dict
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.valuerep import validate_value
+from pydicom.valuerep import DS, validate_value
 
-from pacs_ai.errors import EncodingError
+from pacs_ai.errors import EncodingError, PixelError
+from pacs_ai.pixels.frames import Frame, frames_of
 from pacs_ai.study import Instance
 
 TYPE_2 = (
@@ -258,6 +259,70 @@ def light_source(instance: Instance) -> Dataset:
     if "Modality" not in source:
         source.Modality = "OT"
     return source
+
+
+def light_frames(instance: Instance, numbers: Sequence[int]) -> Dataset:
+    """Return :func:`light_source` of a multi-frame Instance that has only some of its frames.
+
+    Parameters
+    ----------
+    instance : Instance
+    numbers : sequence of int
+        Of its frames, from 1. The first frame of what is returned is the first of these.
+
+    Raises
+    ------
+    EncodingError
+        As :func:`light_source`, and where a frame does not say where it lies.
+    """
+    source = light_source(instance)
+    try:
+        frames = {frame.number: frame for frame in frames_of(instance, numbers)}
+    except PixelError as error:
+        raise EncodingError(str(error)) from error
+    first = frames[numbers[0]]
+    source.NumberOfFrames = len(numbers)
+    source.SharedFunctionalGroupsSequence = [
+        _group(
+            PlaneOrientationSequence=_decimals(first, "ImageOrientationPatient"),
+            PixelMeasuresSequence=_decimals(first, "PixelSpacing", "SliceThickness"),
+        )
+    ]
+    source.PerFrameFunctionalGroupsSequence = [
+        _group(PlanePositionSequence=_decimals(frames[number], "ImagePositionPatient"))
+        for number in numbers
+    ]
+    reference = valid(instance.header, "FrameOfReferenceUID")
+    if reference is not None and not reference.is_empty:
+        source.add(copy.deepcopy(reference))
+        source.PositionReferenceIndicator = None
+    return source
+
+
+def _group(**macros: Dataset) -> Dataset:
+    group = Dataset()
+    for keyword, item in macros.items():
+        setattr(group, keyword, [item])
+    return group
+
+
+def _decimals(frame: Frame, *keywords: str) -> Dataset:
+    """Return decimal elements of a frame, each in the sixteen bytes of its VR."""
+    item = Dataset()
+    for keyword in keywords:
+        found = frame.values(keyword)
+        try:
+            numbers = [DS(float(one), auto_format=True) for one in found]
+        except (ValueError, OverflowError):
+            numbers = []
+        if numbers:
+            setattr(item, keyword, numbers if len(numbers) > 1 else numbers[0])
+        elif keyword != "SliceThickness":
+            raise EncodingError(
+                f"{keyword} is missing or not valid in {frame.named}: send it again from a system"
+                " that sets it"
+            )
+    return item
 
 
 def require(header: Dataset, keywords: Iterable[str]) -> None:

@@ -297,7 +297,7 @@ class _Content:
             hd.sr.Measurement(concept(term(one.label).code), round(one.value, 3), _unit(one.unit))
             for one in given
         ]
-        volume = millilitres(mask, [self.sources[uid] for uid in mask.sources])
+        volume = millilitres(mask, self.work.study)
         if volume is not None and not any(one.label == "volume" for one in given):
             code = concept(term("volume").code)
             made.append(hd.sr.Measurement(code, round(volume, 2), _UNITS["ml"]))

@@ -7,8 +7,9 @@ header's own elements; where the header does not say it, there are none and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pacs_ai.encoding import Encoding
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.placement import Turn
-from pacs_ai.pixels.volume import Volume, assemble, to_uint8
+from pacs_ai.pixels.volume import Volume, assemble, grey
 from pacs_ai.results import Assertion, Box, Done, Finding, JobResults, NothingFound, Segmentation
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
@@ -65,7 +66,7 @@ class Scene:
 
     Attributes
     ----------
-    pixels : ndarray of uint8, shape (rows, columns)
+    pixels : ndarray of uint8, shape (rows, columns) or (rows, columns, 3)
         As displayed, white is dense; empty (0, 0) when it cannot be shown.
     aspect : float
         Height of a pixel over its width.
@@ -156,7 +157,8 @@ def _projections(work: Encoding) -> list[Instance]:
 
 
 def _is_projection(work: Encoding, uid: str) -> bool:
-    return "ImagePositionPatient" not in work.study.instance(uid).header
+    header = work.study.instance(uid).header
+    return not {"ImagePositionPatient", "PerFrameFunctionalGroupsSequence"} & set(header.dir())
 
 
 def _is_lateral(work: Encoding, uid: str) -> bool:
@@ -164,10 +166,11 @@ def _is_lateral(work: Encoding, uid: str) -> bool:
 
 
 def _volumes(work: Encoding) -> list[list[Segmentation]]:
-    grouped: dict[frozenset[str], list[Segmentation]] = {}
+    grouped: dict[frozenset[tuple[str, int]], list[Segmentation]] = {}
     for mask in masks_of(work):
         if mask.volumetric:
-            grouped.setdefault(frozenset(mask.sources), []).append(mask)
+            slices = frozenset(_slices(mask.sources, mask.frames))
+            grouped.setdefault(slices, []).append(mask)
     return list(grouped.values())
 
 
@@ -201,7 +204,7 @@ def _projection(work: Encoding, instance: Instance) -> Scene:
     flat = [mask for mask in masks_of(work) if not mask.volumetric and mask.sources == (uid,)]
     masks = tuple((shown.turn.apply(mask.mask), colour_of(mask.label)) for mask in flat)
     frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
-    return Scene(shown.pixels, _aspect(instance.header, shown.turn), masks, frames, edges, caption)
+    return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
 
 
 def _unseen(caption: str) -> Scene:
@@ -211,15 +214,6 @@ def _unseen(caption: str) -> Scene:
 def colour_of(label: str) -> Colour:
     """Return the colour of a term in pictures; white where the table gives none."""
     return term(label).colour or (255, 255, 255)
-
-
-def _aspect(header: Dataset, turn: Turn) -> float:
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        value = header.get(keyword)
-        if value and len(value) == 2 and float(value[0]) > 0 and float(value[1]) > 0:
-            ratio = float(value[0]) / float(value[1])
-            return 1 / ratio if turn.transpose else ratio
-    return 1.0
 
 
 def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
@@ -243,32 +237,25 @@ def _turned(letters: str) -> str:
 def _frame(mark: Mark, turn: Turn) -> Frame:
     xs, ys = [], []
     for x, y in ((mark.box.left, mark.box.top), (mark.box.right, mark.box.bottom)):
-        shown = _displayed(turn, x, y)
+        shown = turn.apply_point(x, y)
         xs.append(shown[0])
         ys.append(shown[1])
     return Frame(min(xs), min(ys), max(xs), max(ys), colour_of(mark.label), mark.tag)
 
 
-def _displayed(turn: Turn, x: float, y: float) -> tuple[float, float]:
-    """Return a stored point as it is displayed: the inverse of ``Turn.undo_point``."""
-    rows, columns = turn.displayed
-    x, y = (y, x) if turn.transpose else (x, y)
-    return (columns - x if turn.flip_columns else x, rows - y if turn.flip_rows else y)
-
-
 def _planes(work: Encoding, masks: Sequence[Segmentation]) -> tuple[Scene, ...]:
     """Return axial, coronal and sagittal planes where the largest mask is widest."""
     try:
-        volume = assemble([work.study.instance(uid) for uid in masks[0].sources])
-        grey, _ = to_uint8(volume, WINDOW)
+        sources = dict.fromkeys(masks[0].sources)
+        instances = [work.study.instance(uid) for uid in sources]
+        volume = assemble(instances, frames=masks[0].frames)
+        drawn = grey(volume, WINDOW).array()
     except PixelError as error:
         return (_unseen(f"Volume: cannot be shown. {error}"),)
     standing = _Standing(volume)
     largest = max(masks, key=lambda one: int(one.mask.sum()))
-    body = standing.stand(grey)
-    stood = [
-        (standing.stand(_in_order(mask, volume.order)), colour_of(mask.label)) for mask in masks
-    ]
+    body = standing.stand(drawn)
+    stood = [(standing.stand(_in_order(mask, volume)), colour_of(mask.label)) for mask in masks]
     widest = stood[list(masks).index(largest)][0]
     window = f"W {WINDOW.width:g} L {WINDOW.level:g}" if volume.modality == "CT" else "percentiles"
     made = []
@@ -288,9 +275,13 @@ def _planes(work: Encoding, masks: Sequence[Segmentation]) -> tuple[Scene, ...]:
     return tuple(made)
 
 
-def _in_order(mask: Segmentation, order: Iterable[str]) -> NDArray[np.bool_]:
-    place = {uid: index for index, uid in enumerate(mask.sources)}
-    return mask.mask[[place[uid] for uid in order]]
+def _in_order(mask: Segmentation, volume: Volume) -> NDArray[np.bool_]:
+    place = {slice_: index for index, slice_ in enumerate(_slices(mask.sources, mask.frames))}
+    return mask.mask[[place[slice_] for slice_ in _slices(volume.order, volume.frames)]]
+
+
+def _slices(uids: Sequence[str], frames: Sequence[int]) -> list[tuple[str, int]]:
+    return list(zip(uids, frames or repeat(1, len(uids)), strict=True))
 
 
 class _Standing:

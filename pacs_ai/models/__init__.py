@@ -9,6 +9,7 @@ of the source. It opens no transaction and knows no retry: what may pass later i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 
 from pacs_ai.results import Outcome
@@ -26,7 +27,17 @@ MODELS: dict[str, str] = {
 
 
 def model(kind: str) -> Infer:
-    """Return the function that runs a kind of model; it is imported on first use."""
+    """Return the function that runs a kind of model; it is imported on first use.
+
+    A Job's pixels are decoded by a child process of its own, which ends with it.
+    """
     module, _, name = MODELS[kind].partition(":")
     function: Infer = getattr(import_module(module), name)
-    return function
+    decoder = import_module("pacs_ai.pixels.decoder")
+
+    @wraps(function)
+    def run(job: Job, endpoint: Endpoint) -> Outcome:
+        with decoder.one_job():
+            return function(job, endpoint)
+
+    return run

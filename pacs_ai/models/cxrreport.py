@@ -100,7 +100,7 @@ def _box(value: Any, frontal: DisplayImage) -> Box:
     x1, y1, x2, y2 = answer.numbers(value, length=4, what="a box")
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
         raise InferenceError("a box of the draft is not within the image, or has no area")
-    rows, columns = frontal.pixels.shape
+    rows, columns = frontal.pixels.shape[:2]
     side = min(rows, columns)
     left, top = (columns - side) // 2, (rows - side) // 2
     turn = frontal.turn

@@ -6,6 +6,7 @@ import base64
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.display import DisplayImage, View, display_image
+from pacs_ai.pixels.volume import Volume, assemble
 from pacs_ai.study import Instance, Job
 
 _VIEWS = {"frontal": View.FRONTAL, "lateral": View.LATERAL, "image": View.ANY}
@@ -43,6 +44,17 @@ def single(job: Job, role: str) -> Instance:
             "let its selection take one"
         )
     return instances[0]
+
+
+def volume_of(job: Job) -> Volume:
+    """Return the volume of a Job: its Instances, and the frames of them that the rule chose.
+
+    Raises
+    ------
+    PixelError
+        As :func:`pacs_ai.pixels.volume.assemble`.
+    """
+    return assemble(job.inputs.get("volume", ()), frames=job.parameters.get("frames", ()))
 
 
 def base64_text(data: bytes) -> str:

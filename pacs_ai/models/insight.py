@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
-from pacs_ai.models.inputs import base64_text, projection
+from pacs_ai.models.inputs import base64_text, projection, volume_of
 from pacs_ai.pixels.display import png
-from pacs_ai.pixels.volume import assemble, to_uint8
+from pacs_ai.pixels.volume import grey
 from pacs_ai.results import Done, Embedding, NotSuitable, Outcome
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
@@ -57,10 +57,10 @@ def _picture(job: Job, endpoint: Endpoint) -> tuple[NDArray[np.uint8], str, str]
     if "volume" not in job.inputs:
         image = projection(job, "frontal", "image")
         return image.pixels, image.source, image.recipe
-    volume = assemble(job.inputs["volume"])
-    values, recipe = to_uint8(volume, endpoint.window)
+    volume = volume_of(job)
+    drawn = grey(volume, endpoint.window)
     middle = len(volume.order) // 2
-    return values[middle], volume.order[middle], f"middle-slice/1 {recipe}"
+    return drawn.plane(middle), volume.order[middle], f"middle-slice/1 {drawn.recipe}"
 
 
 def _vector(record: dict[str, Any], endpoint: Endpoint) -> NDArray[np.float32]:

@@ -67,8 +67,8 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
 
 def _masks(endpoint: Endpoint, image: DisplayImage, texts: Mapping[str, str]) -> _Masks:
     """Ask for every label and return its mask on the displayed image, in the order of the rule."""
-    rows, columns = image.pixels.shape
-    placement = Placement(rows, columns, SIZE)
+    rows, columns = image.pixels.shape[:2]
+    placement = Placement(rows, columns, SIZE, image.aspect)
     encoded = base64_text(png(placement.apply(image.pixels)))
     masks: dict[str, NDArray[np.bool_]] = {}
     for group in groups(list(texts), beside=BESIDE_IN_PROJECTION):

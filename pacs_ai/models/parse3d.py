@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
-from pacs_ai.models.inputs import base64_text
+from pacs_ai.models.inputs import base64_text, volume_of
 from pacs_ai.models.prompts import BESIDE_IN_VOLUME, groups, wire
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
-from pacs_ai.pixels.volume import Volume, assemble, to_uint8
+from pacs_ai.pixels.volume import Volume, grey
 from pacs_ai.results import Done, NothingFound, NotSuitable, Outcome, Segmentation
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
@@ -45,18 +45,17 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
     if not labels:
         return NotSuitable(f"rule {job.rule} names no prompts for {job.kind}: name some")
     try:
-        volume = assemble(job.inputs.get("volume", ()))
-        values, _ = to_uint8(volume, endpoint.window)
+        volume = volume_of(job)
+        encoded = base64_text(to_nifti(volume, grey(volume, endpoint.window).planes()))
     except PixelError as error:
         return NotSuitable(str(error))
-    encoded = base64_text(to_nifti(volume, values))
     texts = {label: wire(label, modality=volume.modality) for label in labels}
     found: dict[str, Segmentation] = {}
     for group in groups(labels, beside=BESIDE_IN_VOLUME):
         masks = _ask(endpoint, volume, encoded, [texts[label] for label in group])
         for label, mask in zip(group, masks, strict=True):
             if mask.any():
-                found[label] = Segmentation(label, mask, volume.order, texts[label])
+                found[label] = Segmentation(label, mask, volume.order, texts[label], volume.frames)
     results = tuple(found[label] for label in texts if label in found)
     return Done(results) if results else NothingFound()
 
@@ -104,10 +103,9 @@ def _from_probabilities(
 ) -> Iterator[_Mask]:
     """Read shape B (model-contracts §5.3): probability × 255 for each prompt."""
     found = answer.array(record["image_features"], dimensions=4, what="image_features")
-    if found.shape != (count, *volume.array.shape):
+    if found.shape != (count, *volume.shape):
         raise InferenceError(
-            f"masks of shape {found.shape} came back for {count} prompts on "
-            f"{volume.array.shape} voxels"
+            f"masks of shape {found.shape} came back for {count} prompts on {volume.shape} voxels"
         )
     for probability in found:
         yield probability > _THRESHOLD

@@ -7,8 +7,10 @@ that of the Volume: the header that comes back is only asked which axis order it
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import nibabel
@@ -19,26 +21,40 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels.volume import Volume
 
 _Nifti1Image: Any = nibabel.Nifti1Image  # annotated in part only
+_Nifti1Header: Any = nibabel.Nifti1Header
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _OFFSET = 0.1
 """Share of a voxel by which the grid that comes back may be off (headers hold 32-bit floats)."""
+_LEVEL = 4
 _HEADER_ROOM = 1024 * 1024
 
 
-def to_nifti(volume: Volume, values: NDArray[np.uint8]) -> bytes:
+def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]]) -> bytes:
     """Return a gzip NIfTI-1 file of values on a Volume's grid; the same values give the same bytes.
+
+    NIfTI has its first axis fastest, so slices of (Rows, Columns) stand in it one after the other
+    as they are, and each is let go once it is compressed.
 
     Parameters
     ----------
     volume : Volume
         Gives the affine.
-    values : ndarray of uint8, shape (slices, Rows, Columns)
+    planes : iterable of ndarray of uint8, shape (Rows, Columns)
+        One for each slice, along the normal.
     """
-    image = _Nifti1Image(values.transpose(2, 1, 0), _LPS_TO_RAS @ volume.affine)
-    image.set_sform(image.affine, code="scanner")
-    image.set_qform(image.affine, code="scanner")
-    image.header.set_xyzt_units(xyz="mm")
-    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+    header = _Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(volume.shape[::-1])
+    header.set_sform(_LPS_TO_RAS @ volume.affine, code="scanner")
+    header.set_qform(_LPS_TO_RAS @ volume.affine, code="scanner")
+    header.set_xyzt_units(xyz="mm")
+    header["magic"], header["vox_offset"] = b"n+1", header.single_vox_offset
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=_LEVEL, mtime=0) as packed:
+        packed.write(header.binaryblock + bytes(4))  # no extensions follow
+        for plane in planes:
+            packed.write(np.ascontiguousarray(plane).data)
+    return out.getvalue()
 
 
 def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:
@@ -57,17 +73,19 @@ def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:
         When the bytes are no NIfTI-1 file, or its grid is not the Volume's.
     """
     image = _read(data, volume)
-    values = np.asanyarray(image.dataobj)
+    values, affine = np.asanyarray(image.dataobj), image.affine
+    stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
+    del image  # and with it the file's bytes: a long CT's are as many as its voxels
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3 or not np.issubdtype(values.dtype, np.number):
         raise PixelError("the NIfTI file that came back is not a volume of numbers")
-    if np.iscomplexobj(values) or not np.isfinite(values).all():
+    whole = np.issubdtype(values.dtype, np.integer)
+    if np.iscomplexobj(values) or not (whole or np.isfinite(values).all()):
         raise PixelError("the NIfTI file that came back has values that are not finite numbers")
-    sent = volume.array.shape[::-1]
-    stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
+    sent = volume.shape[::-1]
     if stated:
-        values = _on_grid(values, image.affine, _LPS_TO_RAS @ volume.affine, sent)
+        values = _on_grid(values, affine, _LPS_TO_RAS @ volume.affine, sent)
     if values.shape != sent:
         raise _other_grid()
     return np.ascontiguousarray(values.transpose(2, 1, 0))
@@ -75,7 +93,7 @@ def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:
 
 def _read(data: bytes, volume: Volume) -> Any:
     # A label map has at most eight bytes a voxel; more than that is not an answer to this Volume.
-    limit = math.prod(volume.array.shape) * 8 + _HEADER_ROOM
+    limit = math.prod(volume.shape) * 8 + _HEADER_ROOM
     try:
         if data[:2] == b"\x1f\x8b":
             unpacking = zlib.decompressobj(wbits=31)

@@ -48,14 +48,20 @@ class Turn:
         return (self.columns, self.rows) if self.transpose else (self.rows, self.columns)
 
     def apply(self, image: NDArray[Number]) -> NDArray[Number]:
-        """Return a stored image as it is displayed; shape (rows, columns) of each."""
-        turned = image.T if self.transpose else image
+        """Return a stored image as it is displayed; shape (rows, columns) of each, or with 3."""
+        turned = image.swapaxes(0, 1) if self.transpose else image
         return np.ascontiguousarray(turned[self._steps])
 
     def undo(self, image: NDArray[Number]) -> NDArray[Number]:
         """Return a displayed image, or a mask on it, on the stored grid."""
         turned = image[self._steps]
-        return np.ascontiguousarray(turned.T if self.transpose else turned)
+        return np.ascontiguousarray(turned.swapaxes(0, 1) if self.transpose else turned)
+
+    def apply_point(self, x: float, y: float) -> tuple[float, float]:
+        """Return a point of the stored columns and rows on the displayed image."""
+        rows, columns = self.displayed
+        x, y = (y, x) if self.transpose else (x, y)
+        return (columns - x if self.flip_columns else x, rows - y if self.flip_rows else y)
 
     def undo_point(self, x: float, y: float) -> tuple[float, float]:
         """Return a point of the displayed image in stored columns and rows."""
@@ -76,8 +82,9 @@ class Turn:
 class Placement:
     """An image centred on a black square and resized to the size that a model takes.
 
-    Where the difference of the sides is odd, the extra line of padding is at the bottom or right;
-    the offsets are exact, and the way back uses the same ones.
+    Pixels that are not square are made square first, by enlarging their short side, so that a
+    circle stays a circle. Where the difference of the sides is odd, the extra line of padding is at
+    the bottom or right; the offsets are exact, and the way back uses the same ones.
 
     Attributes
     ----------
@@ -85,42 +92,55 @@ class Placement:
         Size of the image.
     size : int
         Side of the square that the model takes.
+    aspect : float
+        Height of a pixel over its width.
     """
 
     rows: int
     columns: int
     size: int
+    aspect: float = 1.0
+
+    @property
+    def tall(self) -> int:
+        """Rows of the image once its pixels are square."""
+        return max(1, round(self.rows * max(self.aspect, 1.0)))
+
+    @property
+    def wide(self) -> int:
+        """Columns of the image once its pixels are square."""
+        return max(1, round(self.columns / min(self.aspect, 1.0)))
 
     @property
     def side(self) -> int:
         """Side of the padded square before resizing."""
-        return max(self.rows, self.columns)
+        return max(self.tall, self.wide)
 
     @property
     def top(self) -> int:
         """Lines of padding above the image."""
-        return (self.side - self.rows) // 2
+        return (self.side - self.tall) // 2
 
     @property
     def left(self) -> int:
         """Columns of padding left of the image."""
-        return (self.side - self.columns) // 2
+        return (self.side - self.wide) // 2
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Pad and resize an image.
+        """Make pixels square, pad and resize an image.
 
         Parameters
         ----------
-        image : ndarray of uint8, shape (rows, columns)
+        image : ndarray of uint8, shape (rows, columns) or (rows, columns, 3)
 
         Returns
         -------
-        ndarray of uint8, shape (size, size)
+        ndarray of uint8, shape (size, size) or (size, size, 3)
         """
-        self._check(image.shape, (self.rows, self.columns))
-        square = np.zeros((self.side, self.side), np.uint8)
-        square[self._inside] = image
-        return np.asarray(_resized(square, self.size, PIL.Image.Resampling.BICUBIC), np.uint8)
+        self._check(image.shape[:2], (self.rows, self.columns))
+        square = np.zeros((self.side, self.side, *image.shape[2:]), np.uint8)
+        square[self._inside] = _resized(image, self.tall, self.wide, _BICUBIC)
+        return np.asarray(_resized(square, self.size, self.size, _BICUBIC), np.uint8)
 
     def undo(self, probability: NDArray[Any]) -> NDArray[np.float32]:
         """Bring a map on the model's square back to the image's own grid.
@@ -136,19 +156,32 @@ class Placement:
         """
         self._check(probability.shape, (self.size, self.size))
         smooth = probability.astype(np.float32)
-        square = _resized(smooth, self.side, PIL.Image.Resampling.BILINEAR)
-        return np.ascontiguousarray(np.asarray(square, np.float32)[self._inside])
+        square = np.asarray(_resized(smooth, self.side, self.side, _BILINEAR), np.float32)
+        inside = np.ascontiguousarray(square[self._inside])
+        own = _resized(inside, self.rows, self.columns, _BILINEAR)
+        return np.ascontiguousarray(np.asarray(own, np.float32))
+
+    def apply_point(self, x: float, y: float) -> tuple[float, float]:
+        """Return a point of the image's own columns and rows on the model's square."""
+        scale = self.size / self.side
+        return (
+            (x * self.wide / self.columns + self.left) * scale,
+            (y * self.tall / self.rows + self.top) * scale,
+        )
 
     def undo_point(self, x: float, y: float) -> tuple[float, float]:
         """Return a point of the model's square in the image's own columns and rows."""
         scale = self.side / self.size
-        return x * scale - self.left, y * scale - self.top
+        return (
+            (x * scale - self.left) * self.columns / self.wide,
+            (y * scale - self.top) * self.rows / self.tall,
+        )
 
     @property
     def _inside(self) -> tuple[slice, slice]:
         return (
-            slice(self.top, self.top + self.rows),
-            slice(self.left, self.left + self.columns),
+            slice(self.top, self.top + self.tall),
+            slice(self.left, self.left + self.wide),
         )
 
     @staticmethod
@@ -157,10 +190,14 @@ class Placement:
             raise ValueError(f"an array of shape {wanted} belongs here, not {shape}")
 
 
+_BICUBIC = PIL.Image.Resampling.BICUBIC
+_BILINEAR = PIL.Image.Resampling.BILINEAR
+
+
 def _resized(
-    square: NDArray[Any], side: int, resampling: PIL.Image.Resampling
+    image: NDArray[Any], rows: int, columns: int, resampling: PIL.Image.Resampling
 ) -> PIL.Image.Image | NDArray[Any]:
-    if square.shape == (side, side):
-        return square
+    if image.shape[:2] == (rows, columns):
+        return image
     # Pillow widens its filter when it shrinks an image, so that fine structure does not alias.
-    return PIL.Image.fromarray(square).resize((side, side), resampling)
+    return PIL.Image.fromarray(image).resize((columns, rows), resampling)

@@ -1,287 +1,297 @@
-"""Slices to a Volume: sorted by geometry, refused when the geometry is not one regular grid.
+"""A Series as one regular grid, read slice by slice.
 
-The affine is never made up. A Series that leaves any doubt (a slice missing, two in one place, a
-tilted gantry, several acquisitions) is refused by a :class:`~pacs_ai.errors.PixelError` that names
-the Instance and the element.
+A :class:`Volume` is a description: planes in order, affine, sources. Its pixels are decoded one plane
+at a time, so that a Series of any length takes the memory of a slice. What a Series holds is decided
+in ``stacks.py``; more than one volume, or none, is a :class:`~pacs_ai.errors.PixelError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.decode import check_header, named, number, stored_values
-from pacs_ai.pixels.display import finite, modality_values, padding_mask
+from pacs_ai.pixels.decode import check_header, stored_frames, stored_values
+from pacs_ai.pixels.frames import Frame
+from pacs_ai.pixels.modality import modality_values, padding_mask, padding_range, rescale
+from pacs_ai.pixels.stacks import Plane, Stack, partition
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
 
-RECIPE_WINDOW = "volume-window/1"
-RECIPE_PERCENTILE = "volume-percentile/1"
+RECIPE_WINDOW = "volume-window/2"
+RECIPE_PERCENTILE = "volume-percentile/2"
 """Names and versions of the two ways to eight bits."""
 
 VOXEL_LIMIT = 512 * 1024 * 1024
-"""Most voxels of one Volume (2 GiB in memory)."""
+"""Most voxels of one Volume: half a gigabyte at eight bits, which is what comes back."""
 
-_UNIT = 1e-3
-"""How far direction cosines may be from unit length and from right angles."""
-_SAME = 1e-4
-"""How far direction cosines and spacings of two slices may differ by rounding."""
-_SPACING = 0.01
-"""Share of the slice distance, and millimetres, by which one distance may differ from the mean."""
-_DRIFT = 0.05
-"""Share of the slice distance by which a position may leave the regular grid."""
-_SIDEWAYS = 0.1
-"""Share of a pixel by which positions may leave the line along the normal."""
+_PERCENTILES = (0.5, 99.5)
+_KEY_SHIFT = 12
+"""Bits that a histogram's bins leave out of a 32-bit float: a bin is a 2048th of its value wide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A Series as one regular grid.
+    """A Series, or a part of one, as one regular grid.
 
     Attributes
     ----------
-    array : ndarray of float32, shape (slices, Rows, Columns)
-        Native grid, in the units of RescaleType (HU for CT). Padding has the lowest value of the
-        image.
-    affine : ndarray of float64, shape (4, 4)
-        Column, row, slice (in this order, from 0, at voxel centres) to millimetres in the patient
-        coordinate system, LPS (PS3.3 C.7.6.2.1.1).
-    order : tuple of str
-        SOP Instance UID of each slice, along the normal (row direction × column direction).
-    modality : str
+    stack : Stack
+    notes : tuple of str
+        What of the Series is not in it, and why.
     """
 
-    array: NDArray[np.float32] = field(repr=False)
-    affine: NDArray[np.float64]
-    order: tuple[str, ...] = field(repr=False)
-    modality: str
+    stack: Stack = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, Rows, Columns."""
+        header = self.stack.planes[0].frame.instance.header
+        return len(self.stack.planes), int(header.Rows), int(header.Columns)
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Column, row, slice to millimetres, LPS; shape (4, 4), as :attr:`Stack.affine`."""
+        return self.stack.affine
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """SOP Instance UID of each slice, along the normal (row direction × column direction)."""
+        return tuple(one.frame.instance.SOPInstanceUID for one in self.stack.planes)
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """Frame number of each slice; empty where the slices are single-frame Instances."""
+        return self.stack.frames
+
+    @property
+    def modality(self) -> str:
+        """Modality (0008,0060)."""
+        return self.stack.planes[0].frame.instance.Modality
+
+
+def assemble(instances: Sequence[Instance], *, frames: Collection[int] = ()) -> Volume:
+    """Return the one volume that Instances of a Series, in any order, hold; decodes nothing.
+
+    Parameters
+    ----------
+    instances : sequence of Instance
+        Single-frame Instances, or multi-frame Instances with functional groups.
+    frames : collection of int
+        Numbers of the frames to take of a multi-frame Instance; all when empty.
+
+    Raises
+    ------
+    PixelError
+        When they hold none or several (:func:`~pacs_ai.pixels.stacks.partition`), or one too large.
+    """
+    if not instances:
+        raise PixelError("a volume needs two slices or more: select the whole Series")
+    found = partition(instances, frames=frames)
+    if not found.usable:
+        raise PixelError(found.why_none())
+    if len(found.usable) > 1:
+        counts = ", ".join(str(len(one.planes)) for one in found.usable)
+        raise PixelError(
+            f"Series {instances[0].SeriesInstanceUID} holds {len(found.usable)} volumes of "
+            f"{counts} slices that differ in {found.differ}: let the rule select one of them, or "
+            "send each as a Series of its own"
+        )
+    notes = tuple(
+        f"{len(one.frames)} of its frames left out: {one.reason}" for one in found.refused
+    )
+    volume = Volume(found.usable[0], notes)
+    for plane in volume.stack.planes:
+        _check_plane(plane)
+    if math.prod(volume.shape) > VOXEL_LIMIT:
+        slices, rows, columns = volume.shape
+        raise PixelError(
+            f"Series {instances[0].SeriesInstanceUID} has {slices} slices of {rows} Rows and "
+            f"{columns} Columns, more than the limit of {VOXEL_LIMIT} voxels: select a Series with "
+            "fewer or thicker slices"
+        )
+    return volume
+
+
+def planes(volume: Volume) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Yield each plane in the units of RescaleType (HU for CT), and where it is padding.
+
+    Yields
+    ------
+    ndarray of float32 and ndarray of bool, shape (Rows, Columns) each
+        Native grid, along the normal.
+
+    Raises
+    ------
+    PixelError
+        When a slice cannot be decoded.
+    """
+    for plane, stored in _stored(volume.stack.planes):
+        yield _rescaled(plane.frame, stored), _padding(plane.frame, stored)
 
 
 @dataclass(frozen=True, slots=True)
-class _Slice:
-    instance: Instance
-    position: NDArray[np.float64]
-    orientation: NDArray[np.float64]
-    spacing: NDArray[np.float64]
+class Grey:
+    """A Volume in eight bits.
 
-    @property
-    def normal(self) -> NDArray[np.float64]:
-        return np.cross(self.orientation[:3], self.orientation[3:])
-
-
-def assemble(instances: Sequence[Instance]) -> Volume:
-    """Assemble the single-frame Instances of one Series, in any order, to a Volume.
-
-    Raises
-    ------
-    PixelError
-        When they are not one regular grid of parallel slices at right angles, or cannot be decoded.
+    Attributes
+    ----------
+    volume : Volume
+    low, high : float
+        Values that become 0 and 255; what lies outside is cut, padding is 0.
+    recipe : str
+        Name of the way, with its window where it has one.
     """
-    slices = ordered(instances)
-    affine = _affine(slices)
-    rows, columns = (number(slices[0].instance, keyword) for keyword in ("Rows", "Columns"))
-    if len(slices) * rows * columns > VOXEL_LIMIT:
-        raise PixelError(
-            f"Series {slices[0].instance.SeriesInstanceUID} has {len(slices)} slices of {rows} "
-            f"Rows and {columns} Columns, more than the limit of {VOXEL_LIMIT} voxels: "
-            "select a Series with fewer or thicker slices"
-        )
-    array = np.empty((len(slices), rows, columns), np.float32)
-    padding = np.zeros(array.shape, np.bool_)
-    for index, one in enumerate(slices):
-        stored = stored_values(one.instance)
-        padding[index] = padding_mask(one.instance, stored)
-        array[index] = modality_values(one.instance, stored)
-    if padding.all():
-        raise PixelError(f"Series {slices[0].instance.SeriesInstanceUID} is padding only: no image")
-    if padding.any():
-        array[padding] = array[~padding].min()
-    order = tuple(one.instance.SOPInstanceUID for one in slices)
-    return Volume(array, affine, order, slices[0].instance.Modality)
+
+    volume: Volume
+    low: float
+    high: float
+    recipe: str
+
+    def planes(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the planes, shape (Rows, Columns), along the normal."""
+        return self._drawn(self.volume.stack.planes)
+
+    def plane(self, index: int) -> NDArray[np.uint8]:
+        """Return one plane; only that slice is decoded."""
+        return next(self._drawn(self.volume.stack.planes[index : index + 1]))
+
+    def array(self) -> NDArray[np.uint8]:
+        """Return all planes at once, shape (slices, Rows, Columns)."""
+        out = np.empty(self.volume.shape, np.uint8)
+        for index, plane in enumerate(self.planes()):
+            out[index] = plane
+        return out
+
+    def _drawn(self, some: Sequence[Plane]) -> Iterator[NDArray[np.uint8]]:
+        tables: dict[tuple[object, ...], NDArray[np.uint8]] = {}
+        for plane, stored in _stored(some):
+            if stored.dtype.itemsize > 2:
+                yield self._draw(plane.frame, stored)
+                continue
+            # 65536 stored values at most: each is worked out once, and a slice is looked up.
+            frame = plane.frame
+            scale = rescale(frame.instance, frame=frame.index)
+            key = (stored.dtype, scale, padding_range(frame.instance))
+            if key not in tables:
+                tables.clear()
+                tables[key] = self._draw(frame, _every_value(stored.dtype))
+            yield tables[key][_unsigned(stored)]
+
+    def _draw(self, frame: Frame, stored: NDArray[Any]) -> NDArray[np.uint8]:
+        values = _rescaled(frame, stored)
+        share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
+        drawn: NDArray[np.uint8] = np.rint(share * 255).astype(np.uint8)
+        drawn[_padding(frame, stored)] = 0
+        return drawn
 
 
-def ordered(instances: Sequence[Instance]) -> tuple[_Slice, ...]:
-    """Sort slices along their normal and refuse what is not one regular grid; decodes nothing.
+def grey(volume: Volume, window: Window) -> Grey:
+    """Return how a Volume becomes eight bits.
 
-    Raises
-    ------
-    PixelError
-        As :func:`assemble`.
-    """
-    if len(instances) < 2:
-        raise PixelError(
-            "a volume needs two slices or more, because one has no distance: "
-            "select the whole Series"
-        )
-    slices = [_slice(instance) for instance in instances]
-    for one in slices[1:]:
-        _check_alike(slices[0], one)
-    _check_one_acquisition(slices)
-    normal = slices[0].normal
-    slices.sort(key=lambda one: float(one.position @ normal))
-    _check_straight(slices)
-    _check_regular(slices)
-    return tuple(slices)
-
-
-def to_uint8(volume: Volume, window: Window) -> tuple[NDArray[np.uint8], str]:
-    """Return a Volume in eight bits, and the name of the recipe.
-
-    CT is windowed linearly from level − width/2 to level + width/2; other modalities have no
-    absolute scale and go from their 0.5th to their 99.5th percentile.
-
-    Returns
-    -------
-    ndarray of uint8, shape (slices, Rows, Columns)
-    str
-        :data:`RECIPE_WINDOW` with the window in it, or :data:`RECIPE_PERCENTILE`.
+    CT is windowed linearly from level − width/2 to level + width/2; nothing is decoded yet. Other
+    modalities have no absolute scale and go from their 0.5th to their 99.5th percentile, for which
+    every slice is decoded once, in advance.
 
     Raises
     ------
     PixelError
-        When the Volume has one value everywhere.
+        When the Volume has one value everywhere, is padding only, or cannot be decoded.
     """
     if volume.modality == "CT":
         low, high = window.level - window.width / 2, window.level + window.width / 2
         recipe = f"{RECIPE_WINDOW} W {window.width:g} L {window.level:g}"
     else:
-        low, high = (float(one) for one in np.percentile(volume.array, (0.5, 99.5)))
-        if low == high:
-            low, high = float(volume.array.min()), float(volume.array.max())
+        low, high = _percentiles(volume)
         recipe = RECIPE_PERCENTILE
-    if low == high:
-        raise PixelError(f"Instance {volume.order[0]} and its Series have one value: no image")
-    out = np.empty(volume.array.shape, np.uint8)
-    for index, plane in enumerate(volume.array):
-        out[index] = np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255)
-    return out, recipe
+    return Grey(volume, low, high, recipe)
 
 
-def _slice(instance: Instance) -> _Slice:
-    check_header(instance)
-    if instance.header.get("ModalityLUTSequence"):
+def _percentiles(volume: Volume) -> tuple[float, float]:
+    """Return the 0.5th and 99.5th percentile, or least and most where those two are one."""
+    counts = np.zeros(1 << (32 - _KEY_SHIFT), np.int64)
+    least, most = math.inf, -math.inf
+    for plane, stored in _stored(volume.stack.planes):
+        values, weights = _weighed(plane.frame, stored)
+        if values.size:
+            least, most = min(least, float(values.min())), max(most, float(values.max()))
+            np.add.at(counts, _keys(values), weights)
+    name = f"Series {volume.stack.planes[0].frame.instance.SeriesInstanceUID}"
+    if not math.isfinite(least):
+        raise PixelError(f"{name} is padding only (PixelPaddingValue): no image")
+    if least == most:
+        raise PixelError(f"{name} has one value in all its PixelData: no image")
+    ranks = np.array(_PERCENTILES) / 100 * (counts.sum() - 1)
+    bins = np.searchsorted(np.cumsum(counts), ranks, side="right")
+    low, high = np.clip(_from_keys(bins), least, most)
+    return (float(low), float(high)) if low < high else (least, most)
+
+
+def _weighed(frame: Frame, stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the values of a slice that are image, and how often each is there."""
+    if stored.dtype.itemsize > 2:
+        kept = stored[~_padding(frame, stored)]
+        return _rescaled(frame, kept), np.ones(kept.shape, np.int64)
+    every = _every_value(stored.dtype)
+    counts = np.bincount(_unsigned(stored).ravel(), minlength=every.size)
+    there = (counts > 0) & ~_padding(frame, every)
+    return _rescaled(frame, every[there]), counts[there]
+
+
+def _keys(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return bins that grow with the value: the float's own bits, the sign turned round."""
+    bits = values.astype(np.float32).view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    return (ordered >> np.uint32(_KEY_SHIFT)).astype(np.int64)
+
+
+def _from_keys(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    ordered = (keys.astype(np.uint32) << np.uint32(_KEY_SHIFT)).astype(np.uint32)
+    bits = np.where(ordered >> 31, ordered & np.uint32((1 << 31) - 1), ~ordered)
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def _stored(some: Sequence[Plane]) -> Iterator[tuple[Plane, NDArray[Any]]]:
+    """Yield each plane with its stored values; the one door to the decoder."""
+    if some and some[0].frame.groups:
+        numbers = [one.frame.index for one in some]
+        yield from zip(some, stored_frames(some[0].frame.instance, numbers), strict=True)
+        return
+    for one in some:
+        yield one, stored_values(one.frame.instance)
+
+
+def _every_value(dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return all values of a type of one or two bytes, in the order of :func:`_unsigned`."""
+    return np.arange(1 << (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype)
+
+
+def _unsigned(stored: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(stored).view(f"u{stored.dtype.itemsize}")
+
+
+def _check_plane(plane: Plane) -> None:
+    """Refuse by its header what cannot be put into units; nothing is decoded."""
+    frame = plane.frame
+    if not frame.groups:
+        check_header(frame.instance)
+    if frame.instance.header.get("ModalityLUTSequence"):
         raise PixelError(
-            f"{named(instance)} has a ModalityLUTSequence, which slices of a volume do not have: "
+            f"{frame.named} has a ModalityLUTSequence, which slices of a volume do not have: "
             "send the Series with RescaleSlope and RescaleIntercept"
         )
-    for keyword in ("RescaleSlope", "RescaleIntercept"):
-        finite(instance, keyword, default=1.0)
-    position = _vector(instance, "ImagePositionPatient", 3)
-    orientation = _vector(instance, "ImageOrientationPatient", 6)
-    spacing = _vector(instance, "PixelSpacing", 2)
-    if (spacing <= 0).any():
-        raise PixelError(f"{named(instance)} has a PixelSpacing of 0 or less: correct it")
-    lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
-    if (np.abs(lengths - 1) > _UNIT).any() or abs(orientation[:3] @ orientation[3:]) > _UNIT:
-        raise PixelError(
-            f"{named(instance)} has an ImageOrientationPatient whose directions are not of unit "
-            "length at right angles (PS3.3 C.7.6.2.1.1): correct it at its source"
-        )
-    return _Slice(instance, position, orientation, spacing)
+    rescale(frame.instance, frame=frame.index)
 
 
-def _vector(instance: Instance, keyword: str, length: int) -> NDArray[np.float64]:
-    value: Any = instance.header.get(keyword)
-    try:
-        vector = np.array([float(one) for one in value], np.float64)
-    except (TypeError, ValueError):
-        vector = np.empty(0)
-    if len(vector) != length or not np.isfinite(vector).all():
-        raise PixelError(
-            f"{named(instance)} has no {keyword} of {length} numbers, and geometry is never "
-            "guessed: send the original Series"
-        )
-    return vector
+def _rescaled(frame: Frame, stored: NDArray[Any]) -> NDArray[np.float32]:
+    return modality_values(frame.instance, stored, frame=frame.index)
 
 
-def _check_alike(first: _Slice, one: _Slice) -> None:
-    """Refuse two slices that cannot lie on one grid."""
-    a, b = first.instance, one.instance
-    same_keywords = ("Rows", "Columns", "FrameOfReferenceUID", "SeriesInstanceUID", "Modality")
-    differing = [keyword for keyword in same_keywords if _text(a, keyword) != _text(b, keyword)]
-    if np.abs(first.orientation - one.orientation).max() > _SAME:
-        differing.append("ImageOrientationPatient")
-    if np.abs(first.spacing - one.spacing).max() > _SAME:
-        differing.append("PixelSpacing")
-    if differing:
-        raise PixelError(
-            f"{named(a)} and Instance {b.SOPInstanceUID} differ in {', '.join(differing)}: "
-            "select one Series of parallel slices (no localizer or reformat among them)"
-        )
-
-
-def _check_one_acquisition(slices: list[_Slice]) -> None:
-    """Refuse several acquisitions in one Series; a PET's bed positions are one examination."""
-    header = slices[0].instance.header
-    if str(header.get("Modality", "")) == "PT":
-        return
-    numbers = {_text(one.instance, "AcquisitionNumber") for one in slices}
-    if len(numbers) > 1:
-        raise PixelError(
-            f"Series {header.SeriesInstanceUID} holds {len(numbers)} acquisitions "
-            "(AcquisitionNumber): send each as a Series of its own"
-        )
-
-
-def _check_straight(slices: list[_Slice]) -> None:
-    """Refuse slices that are shifted against each other, as a tilted gantry leaves them."""
-    normal = slices[0].normal
-    limit = _SIDEWAYS * float(slices[0].spacing.min())
-    for one in slices[1:]:
-        step = one.position - slices[0].position
-        if np.linalg.norm(step - (step @ normal) * normal) > limit:
-            raise PixelError(
-                f"{named(one.instance)} has an ImagePositionPatient beside the line along the "
-                "slices' normal (GantryDetectorTilt, or slices that are shifted): "
-                "send a Series without tilt"
-            )
-
-
-def _check_regular(slices: list[_Slice]) -> None:
-    """Refuse duplicate, missing and unevenly spaced slices."""
-    normal = slices[0].normal
-    places = np.array([one.position @ normal for one in slices])
-    gaps = np.diff(places)
-    usual = float(np.median(gaps))
-    for index, gap in enumerate(gaps):
-        pair = f"{named(slices[index].instance)} and {named(slices[index + 1].instance)}"
-        if gap <= max(_SPACING * usual, 1e-3):
-            raise PixelError(
-                f"{pair} lie in one place (ImagePositionPatient): send each slice once, and each "
-                "phase or echo as a Series of its own"
-            )
-        if abs(gap - usual) > max(_SPACING * usual, _SPACING + 1e-6):
-            raise PixelError(
-                f"{pair} are {gap:.3f} mm apart where {usual:.3f} mm is usual "
-                "(ImagePositionPatient): send the missing slices, or an evenly spaced Series"
-            )
-    grid = np.linspace(places[0], places[-1], len(places))
-    if np.abs(places - grid).max() > _DRIFT * usual:
-        raise PixelError(
-            f"Series {slices[0].instance.SeriesInstanceUID} is not evenly spaced "
-            "(ImagePositionPatient): send an evenly spaced Series"
-        )
-
-
-def _affine(slices: tuple[_Slice, ...]) -> NDArray[np.float64]:
-    """Return column, row, slice to LPS millimetres (PS3.3 C.7.6.2.1.1, Equation C.7.6.2.1-1)."""
-    first, last = slices[0], slices[-1]
-    affine = np.eye(4)
-    # PixelSpacing gives the distance of rows first, then of columns.
-    affine[:3, 0] = first.orientation[:3] * first.spacing[1]
-    affine[:3, 1] = first.orientation[3:] * first.spacing[0]
-    distance = float((last.position - first.position) @ first.normal) / (len(slices) - 1)
-    affine[:3, 2] = first.normal * distance
-    affine[:3, 3] = first.position
-    return affine
-
-
-def _text(instance: Instance, keyword: str) -> str:
-    header: Dataset = instance.header
-    return str(header.get(keyword, "") or "")
+def _padding(frame: Frame, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    return padding_mask(frame.instance, stored)

@@ -226,6 +226,8 @@ def _parameters(opinion: _Opinion, chosen: Chosen, run: Run) -> dict[str, Any]:
         notes.append("Age unknown: not checked against the ages that the rule is for")
     if run.prompts:
         parameters["prompts"] = list(run.prompts)
+    if chosen.frames:
+        parameters["frames"] = list(chosen.frames)
     if chosen.view is not None:
         parameters["view"] = chosen.view.position
         parameters["view_from"] = chosen.view.source or "rule"

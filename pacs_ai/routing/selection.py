@@ -1,18 +1,22 @@
-"""Which Instances of a Study a rule's models get: one frontal radiograph, or one Series.
+"""Which Instances of a Study a rule's models get: one frontal radiograph, or one volume.
 
 Where two are equally good the Study is not suitable and both are named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
 from pacs_ai.routing.rules import Rule, Select
 from pacs_ai.routing.views import Side, View, ViewRule
 from pacs_ai.routing.words import Term
 from pacs_ai.study import Instance, Series, values
+
+if TYPE_CHECKING:
+    from pacs_ai.pixels.stacks import Stack
 
 _CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
 
@@ -31,7 +35,9 @@ class Chosen:
     ----------
     frontal, lateral : Instance or None
     volume : tuple of Instance
-        The Instances of the chosen Series; empty for radiographs.
+        The Instances of the chosen volume; empty for radiographs.
+    frames : tuple of int
+        Numbers of the frames of the volume, where it is a part of a multi-frame Instance.
     view : View or None
         Of the frontal image.
     notes : tuple of str
@@ -43,6 +49,7 @@ class Chosen:
     frontal: Instance | None = None
     lateral: Instance | None = None
     volume: tuple[Instance, ...] = ()
+    frames: tuple[int, ...] = ()
     view: View | None = None
     notes: tuple[str, ...] = ()
     ranking: tuple[str, ...] = ()
@@ -95,7 +102,7 @@ def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Uns
         lateral = None
     elif len(laterals) > 1:
         notes.append(f"1 of {len(laterals)} lateral images, the latest")
-    return Chosen(latest, lateral, (), view, tuple(notes), ranking)
+    return Chosen(latest, lateral, view=view, notes=tuple(notes), ranking=ranking)
 
 
 def _seen(view: View) -> str:
@@ -150,35 +157,35 @@ def _name(instance: Instance) -> str:
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     name: str
-    instances: tuple[Instance, ...]
+    stack: Stack
     whole: int
     kernel: str
     kernel_rank: int
     thickness: float
-    slices: int
 
     @property
     def key(self) -> tuple[float, ...]:
         """Lower is better."""
-        return (-self.whole, self.kernel_rank, self.thickness, -self.slices)
+        return (-self.whole, self.kernel_rank, self.thickness, -len(self.stack.planes))
 
     @property
     def text(self) -> str:
         kernel = self.kernel or "unknown"
         kind = f"{self.whole} of ORIGINAL, PRIMARY, AXIAL"
-        return f"{kind}; kernel {kernel}; {self.thickness:g} mm; {self.slices} slices"
+        return f"{kind}; kernel {kernel}; {self.thickness:g} mm; {len(self.stack.planes)} slices"
 
 
 def _choose_series(select: Select, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
     facts = subjects[0].facts
     suited = {subject.instance.SOPInstanceUID for subject in subjects}
-    candidates, left_out = [], []
+    candidates: list[_Candidate] = []
+    left_out: list[str] = []
     for series in facts.study.series:
-        candidate = _candidate(series, select, facts, suited)
-        if isinstance(candidate, _Candidate):
-            candidates.append(candidate)
-        elif candidate:
-            left_out.append(f"{_series_name(series)} left out: {candidate}")
+        for one in _candidates(series, select, facts, suited):
+            if isinstance(one, _Candidate):
+                candidates.append(one)
+            else:
+                left_out.append(f"{_series_name(series)} left out: {one}")
     candidates.sort(key=lambda one: one.key)
     ranked = [f"{place}. {one.name}: {one.text}" for place, one in enumerate(candidates, 1)]
     ranking = (*ranked, *left_out)
@@ -189,47 +196,77 @@ def _choose_series(select: Select, subjects: Sequence[Subject]) -> Chosen | Unsu
     if others and others[0].key == best.key:
         names = f"{best.name} and {others[0].name}"
         return Unsuitable(
-            f"ambiguous: {names} are equally good ({best.text}): prefer a kernel", ranking
+            f"ambiguous: {names} are equally good ({best.text}): prefer a kernel, or select what "
+            "they differ in",
+            ranking,
         )
     notes = [f"1 of {len(candidates)} suitable Series"] if others else []
-    received = facts.sizes[best.instances[0].SeriesInstanceUID]
-    if received > len(best.instances):
-        notes.append(f"{len(best.instances)} of the {received} Instances of the Series")
-    return Chosen(volume=best.instances, notes=tuple(notes), ranking=ranking)
+    return _chosen(best.stack, facts, notes, ranking)
 
 
-def _candidate(
+def _chosen(stack: Stack, facts: StudyFacts, notes: list[str], ranking: tuple[str, ...]) -> Chosen:
+    instances, frames = stack.instances, stack.frames
+    received = facts.sizes[instances[0].SeriesInstanceUID]
+    if received > len(instances):
+        notes.append(f"{len(instances)} of the {received} Instances of the Series")
+    total = len(instances[0].header.get("PerFrameFunctionalGroupsSequence") or ())
+    if len(frames) == total:
+        frames = ()
+    elif frames:
+        notes.append(f"{len(frames)} of the {total} frames of the Instance")
+    return Chosen(volume=instances, frames=frames, notes=tuple(notes), ranking=ranking)
+
+
+def _candidates(
     series: Series, select: Select, facts: StudyFacts, suited: set[str]
-) -> _Candidate | str:
-    """Return a Series as a candidate, or why it is none; empty where it never was in question."""
+) -> Iterator[_Candidate | str]:
+    """Yield the volumes of a Series, or why what is in it is none; nothing if it is not meant."""
     passing = {one.SOPInstanceUID for one in facts.passing}
     members = tuple(one for one in series.instances if one.SOPInstanceUID in passing)
     inside = [one for one in members if one.SOPInstanceUID in suited]
     if not inside:
-        return ""
+        return
     if len(inside) < len(members):
         # Taking those that fit would leave a hole in the volume.
-        return f"the rule holds for only {len(inside)} of its {len(members)} Instances"
-    unfit = next((why for one in members if (why := _unfit(one, select, facts))), "")
-    if unfit:
-        return unfit
-    thickness, slices = _thickness(members), sum(_frames(one) for one in members)
+        yield f"the rule holds for only {len(inside)} of its {len(members)} Instances"
+        return
+    unfit = [_unfit(one, select, facts) for one in members]
+    if all(unfit):
+        yield unfit[0]
+        return
+    from pacs_ai.pixels.stacks import partition  # noqa: PLC0415 - no pixels where a listener starts
+
+    found = partition(members)
+    yield from (f"{len(one.frames)} of its slices: {one.reason}" for one in found.refused)
+    for stack in found.usable:
+        name = _series_name(series)
+        if len(found.usable) > 1:
+            name += f", its {len(stack.planes)} slices of one {found.differ}"
+        yield _candidate(name, stack, select, facts)
+
+
+def _candidate(name: str, stack: Stack, select: Select, facts: StudyFacts) -> _Candidate | str:
+    unfit = next((why for one in stack.instances if (why := _unfit(one, select, facts))), "")
+    first = stack.planes[0].frame
+    word = _NO_SOURCE.found_in(first.text("FrameType").replace("\\", " "))
+    if unfit or word:
+        return unfit or f"FrameType has {word}"
+    thickness, slices = _thickness(stack), len(stack.planes)
     if select.thickness is not None and not select.thickness.holds(thickness):
         seen = "missing" if thickness == float("inf") else f"{thickness:g} mm"
         return f"SliceThickness is {seen}, not {select.thickness.text}"
     if select.slices is not None and not select.slices.holds(slices):
         return f"it has {slices} slices, not {select.slices.text}"
-    kernel = "".join(values(series.header, "ConvolutionKernel")[:1])
-    ranks = {name: rank for rank, name in enumerate(select.kernels)}
-    types = {value.upper() for value in values(members[0].header, "ImageType")}
+    kernel = "".join(first.values("ConvolutionKernel")[:1])
+    ranks = {one: rank for rank, one in enumerate(select.kernels)}
+    types = {value.upper() for value in first.values("FrameType") or first.values("ImageType")}
     return _Candidate(
-        name=_series_name(series),
-        instances=members,
+        name=name,
+        stack=stack,
         whole=len(types & set(_WHOLE)),
         kernel=kernel,
         kernel_rank=ranks.get(kernel, len(ranks)),
         thickness=thickness,
-        slices=slices,
     )
 
 
@@ -249,15 +286,10 @@ def _series_name(series: Series) -> str:
     return f"Series {number} ({series.SeriesInstanceUID})".replace("Series  ", "Series ")
 
 
-def _thickness(instances: Sequence[Instance]) -> float:
-    """Return the greatest SliceThickness, in mm; infinite when one of them states none."""
-    found = [values(one.header, "SliceThickness")[:1] for one in instances]
+def _thickness(stack: Stack) -> float:
+    """Return the greatest SliceThickness, in mm; infinite when one of its slices states none."""
+    found = [one.frame.values("SliceThickness")[:1] for one in stack.planes]
     try:
         return max(float(one[0]) if one else float("inf") for one in found)
     except ValueError:
         return float("inf")
-
-
-def _frames(instance: Instance) -> int:
-    number = values(instance.header, "NumberOfFrames")
-    return int(number[0]) if number and number[0].isdecimal() else 1

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from pacs_ai.encoding import ENCODERS, Encoding
 from pacs_ai.phantom import chest_radiographs, frontal_truth, opacity_box, thorax_ct, thorax_truth
+from pacs_ai.pixels.volume import assemble
 from pacs_ai.results import (
     Assertion,
     Box,
@@ -31,6 +32,7 @@ from pacs_ai.results import (
 )
 from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
+from tests.unit.pixels.made import at, enhanced
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 WHEN = datetime(2026, 11, 23, 14, tzinfo=UTC)
@@ -108,6 +110,7 @@ def works(folder: Path) -> dict[str, Encoding]:
     made = {f"volume {name}": turned(folder / name, axes) for name, axes in TURNED.items()}
     made["volume reversed"] = turned(folder / "reversed", make.AXIAL, order=-1)
     made["volume shuffled"] = turned(folder / "shuffled", TURNED["oblique"], order=0)
+    made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
     made["phantom thorax"] = phantom_thorax(folder)
     made["phantom chest"] = phantom_chest(folder)
     made["nothing found"] = nothing_found(folder / "nothing")
@@ -133,6 +136,38 @@ def turned(folder: Path, axes: Sequence[float], *, order: int = 1) -> Encoding:
         for label, mask in zip(("left lung", "heart"), masks, strict=True)
     ]
     return make.encoding(make.study(scan), make.entry(*results, kind="parse3d", sources=uids))
+
+
+def enhanced_echo(folder: Path, axes: Sequence[float]) -> Encoding:
+    """Return a mask on the second echo of an enhanced MR whose frames come in no order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    row, column = np.array(axes[:3]), np.array(axes[3:])
+    step = np.cross(row, column) * 2.5
+    places = [(place, echo) for place in range(7) for echo in (10.0, 80.0)]
+    places = [places[index] for index in np.random.default_rng(5).permutation(len(places))]
+    own = [
+        group
+        for place, echo in places
+        for group in at(
+            [round(float(one), 6) for one in place * step],
+            MREchoSequence={"EffectiveEchoTime": echo},
+        )
+    ]
+    pixels = np.random.default_rng(6).integers(0, 900, (14, 22, 27)).astype(np.uint16)
+    orientation = {"ImageOrientationPatient": [round(one, 9) for one in axes]}
+    source = enhanced(
+        folder,
+        pixels,
+        modality="MR",
+        own=own,
+        shared={"PlaneOrientationSequence": orientation},
+    )
+    volume = assemble([source], frames=[n for n, (_, echo) in enumerate(places, 1) if echo == 80])
+    mask = np.random.default_rng(4).random(volume.shape) > 0.8
+    mask[1] = False
+    found = Segmentation("left kidney", mask, volume.order, "left kidney", volume.frames)
+    entry = make.entry(found, kind="parse3d", sources=[source.SOPInstanceUID])
+    return make.encoding(make.study([source]), entry)
 
 
 def stored(folder: Path, datasets: Sequence[Dataset]) -> tuple[Instance, ...]:

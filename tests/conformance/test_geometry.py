@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import highdicom as hd
 import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from pacs_ai.encoding import Encoding
 from pacs_ai.results import Done, Segmentation
@@ -17,6 +19,7 @@ VOLUMES = [
     *(f"volume {name}" for name in TURNED),
     "volume reversed",
     "volume shuffled",
+    "volume enhanced",
     "phantom thorax",
 ]
 
@@ -30,14 +33,27 @@ def masks(work: Encoding) -> list[Segmentation]:
 def positions(work: Encoding, mask: Segmentation) -> NDArray[np.float64]:
     """Return where the voxels of a mask lie, in mm, from the source's own headers."""
     found = []
-    for uid, plane in zip(mask.sources, mask.mask, strict=True):
-        header = work.study.instance(uid).header
+    numbers = mask.frames or [0] * len(mask.sources)
+    for uid, number, plane in zip(mask.sources, numbers, mask.mask, strict=True):
+        header = geometry(work.study.instance(uid).header, number)
         axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
         down, across = (float(value) for value in header.PixelSpacing)
         rows, columns = np.nonzero(plane)
         origin = np.array(header.ImagePositionPatient, float)
         found.append(origin + columns[:, None] * across * axes[0] + rows[:, None] * down * axes[1])
     return np.concatenate(found)
+
+
+def geometry(header: Dataset, number: int) -> Dataset:
+    """Return what says where a frame lies; number 0 is the whole of a single-frame Instance."""
+    if number == 0:
+        return header
+    (shared,) = header.SharedFunctionalGroupsSequence
+    found = Dataset()
+    found.update(header.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0])
+    found.update(shared.PlaneOrientationSequence[0])
+    found.update(shared.PixelMeasuresSequence[0])
+    return found
 
 
 def read_back(path: Path, folder: Path, number: int) -> NDArray[np.float64]:
@@ -71,6 +87,26 @@ def nearest(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArra
     distances, indices = cKDTree(found).query(expected)
     assert len(set(indices.tolist())) == len(expected)
     return np.asarray(distances, np.float64)
+
+
+def test_frames_of_a_multi_frame_source_are_named_as_it_numbers_them(made: dict[str, Made]) -> None:
+    """highdicom reads the object back by source frame, and each frame is where its source is."""
+    one = made["volume enhanced-segmentation-1"]
+    (mask,) = masks(one.work)
+    (source,) = one.work.study.instances
+    segmentation = hd.seg.segread(one.path)
+    read = segmentation.get_pixels_by_source_frame(
+        source_sop_instance_uid=source.SOPInstanceUID,
+        source_frame_numbers=list(mask.frames),
+        ignore_spatial_locations=False,
+        assert_missing_frames_are_empty=True,
+    )
+    np.testing.assert_array_equal(read[..., 0].astype(bool), mask.mask)
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        (derived,) = group.DerivationImageSequence[0].SourceImageSequence
+        place = geometry(source.header, int(derived.ReferencedFrameNumber)).ImagePositionPatient
+        assert list(group.PlanePositionSequence[0].ImagePositionPatient) == list(place)
+    assert segmentation.FrameOfReferenceUID == source.header.FrameOfReferenceUID
 
 
 def test_the_left_lung_comes_back_on_the_patient_s_left(

@@ -39,7 +39,7 @@ SIIM = "cxr/cr-pa-8bit-jpegbaseline-nih-siim.dcm"
 CANON = "cxr/dx-pa-mono1-12bit-j2k-canon.dcm"
 THORAX = "ct-thorax/Lung_Dx-A0001_chest-ct_64slices.tar.xz"
 PROCESSED = [SIIM, CANON, THORAX]
-WITHOUT_MODEL = [name for name, one in EXPECTED.items() if not one["jobs"]]
+WITHOUT_MODEL = [name for name, one in EXPECTED.items() if not one.get("jobs", True)]
 # What pydicom says of the values that these very files hold; the gateway's own processes silence it.
 QUIET = "ignore:.*(Invalid value for VR|exceeds the maximum length):UserWarning"
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,17 +20,19 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pacs_ai import assembly
 from pacs_ai.assembly import (
     Complete,
     Current,
     Difference,
     NotCurrent,
     Waiting,
-    compare,
     complete,
     content_key,
     currency,
 )
+from pacs_ai.pixels.decode import same_frames
+from pacs_ai.study import read_instance
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 QUIET = timedelta(seconds=60)
@@ -153,6 +157,17 @@ def _compressed(made: Dataset, syntax: str) -> Dataset:
     made = _read(made)
     made.compress(syntax, generate_instance_uid=False)
     return made
+
+
+def compare(kept: Dataset, arrived: Dataset) -> Difference:
+    def decoded() -> bool:
+        with TemporaryDirectory() as folder:
+            written = [Path(folder) / name for name in ("kept", "arrived")]
+            for path, dataset in zip(written, (kept, arrived), strict=True):
+                dcmwrite(path, dataset)
+            return same_frames(*(read_instance(path, digest="") for path in written))
+
+    return assembly.compare(kept, arrived, same_frames=decoded)
 
 
 def test_another_encoding_of_the_same_instance_is_a_duplicate() -> None:

@@ -58,6 +58,7 @@ def test_every_object_says_who_made_it_with_which_model(
     assert item.SoftwareVersions == make.REFERENCE.version
     assert item.DeviceUID
     assert "not for clinical use" in item.ContributionDescription
+    assert "Pixels by pacs-ai-pixels/" in item.ContributionDescription
 
 
 @pytest.mark.parametrize("kind", list(ENCODERS))

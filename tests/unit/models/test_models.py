@@ -19,6 +19,7 @@ from pacs_ai.errors import InferenceError
 from pacs_ai.models import MODELS, cxrreport, insight, model, parse2d, parse3d
 from pacs_ai.models.prompts import BESIDE_IN_PROJECTION, BESIDE_IN_VOLUME, groups, wire
 from pacs_ai.results import (
+    PIXEL_PATH,
     Assertion,
     Done,
     Embedding,
@@ -529,7 +530,7 @@ def test_embedding_is_a_unit_vector_in_each_documented_shape(tmp_path: Path, bod
     assert np.linalg.norm(embedding.vector) == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(embedding.vector, VECTOR / np.linalg.norm(VECTOR), atol=1e-7)
     assert embedding.source == frontal.SOPInstanceUID
-    assert embedding.recipe == "insight-512-bicubic/1 projection-display/1"
+    assert embedding.recipe == f"insight-512-bicubic/1 {PIXEL_PATH}"
     asked = fake.asked[0]
     assert sent_image(asked).shape == (512, 512)
     assert asked.row()["text"] == ""
@@ -555,7 +556,7 @@ def test_volume_is_embedded_by_its_middle_slice_by_geometry(tmp_path: Path) -> N
     (embedding,) = outcome.results
     assert isinstance(embedding, Embedding)
     assert embedding.source == made[2].SOPInstanceUID
-    assert embedding.recipe.endswith("middle-slice/1 volume-window/1 W 1500 L -160")
+    assert embedding.recipe.endswith("middle-slice/1 volume-window/2 W 1500 L -160")
 
 
 # Prompts.

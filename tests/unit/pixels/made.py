@@ -9,9 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    ExplicitVRLittleEndian,
+)
 
 from pacs_ai.study import Instance, read_instance
+
+ENHANCED = {
+    "CT": EnhancedCTImageStorage,
+    "MR": EnhancedMRImageStorage,
+    "PT": EnhancedPETImageStorage,
+}
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
@@ -52,6 +65,66 @@ def grey(pixels: NDArray[Any], *, uid: str, **elements: Any) -> Dataset:
 def image(folder: Path, pixels: NDArray[Any], *, uid: str = "2.25.10", **elements: Any) -> Instance:
     """Return a projection image."""
     return written(folder, grey(pixels, uid=uid, **elements))
+
+
+def enhanced(
+    folder: Path,
+    volume: NDArray[Any],
+    *,
+    uid: str = "2.25.50",
+    modality: str = "CT",
+    own: Sequence[dict[str, Any]],
+    shared: dict[str, Any] | None = None,
+    **elements: Any,
+) -> Instance:
+    """Return an enhanced multi-frame Instance of an array (frames, Rows, Columns).
+
+    ``own`` and ``shared`` are functional groups: macro keyword to the elements of its item.
+    """
+    every = {
+        "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        "PixelMeasuresSequence": {"PixelSpacing": [0.7, 0.8], "SliceThickness": 2},
+        "PixelValueTransformationSequence": {
+            "RescaleSlope": 1,
+            "RescaleIntercept": -1024,
+            "RescaleType": "US",
+        },
+        **(shared or {}),
+    }
+    dataset = grey(volume[0], uid=uid)
+    raw = volume.tobytes()
+    dataset.PixelData = raw + b"\0" * (len(raw) % 2)
+    dataset.NumberOfFrames = len(volume)
+    dataset.SOPClassUID = ENHANCED[modality]
+    dataset.Modality, dataset.FrameOfReferenceUID = modality, "2.25.3"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.SharedFunctionalGroupsSequence = [functional_group(every)]
+    dataset.PerFrameFunctionalGroupsSequence = [functional_group(one) for one in own]
+    for keyword, value in elements.items():
+        if value is None:
+            dataset.pop(keyword, None)
+        else:
+            setattr(dataset, keyword, value)
+    return written(folder, dataset)
+
+
+def at(*positions: Sequence[float], **macros: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the functional groups of frames that lie there and have the rest in common."""
+    return [
+        {"PlanePositionSequence": {"ImagePositionPatient": list(one)}, **macros}
+        for one in positions
+    ]
+
+
+def functional_group(macros: dict[str, dict[str, Any]]) -> Dataset:
+    """Return one item of a functional groups sequence: macro keyword to the elements of its item."""
+    group = Dataset()
+    for macro, elements in macros.items():
+        item = Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        setattr(group, macro, [item])
+    return group
 
 
 def slices(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.display import DisplayImage, View, display_image
+from pacs_ai.pixels.display import DisplayImage, View, display_image, png
 from pacs_ai.study import read_instance
-from tests.unit.pixels.made import SHARED, grey, image, written
+from tests.unit.pixels.made import SHARED, image
 
 RAMP = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (8, 1))  # 8 rows, 64 columns
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
@@ -245,7 +245,10 @@ def test_mislabelled_polarity_is_shown_as_its_header_says() -> None:
     assert np.abs((255 - wrong.pixels.astype(int)) - right.pixels).max() <= 1
 
 
-def test_colour_is_refused(tmp_path: Path) -> None:
-    dataset = grey(RAMP, uid="2.25.20", PhotometricInterpretation="YBR_FULL", SamplesPerPixel=3)
-    with pytest.raises(PixelError, match="YBR_FULL"):
-        display_image(written(tmp_path, dataset), view=View.ANY)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (31, 2, 3), (9, 16, 3)])
+def test_png_holds_the_pixels_and_nothing_else(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    with PIL.Image.open(io.BytesIO(png(pixels)), formats=["PNG"]) as image:
+        assert image.info == {}
+        image.load()  # checks every CRC
+        np.testing.assert_array_equal(np.asarray(image), pixels)

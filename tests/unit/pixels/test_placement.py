@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pacs_ai.pixels.placement import Placement, Turn
 
@@ -62,10 +64,96 @@ def test_a_point_of_the_square_comes_back_to_the_image(rows: int, columns: int) 
     placement = Placement(rows, columns, 1024)
     image = np.zeros((rows, columns), np.uint8)
     image[rows // 3 : rows // 3 + 9, columns // 4 : columns // 4 + 9] = 255
-    square = placement.apply(image).astype(float)
-    y, x = (float((square * grid).sum() / square.sum()) + 0.5 for grid in np.indices(square.shape))
-    back = placement.undo_point(x, y)
+    x, y = _centre(placement.apply(image))
+    back = placement.undo_point(x + 0.5, y + 0.5)
     assert back == pytest.approx((columns // 4 + 4.5, rows // 3 + 4.5), abs=0.2)
+
+
+sizes = st.integers(1, 3000)
+aspects = st.floats(0.2, 5.0)
+
+
+@given(
+    rows=sizes,
+    columns=sizes,
+    aspect=aspects,
+    size=st.sampled_from([512, 1024]),
+    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    where=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
+)
+def test_a_stored_pixel_s_point_comes_back_to_that_pixel(
+    rows: int,
+    columns: int,
+    aspect: float,
+    size: int,
+    flags: tuple[bool, bool, bool],
+    where: tuple[float, float],
+) -> None:
+    turn = Turn(rows, columns, *flags)
+    placement = Placement(*turn.displayed, size, aspect)
+    column, row = int(where[0] * columns), int(where[1] * rows)
+    x, y = placement.apply_point(*turn.apply_point(column + 0.5, row + 0.5))
+    assert 0 <= x <= size
+    assert 0 <= y <= size
+    back = turn.undo_point(*placement.undo_point(x, y))
+    assert back == pytest.approx((column + 0.5, row + 0.5), abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(9, 100),
+    columns=st.integers(9, 100),
+    aspect=st.floats(0.5, 2.0),
+    size=st.integers(100, 250),
+    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    where=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_target_of_one_pixel_comes_back_onto_the_same_pixel(
+    rows: int,
+    columns: int,
+    aspect: float,
+    size: int,
+    flags: tuple[bool, bool, bool],
+    where: tuple[float, float],
+) -> None:
+    turn = Turn(rows, columns, *flags)
+    placement = Placement(*turn.displayed, size, aspect)
+    # At the very edge a part of the target's blur falls off the image and moves its centre.
+    row, column = 3 + int(where[0] * (rows - 7)), 3 + int(where[1] * (columns - 7))
+    stored = np.zeros((rows, columns), np.uint8)
+    stored[row, column] = 255
+    square = placement.apply(turn.apply(stored))
+    back = turn.undo(placement.undo(square))
+    assert _centre(back) == pytest.approx((column, row), abs=0.5)
+    x, y = _centre(square)
+    seen = turn.undo_point(*placement.undo_point(x + 0.5, y + 0.5))
+    assert seen == pytest.approx((column + 0.5, row + 0.5), abs=0.3)
+
+
+def _centre(image: NDArray[Any]) -> tuple[float, float]:
+    """Return the column and row of an image's centre of mass."""
+    weights = image.astype(np.float64)
+    row, column = ((weights * grid).sum() / weights.sum() for grid in np.indices(image.shape))
+    return float(column), float(row)
+
+
+def test_pixels_that_are_not_square_become_square() -> None:
+    flat = Placement(100, 100, 200, aspect=0.5)
+    assert (flat.tall, flat.wide, flat.top, flat.left) == (100, 200, 50, 0)
+    tall = Placement(100, 101, 200, aspect=2.0)
+    assert (tall.tall, tall.wide, tall.top, tall.left) == (200, 101, 0, 49)
+    circle = np.hypot(*(np.indices((100, 101)) - 50) * np.array([2, 1])[:, None, None]) < 40
+    square = tall.apply(circle.astype(np.uint8) * 255) > 127
+    down, across = (int(square.any(axis=axis).sum()) for axis in (1, 0))
+    assert abs(down - across) <= 2
+
+
+def test_colour_is_placed_as_grey_is() -> None:
+    placement = Placement(31, 47, 64, 1.3)
+    grey = np.random.default_rng(1).integers(0, 255, (31, 47)).astype(np.uint8)
+    square = placement.apply(np.repeat(grey[..., np.newaxis], 3, axis=2))
+    for index in range(3):
+        np.testing.assert_array_equal(square[..., index], placement.apply(grey))
 
 
 def test_an_array_of_another_shape_does_not_pass() -> None:

@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
-from pacs_ai.pixels.volume import RECIPE_PERCENTILE, Volume, assemble, to_uint8
+from pacs_ai.pixels.volume import RECIPE_PERCENTILE, Volume, assemble, grey, planes
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance, read_instance
 from tests.unit.pixels.made import SHARED, slices
 
 STORED = np.random.default_rng(7).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def array(volume: Volume) -> NDArray[np.float32]:
+    """Return all values of a volume, shape (slices, Rows, Columns)."""
+    return np.stack([values for values, _ in planes(volume)])
 
 
 def archive(folder: Path, name: str) -> list[Instance]:
@@ -42,8 +47,8 @@ def test_any_order_of_instances_gives_the_same_volume(tmp_path: Path) -> None:
     random.Random(3).shuffle(shuffled)
     second = assemble(shuffled)
     assert first.order == second.order == tuple(f"2.25.{100 + k}" for k in range(5))
-    np.testing.assert_array_equal(first.array, second.array)
-    np.testing.assert_array_equal(first.array, STORED.astype(np.float32) - 1024)
+    np.testing.assert_array_equal(array(first), array(second))
+    np.testing.assert_array_equal(array(first), STORED.astype(np.float32) - 1024)
 
 
 def test_affine_takes_column_row_slice_to_lps_millimetres(tmp_path: Path) -> None:
@@ -77,15 +82,19 @@ def test_oblique_slices_keep_their_directions(tmp_path: Path) -> None:
 def test_rescale_of_each_slice_is_its_own(tmp_path: Path) -> None:
     changes = {k: {"RescaleSlope": k + 1, "RescaleIntercept": 0} for k in range(5)}
     volume = assemble(slices(tmp_path, STORED, Modality="PT", changes=changes))
+    values = array(volume)
     for k in range(5):
-        np.testing.assert_array_equal(volume.array[k], STORED[k].astype(np.float32) * (k + 1))
+        np.testing.assert_array_equal(values[k], STORED[k].astype(np.float32) * (k + 1))
 
 
-def test_padding_becomes_the_lowest_value_of_the_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_padding_is_black_and_no_part_of_the_range(tmp_path: Path, modality: str) -> None:
     stored = STORED.copy()
     stored[:, 0, 0] = 63536
-    volume = assemble(slices(tmp_path, stored, PixelPaddingValue=63536))
-    assert volume.array[:, 0, 0].tolist() == [float(STORED.reshape(5, -1)[:, 1:].min()) - 1024] * 5
+    made = slices(tmp_path, stored, PixelPaddingValue=63536, Modality=modality)
+    drawn = grey(assemble(made), Window(width=2000, level=0)).array()
+    assert drawn[:, 0, 0].tolist() == [0] * 5
+    assert drawn.max() > 240
 
 
 @pytest.mark.parametrize(
@@ -118,8 +127,8 @@ def test_slices_of_another_size_are_refused(tmp_path: Path) -> None:
     made = slices(tmp_path, STORED)
     (tmp_path / "b").mkdir()
     other = slices(tmp_path / "b", STORED[:, :3, :], origin=(-100, -50, 30))
-    with pytest.raises(PixelError, match="Rows"):
-        assemble([*made, other[0]])
+    with pytest.raises(PixelError, match=r"holds 2 volumes .* differ in Rows"):
+        assemble([*made, *other])
 
 
 def test_tilted_gantry_is_refused(tmp_path: Path) -> None:
@@ -150,25 +159,40 @@ def test_fewer_than_two_slices_are_no_volume(tmp_path: Path, count: int) -> None
         assemble(slices(tmp_path, STORED[:count]))
 
 
-def volume_of(array: NDArray[Any], modality: str = "CT") -> Volume:
-    return Volume(array.astype(np.float32), np.eye(4), ("2.25.1",) * len(array), modality)
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_window_takes_its_edges_to_0_and_255(tmp_path: Path, dtype: type[Any]) -> None:
+    hounsfield = np.array([[[-2000, -910, -160, 590, 3000]]] * 2, dtype)
+    made = slices(tmp_path, hounsfield, RescaleIntercept=0)
+    drawn = grey(assemble(made), Window(width=1500, level=-160))
+    assert drawn.array().tolist() == [[[0, 0, 128, 255, 255]]] * 2
+    assert drawn.recipe == "volume-window/2 W 1500 L -160"
 
 
-def test_window_takes_its_edges_to_0_and_255() -> None:
-    values, recipe = to_uint8(
-        volume_of(np.array([[[-2000, -910, -160, 590, 3000]]])), Window(width=1500, level=-160)
-    )
-    assert values.tolist() == [[[0, 0, 128, 255, 255]]]
-    assert recipe == "volume-window/1 W 1500 L -160"
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+@pytest.mark.parametrize("slope", [1, 0.37])
+def test_without_absolute_units_the_percentiles_decide(
+    tmp_path: Path, slope: float, dtype: type[Any]
+) -> None:
+    stored = np.random.default_rng(5).normal(0, 900, (6, 40, 40)).astype(dtype)
+    changes = {k: {"RescaleSlope": slope * (1 + k / 10)} for k in range(6)}
+    made = slices(tmp_path, stored, Modality="MR", RescaleIntercept=0, changes=changes)
+    volume = assemble(made)
+    drawn = grey(volume, Window(width=1, level=0))
+    assert drawn.recipe == RECIPE_PERCENTILE
+    low, high = np.percentile(array(volume), (0.5, 99.5))
+    wanted = np.rint(np.clip((array(volume) - low) / (high - low), 0, 1) * 255)
+    assert np.abs(drawn.array() - wanted).max() <= 1
 
 
-def test_without_absolute_units_the_percentiles_decide() -> None:
-    values, recipe = to_uint8(
-        volume_of(np.arange(1000).reshape(10, 10, 10), "MR"), Window(width=1, level=0)
-    )
-    assert recipe == RECIPE_PERCENTILE
-    assert (values.min(), values.max()) == (0, 255)
-    assert values[5, 0, 0] == pytest.approx(128, abs=1)
+def test_one_plane_is_the_same_as_in_the_whole(tmp_path: Path) -> None:
+    drawn = grey(assemble(slices(tmp_path, STORED)), Window(width=2000, level=0))
+    np.testing.assert_array_equal(drawn.plane(3), drawn.array()[3])
+
+
+def test_volume_of_one_value_is_no_image(tmp_path: Path) -> None:
+    made = slices(tmp_path, np.ones((2, 3, 3), np.uint16), Modality="MR")
+    with pytest.raises(PixelError, match="one value"):
+        grey(assemble(made), Window(width=1, level=0))
 
 
 # The way out as NIfTI and back.
@@ -183,7 +207,7 @@ def oblique(folder: Path) -> Volume:
 
 def test_nifti_has_the_same_voxels_in_ras(tmp_path: Path) -> None:
     volume = oblique(tmp_path)
-    values, _ = to_uint8(volume, Window(width=2000, level=0))
+    values = grey(volume, Window(width=2000, level=0)).array()
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(to_nifti(volume, values)))
     assert image.get_data_dtype() == np.uint8
     assert image.shape == (6, 4, 5)
@@ -194,7 +218,7 @@ def test_nifti_has_the_same_voxels_in_ras(tmp_path: Path) -> None:
 
 def test_nifti_of_the_same_values_is_the_same_bytes(tmp_path: Path) -> None:
     volume = oblique(tmp_path)
-    values, _ = to_uint8(volume, Window(width=2000, level=0))
+    values = grey(volume, Window(width=2000, level=0)).array()
     assert to_nifti(volume, values) == to_nifti(volume, values)
 
 
@@ -266,11 +290,12 @@ def test_label_map_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 
 def test_real_thorax_ct_has_its_own_geometry_and_left_is_left(tmp_path: Path) -> None:
     volume = assemble(archive(tmp_path, "ct-thorax"))
-    assert volume.array.shape == (64, 512, 512)
+    assert volume.shape == (64, 512, 512)
     assert volume.affine[2, 2] == pytest.approx(5.0)
-    assert volume.array.min() == -1024
+    hounsfield = array(volume)
+    assert hounsfield.min() == -1024
     # The heart, soft tissue between the lungs, lies to the patient's left: at greater x in LPS.
-    middle = volume.array[28, 180:330, 100:420]
+    middle = hounsfield[28, 180:330, 100:420]
     soft = np.argwhere((middle > 0) & (middle < 200))
     x = (soft[:, 1] + 100) * volume.affine[0, 0] + volume.affine[0, 3]
     assert np.median(x) > -5
@@ -283,6 +308,6 @@ def test_real_series_of_other_modalities_are_regular(
     tmp_path: Path, name: str, shape: tuple[int, ...]
 ) -> None:
     volume = assemble(archive(tmp_path, name))
-    assert volume.array.shape == shape
-    values, _ = to_uint8(volume, Window(width=1500, level=-160))
+    assert volume.shape == shape
+    values = grey(volume, Window(width=1500, level=-160)).array()
     np.testing.assert_array_equal(from_nifti(to_nifti(volume, values), volume), values)

@@ -77,7 +77,22 @@ def slices(count: int, *, series: int = 1, **elements: Any) -> list[Instance]:
         "ConvolutionKernel": "B30f",
         **elements,
     }
-    return [instance(number, series=series, **given) for number in range(1, count + 1)]
+    return [
+        instance(number, series=series, **{**grid(number), **given})
+        for number in range(1, count + 1)
+    ]
+
+
+def grid(number: int) -> dict[str, Any]:
+    """Return where a slice lies, and how large it is."""
+    return {
+        "FrameOfReferenceUID": "2.25.3",
+        "ImagePositionPatient": [0, 0, 5 * number],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.7, 0.7],
+        "Rows": 8,
+        "Columns": 8,
+    }
 
 
 def study(*instances: Instance) -> Study:

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from pacs_ai.routing import Outcome, explain_text
+from pacs_ai.study import Instance
+from tests.unit.pixels.made import functional_group
 from tests.unit.routing.studies import CT, CXR, instance, radiograph, routed, slices
 
 FAMILY = """
@@ -186,11 +188,71 @@ def test_too_few_slices_are_not_suitable() -> None:
     assert "it has 2 slices, not >=3" in routed(slices(2), CT).refusals[0].reason
 
 
-def test_frames_count_as_slices() -> None:
-    enhanced = instance(
-        Modality="CT", ImageType=["ORIGINAL", "PRIMARY"], SliceThickness="2", NumberOfFrames="3"
+def multi_frame(types: list[str]) -> Instance:
+    """Return an enhanced CT with a frame of each of these types, 5 mm apart."""
+    own = [
+        {
+            "PlanePositionSequence": {"ImagePositionPatient": [0, 0, 5 * number]},
+            "CTImageFrameTypeSequence": {"FrameType": [kind, "PRIMARY", "VOLUME", "NONE"]},
+        }
+        for number, kind in enumerate(types)
+    ]
+    shared = {
+        "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        "PixelMeasuresSequence": {"PixelSpacing": [0.7, 0.7], "SliceThickness": "5"},
+    }
+    return instance(
+        Modality="CT",
+        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
+        NumberOfFrames=len(types),
+        Rows=8,
+        Columns=8,
+        FrameOfReferenceUID="2.25.3",
+        SharedFunctionalGroupsSequence=[functional_group(shared)],
+        PerFrameFunctionalGroupsSequence=[functional_group(one) for one in own],
     )
-    assert routed([enhanced], CT).jobs
+
+
+def test_frames_count_as_slices() -> None:
+    (job,) = routed([multi_frame(["ORIGINAL"] * 3)], CT).jobs
+    assert "frames" not in job.parameters
+
+
+def test_of_a_mixed_instance_only_the_original_frames_go_to_the_model() -> None:
+    routing = routed([multi_frame(["DERIVED", "ORIGINAL"] * 3)], CT)
+    (job,) = routing.jobs
+    assert job.parameters["frames"] == [2, 4, 6]
+    assert job.parameters["notes"] == ["3 of the 6 frames of the Instance"]
+    assert any("FrameType has DERIVED" in line for line in routing.verdicts[0].details)
+
+
+def test_a_localizer_in_the_series_does_not_cost_the_series() -> None:
+    scout = instance(9, Modality="CT", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    routing = routed([scout, *slices(4)], CT)
+    (job,) = routing.jobs
+    assert scout not in job.inputs["volume"]
+    assert job.parameters["notes"] == ["4 of the 5 Instances of the Series"]
+    assert any("is a localizer" in line for line in routing.verdicts[0].details)
+
+
+def test_a_series_with_a_slice_missing_gives_way_to_a_whole_one() -> None:
+    torn = slices(7, series=1, SliceThickness="1")
+    del torn[3]
+    routing = routed([*torn, *slices(4, series=2)], CT)
+    assert {one.SeriesInstanceUID for one in routing.jobs[0].instances} == {"2.25.1.2"}
+    assert any("are 10.000 mm apart" in line for line in routing.verdicts[0].details)
+    (alone,) = routed(torn, CT).refusals
+    assert "send the missing slices" in alone.reason
+
+
+def test_of_two_acquisitions_in_a_series_the_rule_takes_the_one_that_it_names() -> None:
+    first = slices(4, AcquisitionNumber=1)
+    second = slices(8, AcquisitionNumber=2)[4:]
+    refusal = routed([*first, *second], CT).refusals[0]
+    assert "equally good" in refusal.reason
+    assert "AcquisitionNumber" in refusal.reason
+    (job,) = routed([*first, *second], CT.replace("slices:", "AcquisitionNumber: 2, slices:")).jobs
+    assert job.inputs["volume"] == tuple(second)
 
 
 def test_a_series_that_the_rule_holds_for_in_part_is_left_out() -> None:

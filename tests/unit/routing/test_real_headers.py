@@ -45,7 +45,7 @@ def _routing(name: str, scratch: Path, rules: Rules) -> Routing:
     return route(study, rules, now=NOW)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", [name for name, one in EXPECTED.items() if "jobs" in one])
 def test_a_real_image_goes_where_it_must(name: str, tmp_path: Path, demo_rules: Rules) -> None:
     expected, routing = EXPECTED[name], _routing(name, tmp_path, demo_rules)
     jobs: dict[str, list[str]] = {}
