@@ -190,15 +190,14 @@ def _processes(settings: Settings) -> Iterator[Fault]:
 
 
 def _is_ours(settings: Settings) -> bool:
-    # A running gateway answers on its own port; that is no problem to report.
+    # A running gateway answers on its own port, if only that it takes nobody from this machine; that is no
+    # problem to report.
     face = settings.listener
     if face.certificate is not None:
         return is_shown_at(face.host, face.port, face.certificate)
-    peer = next(iter(settings.peers.values()), None)
-    if peer is None:
-        return False
-    answer = echo(host=face.host, port=face.port, called=face.ae_title, calling=peer.ae_titles[0])
-    return answer.ok
+    titles = (one.ae_titles[0] for one in settings.peers.values())
+    calling = next(titles, face.ae_title)
+    return echo(host=face.host, port=face.port, called=face.ae_title, calling=calling).is_called
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (

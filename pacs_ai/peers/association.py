@@ -31,6 +31,7 @@ _config.ENFORCE_UID_CONFORMANCE = True
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
 
 _MAXIMUM_PDU = 131072
+_CALLED_UNKNOWN = (0x01, 0x07)  # service user: called AE title not recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,15 @@ class Timeouts:
 
 
 TIMEOUTS = Timeouts()
+
+
+class RejectedError(TransientError):
+    """The peer is an AE and answered that it does not take this association (PS3.8 9.3.4)."""
+
+    def __init__(self, message: str, *, called_unknown: bool) -> None:
+        super().__init__(message)
+        self.called_unknown = called_unknown
+        """The AE that answered has another title than the one that was called."""
 
 
 @contextmanager
@@ -95,7 +105,7 @@ def associate(
     ------
     TransientError
         When there is no association: no such host, no connection, a certificate that is not the peer's,
-        rejected, no answer in time.
+        no answer in time; :class:`RejectedError` when the peer says so.
     """
     entity = _entity(calling, timeouts)
     if tls is not None:
@@ -134,7 +144,7 @@ def _request(
     except socket.gaierror as error:
         raise TransientError(f"{host} has no address: check the host name of {called}") from error
     if not association.is_established and not association.rejected_contexts:
-        raise TransientError(_why_not(association, entity, peer, connected=bool(connected)))
+        raise _why_not(association, entity, peer, connected=bool(connected))
     return association
 
 
@@ -239,18 +249,24 @@ def _entity(calling: str, timeouts: Timeouts) -> _Entity:
     return entity
 
 
-def _why_not(association: Association, entity: _Entity, peer: str, *, connected: bool) -> str:
-    secured = entity.secured
+def _why_not(
+    association: Association, entity: _Entity, peer: str, *, connected: bool
+) -> TransientError:
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        return RejectedError(
+            f"{peer} rejected the association ({answer.reason_str}): "
+            "check both AE titles and that the peer knows this gateway",
+            called_unknown=(answer.result_source, answer.diagnostic) == _CALLED_UNKNOWN,
+        )
+    return TransientError(_no_answer(entity.secured, peer, connected=connected))
+
+
+def _no_answer(secured: _Secured | None, peer: str, *, connected: bool) -> str:
     if secured is not None and secured.failure:
         return f"no TLS with {peer}: {secured.failure}: check tls there and here, and both certificates"
     if not connected:
         return f"nothing answers for {peer}: check address, port and firewall"
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        return (
-            f"{peer} rejected the association ({answer.reason_str}): "
-            "check both AE titles and that the peer knows this gateway"
-        )
     if secured is not None:
         return (
             f"{peer} connected but did not answer the association request: does it take "

@@ -9,7 +9,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from pacs_ai.errors import TransientError
-from pacs_ai.peers.association import TIMEOUTS, Timeouts, associate
+from pacs_ai.peers.association import TIMEOUTS, RejectedError, Timeouts, associate
 from pacs_ai.settings import ClientTLS
 
 
@@ -25,11 +25,14 @@ class EchoAnswer:
         From the first packet to the answer.
     detail : str
         Empty when ok; otherwise what happened and what to check.
+    is_called : bool
+        An AE of the called title is there, whether it takes this caller or not.
     """
 
     ok: bool
     seconds: float
     detail: str = ""
+    is_called: bool = False
 
 
 def echo(
@@ -55,11 +58,15 @@ def echo(
     timeouts : Timeouts, optional
     """
     began = time.monotonic()
+    is_called = True
     try:
         detail = _ask(host, port, called, calling, tls, timeouts)
+    except RejectedError as error:
+        detail, is_called = str(error), not error.called_unknown
     except TransientError as error:
-        detail = str(error)
-    return EchoAnswer(ok=not detail, seconds=time.monotonic() - began, detail=detail)
+        detail, is_called = str(error), False
+    seconds = time.monotonic() - began
+    return EchoAnswer(ok=not detail, seconds=seconds, detail=detail, is_called=is_called)
 
 
 def _ask(

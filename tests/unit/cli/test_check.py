@@ -19,6 +19,7 @@ from pacs_ai.errors import ConfigError
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.tokens import Scope, Tokens
 from tests.peers import free_port
+from tests.peers.rejecting import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, rejecting
 from tests.unit.cli.conftest import Command, write_config
 
 
@@ -99,6 +100,22 @@ def test_a_problem_that_is_no_setting_ends_with_1(
     assert ended.code == 1
     assert ended.err.count("\n") == 1
     assert f"web.port: {taken}" in ended.err
+
+
+def test_a_running_gateway_that_takes_nobody_from_this_machine_is_no_problem(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    with rejecting(CALLING_NOT_RECOGNISED) as port:
+        config = write_config(tmp_path, listener={"port": port, "processes": 1})
+        ended = pacs_ai("check", "--config", config)
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_another_ae_on_the_listener_s_port_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    with rejecting(CALLED_NOT_RECOGNISED) as port:
+        ended = pacs_ai("check", "--config", write_config(tmp_path, listener={"port": port}))
+        assert ended.code == 1
+    assert f"listener.port: {port} is taken by another program" in ended.err
 
 
 def test_a_folder_that_cannot_be_written_is_reported(

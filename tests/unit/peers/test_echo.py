@@ -10,7 +10,7 @@ from pynetdicom.sop_class import Verification
 
 from pacs_ai.peers.association import Timeouts
 from pacs_ai.peers.echo import EchoAnswer, echo
-from tests.peers.rejecting import CALLING_NOT_RECOGNISED, rejecting
+from tests.peers.rejecting import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, rejecting
 
 SHORT = Timeouts(connection=1, acse=1, dimse=1, network=1)
 
@@ -54,8 +54,14 @@ def test_a_peer_without_verification_says_so() -> None:
 def test_a_peer_that_does_not_know_us_says_so() -> None:
     with rejecting(CALLING_NOT_RECOGNISED) as port:
         found = ask(port)
-    assert not found.ok
+    assert (found.ok, found.is_called) == (False, True)
     assert "Calling AE title not recognised" in found.detail
+
+
+def test_an_ae_of_another_title_is_not_the_one_that_was_called() -> None:
+    with rejecting(CALLED_NOT_RECOGNISED) as port:
+        found = ask(port)
+    assert (found.ok, found.is_called) == (False, False)
 
 
 def test_nothing_there_is_not_ok() -> None:
