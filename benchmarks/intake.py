@@ -106,18 +106,25 @@ def write_instances(folder: Path, count: int, *, size: int) -> None:
         one.save_as(folder / f"{number}.dcm", enforce_file_format=True)
 
 
-def measure(receiver: str, senders: list[Path]) -> Run:
-    """Let senders send at once to a receiver that was just started."""
+def measure(receiver: str, senders: list[Path], folder: Path) -> Run:
+    """Let senders send at once to a receiver that was just started, and that keeps all in an empty folder.
+
+    What others have left to write is written first. Afterwards the files are emptied and stay: where many
+    were just removed, new ones are slow to make (ext4 looks at every inode that was let go lately).
+    """
     files = [path for folder in senders for path in folder.iterdir()]
     size = sum(path.stat().st_size for path in files)
-    with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
-        with _receiver(receiver, Path(folder), port) as process:
-            watched = psutil.Process(process.pid)
-            before = _cpu(watched)
-            with Memory({"receiver": process.pid}) as memory:
-                seconds = _send(senders, port)
-            used = _cpu(watched) - before
+    os.sync()
+    port = _free_port()
+    with _receiver(receiver, folder, port) as process:
+        watched = psutil.Process(process.pid)
+        before = _cpu(watched)
+        with Memory({"receiver": process.pid}) as memory:
+            seconds = _send(senders, port)
+        used = _cpu(watched) - before
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
     return Run(
         instances=len(files) / seconds,
         megabytes=size / seconds / 1e6,
@@ -244,10 +251,12 @@ def run(
         senders = [Path(folder) / str(number) for number in range(max(associations))]
         for one in senders:
             write_instances(one, count, size=size)
-        for _ in range(runs):
+        for number in range(runs):
             for at_once in associations:
                 for receiver in receivers:
-                    measured = measure(receiver, senders[:at_once])
+                    kept = Path(folder) / f"{receiver}-{at_once}-{number}"
+                    kept.mkdir()
+                    measured = measure(receiver, senders[:at_once], kept)
                     found.setdefault((at_once, receiver), []).append(measured)
     medians = [
         {
@@ -289,7 +298,7 @@ def main() -> None:
     """Read the command line and print the medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--count", type=int, default=100, help="Instances of each sender")
+    parser.add_argument("--count", type=int, default=200, help="Instances of each sender")
     parser.add_argument("--bytes", type=int, default=500_000, help="size of an Instance")
     parser.add_argument("--associations", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--receivers", nargs="+", choices=RECEIVERS, default=list(RECEIVERS))

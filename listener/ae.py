@@ -6,6 +6,7 @@ Settings of pynetdicom that matter are set when the listener starts, and each sa
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import signal
@@ -189,6 +190,9 @@ def run(gateway: Gateway, share: Share, *, ready: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     server = start(gateway, share)
+    # What was imported is never garbage: looking through it again and again would cost every sender time.
+    gc.collect()
+    gc.freeze()
     ready()
     while not over.wait(SWEEP_SECONDS):
         gateway.spool.sweep()  # a peer that went away in mid-transfer leaves half an Instance

@@ -16,8 +16,8 @@ from pacs_ai.grouping import GroupCommit
 from pacs_ai.ledger import Ledger, arrivals
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.settings import Settings
-from pacs_ai.spool import Spool, SpoolFullError
-from pacs_ai.study import read_head
+from pacs_ai.spool import PIECE, Spool, SpoolFullError
+from pacs_ai.study import HEAD_LIMIT, plain_head, read_head
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,9 @@ class Incoming:
 
     def _commit(self) -> Receipt:
         syntax = self._context.transfer_syntax_uid
-        head = read_head(self._writer.head, syntax)
+        head = plain_head(self._writer.beginning(PIECE), syntax) or read_head(
+            self._writer.beginning(HEAD_LIMIT), syntax
+        )
         if head.SOPInstanceUID != self._context.SOPInstanceUID:
             return Refused("data set and command differ in SOP Instance UID", MISMATCH)
         if head.SOPClassUID != self._context.SOPClassUID:

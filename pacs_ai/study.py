@@ -43,9 +43,11 @@ _HEAD = {
     0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID",
 }
-_LITTLE_ENDIAN = frozenset(
-    one for one in AllTransferSyntaxes if one.is_little_endian and not one.is_deflated
-)
+_IS_EXPLICIT = {
+    str(one): not one.is_implicit_VR
+    for one in AllTransferSyntaxes
+    if one.is_little_endian and not one.is_deflated
+}
 _LONG_VR = frozenset(one.encode() for one in EXPLICIT_VR_LENGTH_32)
 _UNUSUAL = re.compile(rb"[\x00-\x1f\\]")  # several values, escapes, what only the library may judge
 
@@ -154,11 +156,11 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
     ReceiveError
         With status 0xC000 when the bytes cannot be read or a UID is missing.
     """
-    syntax = UID(transfer_syntax_uid)
     data = data[:HEAD_LIMIT]
-    plain = _plain_head(data, syntax)
+    plain = plain_head(data, transfer_syntax_uid)
     if plain is not None:
         return plain
+    syntax = UID(transfer_syntax_uid)
     try:
         if syntax == DeflatedExplicitVRLittleEndian:
             data = _inflate_bounded(data)
@@ -177,16 +179,17 @@ def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
     return Head(**found)
 
 
-def _plain_head(data: bytes, syntax: UID) -> Head | None:
-    """Read a head that holds nothing unusual; None when the library must look.
+def plain_head(data: bytes, transfer_syntax_uid: str) -> Head | None:
+    """Read a head that holds nothing unusual; None when more bytes or the library must be looked at.
 
     The library makes an object of each of the many elements that stand before the six that are wanted,
     and the sender waits for its answer meanwhile. What is cut off, of undefined length, not in ASCII, or
     says other than a UID, is not judged here.
     """
-    if syntax not in _LITTLE_ENDIAN:
+    explicit = _IS_EXPLICIT.get(transfer_syntax_uid)
+    if explicit is None:
         return None
-    found = _walk(data, explicit=not syntax.is_implicit_VR)
+    found = _walk(data, explicit=explicit)
     if found is None:
         return None
     texts = {keyword: found.get(tag, b"").strip(b" \0\t\r\n") for tag, keyword in _HEAD.items()}

@@ -39,4 +39,4 @@ def test_a_receiver_that_takes_nothing_is_no_result(
 
     monkeypatch.setattr(intake, "_command", stranger)
     with pytest.raises(intake.BenchmarkError, match="storescu failed"):
-        intake.measure("hardened", [tmp_path / "sender"])
+        intake.measure("hardened", [tmp_path / "sender"], tmp_path / "kept")

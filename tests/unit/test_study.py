@@ -303,7 +303,7 @@ def test_values_show_what_stands_there_without_judging_it() -> None:
 def as_the_library_reads(data: bytes, syntax: str) -> Head | None:
     """Read a head the long way; None when it is refused."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(study, "_plain_head", lambda data, syntax: None)
+        patched.setattr(study, "plain_head", lambda data, syntax: None)
         try:
             return read_head(data, syntax)
         except ReceiveError:
@@ -331,7 +331,7 @@ def test_the_short_way_reads_what_the_library_reads_or_nothing(
     for place, value in damages:
         data[place % len(data)] = value
     damaged = bytes(data[: len(data) - cut])
-    short = study._plain_head(damaged, UID(syntax))
+    short = study.plain_head(damaged, syntax)
     if short is not None:
         assert short == as_the_library_reads(damaged, syntax)
 
@@ -349,7 +349,7 @@ def test_the_short_way_reads_real_heads_as_the_library_does(shared_data: Path) -
         with path.open("rb") as file:
             file.seek(144 + int(meta.FileMetaInformationGroupLength))
             data = file.read(HEAD_LIMIT)
-        found = study._plain_head(data, UID(syntax))
+        found = study.plain_head(data, syntax)
         if found is not None:
             short += 1
             assert found == as_the_library_reads(data, syntax), path.name
