@@ -7,8 +7,7 @@ pynetdicom's two kinds of event: ``requested`` is told of an association and may
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from struct import unpack
 from typing import Protocol, cast
@@ -174,29 +173,34 @@ class Reception:
             SOPInstanceUID=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=transfer_syntax_uid,
         )
-        with self._rim():
+        try:
             if not gateway.has_room():
                 self._refusal = _status(OUT_OF_RESOURCES, "the disk is nearly full")
             else:
                 self._incoming = gateway.incoming(peer, context)
+        except Exception as error:
+            self._refuse(error)
 
     def write(self, view: bytes | memoryview) -> None:
         """Take a piece of the data set, as it came."""
         self._begun = True
-        if self._incoming is not None and self._refusal is None:
-            with self._rim():
-                self._incoming.write(view)
+        if self._incoming is None:
+            return
+        try:
+            self._incoming.write(view)
+        except Exception as error:
+            self._refuse(error)
 
     def finish(self) -> Dataset | int:
-        """Make the Instance durable and return its status."""
-        answer: Dataset | int = SUCCESS
+        """Make the Instance durable and return its status; ``discard`` comes after it."""
         if self._refusal is None and not self._begun:
             self._refusal = _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
         if self._refusal is None and self._incoming is not None:
-            with self._rim():
-                answer = _answer(self._incoming.commit())
-        self.discard()
-        return answer if self._refusal is None else self._refusal
+            try:
+                return _answer(self._incoming.commit())
+            except Exception as error:
+                self._refuse(error)
+        return SUCCESS if self._refusal is None else self._refusal
 
     def discard(self) -> None:
         """Forget what came; safe to call twice."""
@@ -204,17 +208,14 @@ class Reception:
             self._incoming.discard()
             self._incoming = None
 
-    @contextmanager
-    def _rim(self) -> Iterator[None]:
-        try:
-            yield
-        except SpoolFullError:
+    def _refuse(self, error: Exception) -> None:
+        # The rim of the DICOM face: whatever happens, the peer gets an answer.
+        if isinstance(error, SpoolFullError):
             self._refusal = _status(OUT_OF_RESOURCES, "the disk does not take it now")
-        except Exception:  # the rim of the DICOM face: whatever happens, the peer gets an answer
-            log.exception("an Instance could not be taken in")
+        else:
+            log.error("an Instance could not be taken in", exc_info=error)
             self._refusal = _status(PROCESSING_FAILURE, "the gateway could not take it in")
-        if self._refusal is not None:
-            self.discard()
+        self.discard()
 
 
 def _answer(receipt: Receipt) -> Dataset | int:

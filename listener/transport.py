@@ -69,7 +69,7 @@ class Reception(Protocol):
         """Take a piece of the data set."""
 
     def finish(self) -> Dataset | int:
-        """Return the status, after everything is durable."""
+        """Return the status, after everything is durable; ``discard`` comes after it."""
 
     def discard(self) -> None:
         """Forget what came."""
@@ -449,9 +449,9 @@ class UpperLayer(DULServiceProvider):
 
     def _finish(self) -> None:
         request, reception = cast("Request", self._request), cast("Reception", self._reception)
-        status = reception.finish()
+        self._answer(request, self._context_id, reception.finish())
+        reception.discard()  # who waits for the answer need not wait for this
         self._request = self._reception = None
-        self._answer(request, self._context_id, status)
 
     def _answer(self, request: Request, context_id: int, status: Dataset | int) -> None:
         code, comment = (

@@ -61,7 +61,7 @@ class Gateway:
     # ------------------------------------------------------------------ receive
 
     def incoming(self, peer: str, context: Context) -> Incoming:
-        """Open the one way in for an Instance: ``write`` its data set, then ``commit`` or ``discard``."""
+        """Open the one way in for an Instance: ``write`` its data set, ``commit``, ``discard``."""
         return Incoming(
             self.settings, self.ledger, self.spool, self._group, peer=peer, context=context
         )

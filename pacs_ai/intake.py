@@ -74,7 +74,7 @@ Receipt = Stored | Duplicate | Refused
 
 
 class Incoming:
-    """An Instance on its way in: ``write`` its data set in pieces, then ``commit`` or ``discard``.
+    """An Instance on its way in: ``write`` its data set in pieces, ``commit``, and always ``discard``.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Incoming:
         self._writer.write(view)
 
     def commit(self) -> Receipt:
-        """Make the Instance durable, in the order of the promise."""
+        """Make the Instance durable, in the order of the promise; ``discard`` comes after it."""
         try:
             return self._refused or self._commit()
         except ReceiveError as error:
@@ -140,11 +140,9 @@ class Incoming:
             return Refused("the disk does not take it now", OUT_OF_RESOURCES)
         except TransientError:
             return Refused("the ledger is busy", OUT_OF_RESOURCES)
-        finally:
-            self._writer.discard()
 
     def discard(self) -> None:
-        """Forget what came; nothing of it is kept."""
+        """Let go of what came; only what ``commit`` made durable is kept."""
         self._writer.discard()
 
     def _commit(self) -> Receipt:

@@ -32,6 +32,7 @@ TEMPORARY_AGE = 3600.0
 
 
 _PAGE = 4096
+_STARTED = 256 * 1024
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -70,7 +71,7 @@ class Spool:
 
     def instance_path(self, digest: str, transfer_syntax_uid: str) -> Path:
         """Return where an Instance rests: named by the digest of its data set, and its encoding."""
-        return self.path / "instances" / digest[:2] / f"{digest}.{transfer_syntax_uid}.dcm"
+        return Path(f"{self.path}/instances/{digest[:2]}/{digest}.{transfer_syntax_uid}.dcm")
 
     def results_path(self, digest: str) -> Path:
         """Return where the results of a Job rest."""
@@ -187,8 +188,7 @@ class Writer:
                 _text(0x0002, b"UI", sop_class_uid),
                 _text(0x0003, b"UI", sop_instance_uid),
                 _text(0x0010, b"UI", transfer_syntax_uid),
-                _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-                _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+                _IMPLEMENTATION,
             )
         )
         self._meta = bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
@@ -208,11 +208,11 @@ class Writer:
                 return
             view, self._gathered = memoryview(self._gathered), bytearray()
         self._put(view)
-        whole = (
-            len(self._meta) + self._written & -_PAGE
-        )  # a page that is not full is written once more
-        start_writing(cast("int", self._file), self._started, whole)
-        self._started = whole
+        # A page that is not full yet would be written twice.
+        whole = (len(self._meta) + self._written) & -_PAGE
+        if whole - self._started >= _STARTED and self._file is not None:
+            start_writing(self._file, self._started, whole)
+            self._started = whole
 
     def _put(self, data: bytes | bytearray | memoryview) -> None:
         self._hash.update(data)
@@ -300,7 +300,7 @@ class Writer:
         with suppress(OSError):
             os.close(file)
         with suppress(FileNotFoundError):
-            Path(self._path).unlink()
+            os.unlink(self._path)  # noqa: PTH108 - for every Instance: a Path costs as much again
 
 
 def _text(element: int, vr: bytes, value: str) -> bytes:
@@ -311,13 +311,17 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
     return pack("<HH2sH", 2, element, vr, len(data)) + data
 
 
+_IMPLEMENTATION = _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _text(
+    0x0013, b"SH", IMPLEMENTATION_VERSION_NAME
+)
+
+
 def start_writing(descriptor: int, start: int, end: int) -> None:
     """Let the disk begin with these bytes, and wait for nothing (sync_file_range(2), Linux).
 
     It promises nothing: the sync that follows does, and has less to wait for.
     """
-    if start < end:
-        _sync_file_range(descriptor, start, end - start, _SYNC_FILE_RANGE_WRITE)
+    _sync_file_range(descriptor, start, end - start, _SYNC_FILE_RANGE_WRITE)
 
 
 def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
@@ -361,7 +365,16 @@ def give_name(temporary: str, path: Path) -> None:
     A name that is there already may stem from a sync that failed, and a second sync could say "done" of
     what was lost by the first: it is replaced, by a name of the same bytes that this process has synced.
     """
-    _make_folder(path.parent)
+    if path.parent not in _SYNCED:
+        _make_folder(path.parent)
+    try:
+        _link(temporary, path)
+    except FileNotFoundError:  # somebody removed the folder
+        _make_folder(path.parent)
+        _link(temporary, path)
+
+
+def _link(temporary: str, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -369,8 +382,6 @@ def give_name(temporary: str, path: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    if folder in _SYNCED and folder.is_dir():
-        return
     there = [folder]
     if folder.is_dir():  # of an earlier process, as are its neighbours: one sync is for all of them
         there = [one for one in folder.parent.iterdir() if one.is_dir()]

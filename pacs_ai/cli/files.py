@@ -42,8 +42,11 @@ def take_in(gateway: Gateway, path: Path) -> Receipt | str:
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
     )
     incoming = gateway.incoming(PEER, context)
-    incoming.write(data_set_bytes(path.read_bytes()))
-    return incoming.commit()
+    try:
+        incoming.write(data_set_bytes(path.read_bytes()))
+        return incoming.commit()
+    finally:
+        incoming.discard()
 
 
 def data_set_bytes(data: bytes) -> bytes:

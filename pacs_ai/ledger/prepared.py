@@ -72,7 +72,7 @@ class _Compiled:
         every = {**self.fixed, **values}
         for name, convert in self.convert.items():
             every[name] = convert(every[name])
-        return every if self.order is None else tuple(every[name] for name in self.order)
+        return every if self.order is None else [every[name] for name in self.order]
 
 
 def _compiled(made: SQLCompiler, dialect: Dialect) -> _Compiled:

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,7 @@ def _somewhere(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+@lru_cache(1024)
 def in_network(address: str, network: str) -> bool:
     """Tell whether an IP address is, or lies in, what a peer's ``addresses`` names."""
     try:

@@ -165,7 +165,7 @@ class Storing:
             self._fail(answer.reason, answer.status)
         else:
             self.stored.append(self._context)
-            self._incoming = None
+            self.discard()
 
     def _fail(self, phrase: str, reason: int) -> None:
         log.warning("instance refused", extra={"reason": phrase, "peer": self._peer})

@@ -261,7 +261,7 @@ def test_a_surprise_is_0110_and_the_log_shows_nothing_of_the_data_set(
     def surprise(*_: object) -> bool:
         raise ValueError("a surprise")
 
-    monkeypatch.setattr(intake, "read_head", surprise)
+    monkeypatch.setattr(intake, "plain_head", surprise)
     with caplog.at_level(logging.WARNING):
         answer = store(listener.port, image())
     assert answer.Status == 0x0110

@@ -61,6 +61,7 @@ class Driver:
             incoming = self.gateway.incoming(peer, context)
             incoming.write(data_set_bytes(buffer.getvalue()))
             self.answer = incoming.commit()
+            incoming.discard()
 
     def carry_out(self) -> None:
         """Carry out everything that is ready; what is put off for 10 ms may be ready again at once."""

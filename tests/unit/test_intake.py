@@ -37,7 +37,13 @@ def take_in(gateway: Gateway, data: bytes, uid: str, *, piece: int = 1 << 20) ->
     incoming = begin(gateway, uid)
     for start in range(0, len(data), piece):
         incoming.write(data[start : start + piece])
-    return incoming.commit()
+    return ended(incoming)
+
+
+def ended(incoming: Incoming) -> Receipt:
+    answer = incoming.commit()
+    incoming.discard()
+    return answer
 
 
 def rows(gateway: Gateway) -> list[dict[str, Any]]:
@@ -123,8 +129,8 @@ def test_two_that_come_at_once_are_kept_once(gateway: Gateway) -> None:
     first, second = begin(gateway, uid), begin(gateway, uid)
     for one in (first, second):
         one.write(data)
-    assert isinstance(first.commit(), Stored)
-    assert isinstance(second.commit(), Duplicate)
+    assert isinstance(ended(first), Stored)
+    assert isinstance(ended(second), Duplicate)
     assert len(rows(gateway)) == len(files(gateway)) == 1
 
 
@@ -133,7 +139,7 @@ def test_a_large_instance_is_refused_without_being_written_to_the_end(gateway: G
     for _ in range(3):
         incoming.write(bytes(600_000))
     assert sum(one.stat().st_size for one in files(gateway)) < 1_000_000
-    answer = incoming.commit()
+    answer = ended(incoming)
     assert isinstance(answer, Refused)
     assert answer.status == 0xC000
     assert files(gateway) == []

@@ -26,6 +26,7 @@ def take_in(config: Path, *data_sets: Dataset) -> None:
             incoming = gateway.incoming("demo", Context(CT, str(one.SOPInstanceUID), SYNTAX))
             incoming.write(encoded(one))
             assert isinstance(incoming.commit(), Stored)
+            incoming.discard()
         while any(gateway.carry_out(queue) for queue in Gateway.queue_names(gateway.settings)):
             pass
     finally:

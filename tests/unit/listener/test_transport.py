@@ -55,7 +55,7 @@ class Reception:
         return 0x0000
 
     def discard(self) -> None:
-        self.ended = "discarded"
+        self.ended = self.ended or "discarded"
 
 
 @dataclass
