@@ -27,12 +27,17 @@ that. By rules 1 and 2 such a row has its file at the moment that the row is rea
 held when the answer was decided; to remove them later, because the Study has ended, is what retention is
 for. If they were let go in between, the file is gone, or is not seen, and the way of rule 3 is taken.
 
+A *stray* is a file with a name that no row counts on: its ledger could not commit, and its sender, who was
+told so, never sent it again; or a process died in between. Every round looks through one of the spool's 256
+folders and puts strays of an hour and older on the list, and rule 2 judges them like everything on it.
+
 Names are removed from the list only when the folder was synced and the file is not there: a power cut cannot
 bring it back unseen.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,10 +48,12 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.retention import Held, Removal
 from pacs_ai.settings import Settings
-from pacs_ai.spool import Spool
+from pacs_ai.spool import FOLDERS, Spool
 
 BATCH = 100
 """Files removed at once: writers wait for so many and no more."""
+
+log = logging.getLogger(__name__)
 
 _AGAIN = timedelta(minutes=10)
 """How long nothing is looked for when there was nothing to do."""
@@ -65,6 +72,7 @@ class Retention:
         self._kept = settings.retention
         self._spool = spool
         self._next = float("-inf")
+        self._folder = 0
 
     def look(self, ledger: Ledger) -> bool:
         """Do one batch when it is time for one; tell whether anything was done.
@@ -77,7 +85,7 @@ class Retention:
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + _AGAIN.total_seconds()
-        busy = self._remove(ledger) or self._let_go(ledger)
+        busy = self._remove(ledger) or self._let_go(ledger) or self._find_strays(ledger)
         if busy:
             self._next = float("-inf")
         return busy
@@ -96,6 +104,22 @@ class Retention:
                     let_go(connection, study, age)
                 return True
         return False
+
+    def _find_strays(self, ledger: Ledger) -> bool:
+        """Look through one folder; True when strays are to be removed."""
+        files = [Removal(*one) for one in self._spool.settled(self._folder)]
+        self._folder = (self._folder + 1) % FOLDERS
+        if not files:
+            return False
+        with ledger.database.read() as connection:
+            found = retention.strays(connection, files)
+        if found:
+            log.warning(
+                "files that no row of the ledger knows are removed", extra={"files": len(found)}
+            )
+            with ledger.database.write() as connection:
+                retention.ask_removal(connection, found)
+        return bool(found)
 
     def _remove(self, ledger: Ledger) -> bool:
         with ledger.database.read() as connection:

@@ -27,6 +27,9 @@ PIECE = 64 * 1024
 
 _CANNOT = "the spool cannot be written: check its disk"
 
+FOLDERS = 256
+"""Folders that Instances rest in, by the first two digits of their digest."""
+
 TEMPORARY_AGE = 3600.0
 """Seconds after which a temporary file belongs to nobody any more."""
 
@@ -146,6 +149,23 @@ class Spool:
                     file.unlink()
                     removed += 1
         return removed
+
+    def settled(self, folder: int) -> list[tuple[str, str]]:
+        """Return digest and Transfer Syntax UID of what rests in one of 256 folders for an hour and longer.
+
+        The results of Jobs have no transfer syntax; those that begin with the folder's number are told too.
+        """
+        limit = time.time() - TEMPORARY_AGE
+        found = []
+        for file in (
+            *(self.path / "instances" / f"{folder:02x}").glob("*.dcm"),
+            *(self.path / "results").glob(f"{folder:02x}*.json"),
+        ):
+            with suppress(FileNotFoundError):
+                if file.stat().st_mtime <= limit:
+                    digest, _, syntax = file.stem.partition(".")
+                    found.append((digest, syntax))
+        return found
 
     def sync_folders_of(self, paths: Iterable[Path]) -> None:
         """Make durable that files are gone from their folders."""

@@ -24,6 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 
@@ -33,6 +34,7 @@ from pacs_ai.ledger.dialects import lock_spool, lock_studies, share_spool, upser
 from pacs_ai.ledger.work import State
 
 _ACTOR = "retention"
+_ASKED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,35 @@ def _removals(connection: Connection, limit: int) -> list[Removal]:
     table = tables.removals
     rows = connection.execute(select(table).order_by(table.c.digest).limit(limit))
     return [Removal(row.digest, row.transfer_syntax_uid) for row in rows]
+
+
+def strays(connection: Connection, files: Sequence[Removal]) -> list[Removal]:
+    """Return those of these files that no row counts on."""
+    counted = set()
+    for start in range(0, len(files), _ASKED):
+        counted |= _counted(connection, [one.digest for one in files[start : start + _ASKED]])
+    return [one for one in files if one not in counted]
+
+
+def _counted(connection: Connection, digests: Sequence[str]) -> set[Removal]:
+    jobs = tables.jobs
+    named = [
+        select(one.c.digest, one.c.transfer_syntax_uid).where(
+            one.c.digest.in_(digests), one.c.removed_at.is_(None)
+        )
+        for one in (tables.instances, tables.objects)
+    ]
+    results = select(jobs.c.results_digest, literal("")).where(
+        jobs.c.results_digest.in_(digests), jobs.c.results_removed_at.is_(None)
+    )
+    return {Removal(*row) for row in connection.execute(union_all(*named, results))}
+
+
+def ask_removal(connection: Connection, files: Sequence[Removal]) -> None:
+    """Put files on the list; what a row counts on by then is struck off again."""
+    rows = [{"digest": one.digest, "transfer_syntax_uid": one.transfer_syntax_uid} for one in files]
+    statement = upsert(connection.dialect.name, tables.removals).on_conflict_do_nothing()
+    connection.execute(statement, rows)
 
 
 def has_removals(connection: Connection) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -20,15 +21,16 @@ from pacs_ai import models, phantom
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.gateway import Gateway
 from pacs_ai.grouping import GroupCommit
-from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
+from pacs_ai.intake import Context, Duplicate, Receipt, Refused, Stored
 from pacs_ai.ledger import arrivals, tables
 from pacs_ai.ledger import retention as ledger_retention
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.dialects import lock_spool
+from pacs_ai.ledger.engine import LedgerBusyError
 from pacs_ai.ledger.views import Views
 from pacs_ai.retention import Retention, holdings
 from pacs_ai.settings import loads
-from pacs_ai.spool import Spool, SpoolFullError
+from pacs_ai.spool import FOLDERS, TEMPORARY_AGE, Spool, SpoolFullError
 from tests.integration.listening import CT, encoded, image, write_settings
 from tests.unit.test_gateway import Driver
 
@@ -43,14 +45,17 @@ class Site:
     gateway: Gateway
     retention: Retention
 
-    def begin(self, data_set: Dataset, data: bytes | None = None) -> Incoming:
+    def store(self, data_set: Dataset) -> Receipt:
         uid = str(data_set.SOPInstanceUID)
         incoming = self.gateway.incoming("modality", Context(CT, uid, SYNTAX))
-        incoming.write(encoded(data_set) if data is None else data)
-        return incoming
+        try:
+            incoming.write(encoded(data_set))
+            return incoming.commit()
+        finally:
+            incoming.discard()
 
     def receive(self, *data_sets: Dataset) -> list[Receipt]:
-        answers = [self.begin(one).commit() for one in data_sets]
+        answers = [self.store(one) for one in data_sets]
         self.carry_out()
         return answers
 
@@ -63,6 +68,11 @@ class Site:
         self.retention._next = float("-inf")
         while self.retention.look(self.gateway.ledger):
             pass
+
+    def clean_everything(self) -> None:
+        """Let retention look through every folder, as it does in two days."""
+        for _ in range(FOLDERS):
+            self.clean()
 
     def files(self) -> list[Path]:
         return sorted(one for one in self.gateway.spool.path.rglob("*") if one.is_file())
@@ -299,7 +309,7 @@ def test_a_study_that_something_came_for_meanwhile_is_not_let_go(site: Site) -> 
     with database.read() as connection:
         due = ledger_retention.sources_due(connection, timedelta(0))
     assert due == one.StudyInstanceUID
-    assert site.begin(_of(one)).commit() == Stored()
+    assert site.store(_of(one)) == Stored()
     with database.write() as connection:
         assert not ledger_retention.let_sources_go(connection, due, timedelta(0))
     assert site.states() == ["kept", "kept"]
@@ -316,6 +326,59 @@ def test_a_file_that_two_rows_name_stays_for_the_other(light: Site) -> None:
     light.clean()
     assert light.states() == ["removed", "kept"]
     assert path.exists()
+
+
+# ---------------------------------------------------------------------- what no row knows
+
+
+def test_what_got_a_name_and_no_row_is_removed_after_an_hour(
+    light: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, refused, young = image(), image(), image()
+    assert light.store(kept) == Stored()
+
+    def busy(*_: object) -> list[bool]:
+        raise LedgerBusyError("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(arrivals, "record", busy)
+        assert isinstance(light.store(refused), Refused)
+        (stray,) = set(light.files()) - {light.path(kept)}
+        assert isinstance(light.store(young), Refused)
+    for path in (stray, light.path(kept)):
+        os.utime(path, (0, time.time() - TEMPORARY_AGE - 1))
+    results = light.gateway.spool.results_path("0" * 64)
+    results.write_bytes(b"{}")
+    os.utime(results, (0, 0))
+    light.clean_everything()
+    left = set(light.files())
+    assert light.path(kept) in left
+    assert not {stray, results} & left
+    assert len(left) == 2, "what is younger than an hour may be on its way"
+    assert light.store(refused) == Stored()
+
+
+def test_a_stray_that_is_sent_again_before_it_is_removed_stays(
+    light: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = image()
+    with monkeypatch.context() as patched:
+        patched.setattr(arrivals, "record", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            light.store(one)
+    (stray,) = light.files()
+    os.utime(stray, (0, 0))
+    real = ledger_retention.strays
+
+    def late(*rest: Any) -> list[ledger_retention.Removal]:
+        found = real(*rest)
+        if found:
+            assert light.store(one) == Stored()
+        return found
+
+    monkeypatch.setattr(ledger_retention, "strays", late)
+    light.clean_everything()
+    assert light.path(one).exists()
 
 
 # ---------------------------------------------------------------------- a removal that is cut short
@@ -367,7 +430,7 @@ def test_bytes_whose_file_is_removed_before_they_are_recorded_get_their_name_ane
 
     with monkeypatch.context() as patched:
         patched.setattr(GroupCommit, "record", late)
-        assert site.begin(one).commit() == Stored()
+        assert site.store(one) == Stored()
     assert site.path(one).exists()
     assert site.states() == ["kept"]
 
@@ -389,7 +452,7 @@ def test_a_duplicate_whose_file_goes_while_it_is_judged_is_stored_again(
 
     # The row is read on a connection of its own: what comes next does not wait for it.
     monkeypatch.setattr(arrivals, "known", known)
-    assert site.begin(one).commit() == Stored()
+    assert site.store(one) == Stored()
     assert path.exists()
     assert site.states() == ["kept"]
 
@@ -416,7 +479,7 @@ def test_who_removes_waits_for_who_records_and_then_sees_the_row(
         return real(*rest)
 
     monkeypatch.setattr(arrivals, "record", record)
-    assert site.begin(one).commit() == Stored()
+    assert site.store(one) == Stored()
     remover.join()
     other.close()
     assert path.exists()
@@ -437,7 +500,7 @@ def test_senders_and_retention_at_once_never_leave_a_row_without_its_file(
         chance = random.Random(f"{seed} {number}")
         own = Site(gateway, site.retention)
         for _ in range(40):
-            own.begin(chance.choice(pool)).commit()
+            own.store(chance.choice(pool))
 
     def clean() -> None:
         own = Site(gateways[2], Retention(site.gateway.settings, gateways[2].spool))
