@@ -19,7 +19,7 @@ test: $(VENV)/.test peers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/codespell pacs_ai worker listener docs README.md CHANGELOG.md
-	$(VENV)/bin/pytest -m "not soak"
+	$(VENV)/bin/pytest -m "not soak" -n auto --dist loadfile
 
 soak: $(VENV)/.test
 	$(VENV)/bin/pytest -m soak --timeout 7200
