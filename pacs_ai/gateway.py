@@ -230,6 +230,7 @@ class Gateway:
 
     def close(self) -> None:
         """Close the ledger."""
+        self._group.close()
         self.ledger.close()
 
     # ------------------------------------------------------------------ what steps ask of the spool

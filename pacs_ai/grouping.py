@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from pacs_ai.errors import TransientError
@@ -23,6 +24,12 @@ from pacs_ai.spool import Spool, SpoolFullError, Writer
 
 LARGEST = 64
 """Most Instances in one transaction; it holds the locks of all their Studies."""
+
+_FRESH = 0.5
+"""Seconds in which a Study that was asked to wait for quiet is not asked again."""
+_LONG = timedelta(seconds=2)
+"""Least quiet for which that is done."""
+_REMEMBERED = 1_000
 
 
 class _Waiting:
@@ -57,6 +64,12 @@ class GroupCommit:
         self._waiting: list[_Waiting] = []
         self._led = False
         self._begun: float | None = None
+        self._writing = ledger.database.steady()
+        self._asked: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._writing.close()
 
     def busy_seconds(self) -> float:
         """Return for how long the group that is being made durable has been at it; 0 when there is none."""
@@ -130,14 +143,28 @@ class GroupCommit:
 
     def _record(self, group: Sequence[_Waiting]) -> None:
         studies = {one.arrival.head.StudyInstanceUID for one in group}
-        with self._ledger.database.write() as connection:
+        with self._writing.write() as connection:
             retention.hold_files(connection, studies)  # what has its name now keeps it
+            noted = self._noted(studies)
             named = self._named(group)
             failpoint("receive.linked")
-            new = arrivals.record(connection, [one.arrival for one in named])
+            recorded = arrivals.record(connection, [one.arrival for one in named], noted=noted)
         failpoint("receive.recorded")
-        for one, is_new in zip(named, new, strict=True):
+        self._note(recorded.asked)
+        for one, is_new in zip(named, recorded.new, strict=True):
             one.new = is_new
+
+    def _noted(self, studies: Collection[str]) -> set[str]:
+        # The caller holds the Studies. Who was asked to wait for much longer than this is not assembled
+        # before the transaction ends, and is then seen with what it adds.
+        limit = time.monotonic() - _FRESH
+        return {one for one in studies if self._asked.get(one, limit) > limit}
+
+    def _note(self, asked: Mapping[str, timedelta]) -> None:
+        at = time.monotonic()
+        if len(self._asked) > _REMEMBERED:
+            self._asked.clear()
+        self._asked |= {one: at for one, quiet in asked.items() if quiet >= _LONG}
 
     def _named(self, group: Sequence[_Waiting]) -> list[_Waiting]:
         for one in group:

@@ -5,7 +5,7 @@ What a commit costs is shared by every association that stores at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -112,28 +112,48 @@ class Arrival:
         return self.head.SOPInstanceUID, self.digest, self.transfer_syntax_uid
 
 
+class Recorded(NamedTuple):
+    """What became of Instances.
+
+    Attributes
+    ----------
+    new : list of bool
+        For each, whether it is new.
+    asked : dict of str to timedelta
+        Studies that were asked to be assembled, and how long they must be quiet before.
+    """
+
+    new: list[bool]
+    asked: dict[str, timedelta]
+
+
 def known(connection: Connection, arrival: Arrival) -> bool:
     """Tell whether exactly these bytes are held already, and count."""
     held, _ = _of(connection, arrival.head.SOPInstanceUID)
     return any(row.bytes_key == arrival.bytes_key and row.counts for row in held)
 
 
-def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
-    """Record Instances and the work that their Studies become; for each, tell whether it is new.
+def record(
+    connection: Connection, arrivals: Sequence[Arrival], *, noted: Collection[str] = ()
+) -> Recorded:
+    """Record Instances and the work that their Studies become.
+
+    Studies in ``noted`` were asked to be assembled a moment ago and wait for quiet still: nothing about them
+    is written again.
 
     What is held already, and counts, is not new. Bytes that others have replaced, or that were let go, count
     again because they came again. The caller holds the files (:func:`pacs_ai.ledger.retention.hold_files`).
     """
     at = now()
     held: dict[tuple[str, str, str], _Held] = {}
-    sources, own = set(), set()
+    twins, own = set(), set()
     for uid in sorted({one.head.SOPInstanceUID for one in arrivals}):
         rows, made = _of(connection, uid)
         held |= {row.bytes_key: row for row in rows}
         if made:
             own.add(uid)
         if any(row.role == "source" for row in rows):
-            sources.add(uid)
+            twins.add(uid)
     added: dict[tuple[str, str, str], dict[str, Any]] = {}
     revived: set[int] = set()
     new: list[bool] = []
@@ -151,17 +171,19 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[bool]:
         if row is not None:
             revived.add(row.id)
             continue
-        twin = role == "source" and one.head.SOPInstanceUID in sources
+        twin = role == "source" and one.head.SOPInstanceUID in twins
         added[one.bytes_key] = _row(one, role, "unchecked" if twin else "kept", at)
         if role == "source":
-            sources.add(one.head.SOPInstanceUID)
-    _note_studies(connection, [one for one, _ in changed], at)
+            twins.add(one.head.SOPInstanceUID)
+    about = [(one, role) for one, role in changed if one.head.StudyInstanceUID not in noted]
+    _note_studies(connection, [one for one, _ in about], at)
     if added:
         _ADD.run_each(connection, [*added.values()])
     if revived:
         _REVIVE.run_each(connection, [{"row": row_id, "at": at} for row_id in revived])
-    _ask_to_assemble(connection, (one for one, role in changed if role == "source"))
-    return new
+    sources = [one for one, role in about if role == "source"]
+    _ask_to_assemble(connection, sources)
+    return Recorded(new, {one.head.StudyInstanceUID: one.quiet for one in sources})
 
 
 class _Held(NamedTuple):

@@ -6,6 +6,7 @@ What is special about SQLite and PostgreSQL stands in :mod:`pacs_ai.ledger.sqlit
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from pacs_ai.errors import PacsAiError, TransientError
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import clock_of
 from pacs_ai.ledger.dialects import lock_schema
+
+_PAUSE = 1.0
+"""Seconds after which a connection that was not used is not trusted."""
 
 _BUSY = (OperationalError, InternalError, PoolTimeoutError)
 """Locked, timed out, cut off, gone: what may be otherwise in a moment."""
@@ -101,6 +105,10 @@ class Database:
         with _transaction(self._reading) as connection:
             yield connection
 
+    def steady(self) -> Steady:
+        """Return a connection to write with that stays open between its transactions."""
+        return Steady(self._writing)
+
     def upgrade(self) -> None:
         """Bring the schema to this version's and give a new installation its id.
 
@@ -138,6 +146,42 @@ class Database:
         self.engine.dispose()
 
 
+class Steady:
+    """A connection that stays open between its transactions; one thread at a time may write with it.
+
+    To open one costs as much as the statements of a small transaction. After an error, or a pause in which
+    the server may have been started again, another is opened.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open: Connection | None = None
+        self._used = 0.0
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open one short transaction, as :meth:`Database.write` does."""
+        connection, self._open = self._open, None
+        with _errors_told():
+            if connection is not None and time.monotonic() - self._used > _PAUSE:
+                connection.close()
+                connection = None
+            connection = connection or self._engine.connect()
+            try:
+                with connection.begin(), clock_of(connection):
+                    yield connection
+            except BaseException:
+                connection.close()
+                raise
+        self._open, self._used = connection, time.monotonic()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
 def migrations(connection: Connection) -> Config:
     """Return Alembic's configuration for an open connection."""
     config = Config()
@@ -148,9 +192,14 @@ def migrations(connection: Connection) -> Config:
 
 @contextmanager
 def _transaction(engine: Engine) -> Iterator[Connection]:
+    with _errors_told(), engine.connect() as connection, connection.begin(), clock_of(connection):
+        yield connection
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
     try:
-        with engine.connect() as connection, connection.begin(), clock_of(connection):
-            yield connection
+        yield
     except _BUSY as error:
         raise LedgerBusyError("the ledger's database is busy or gone") from error
     except DatabaseError as error:

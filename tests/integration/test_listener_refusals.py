@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.uid import generate_uid
@@ -17,6 +18,7 @@ from pynetdicom import build_context
 
 from pacs_ai import intake
 from pacs_ai.ledger import arrivals, sqlite
+from pacs_ai.ledger.arrivals import Recorded
 from pacs_ai.spool import Disk, Spool
 from tests.integration.listening import (
     CALLED,
@@ -301,9 +303,9 @@ def test_what_comes_in_rests_nowhere_but_on_the_spools_disk(
     seen: list[Path] = []
     real = arrivals.record
 
-    def look(*arguments: object) -> bool:
+    def look(*arguments: Any, **named: Any) -> Recorded:
         seen.extend(listener.temporary())
-        return real(*arguments)  # type: ignore[arg-type]  # handed through
+        return real(*arguments, **named)
 
     monkeypatch.setattr(arrivals, "record", look)
     assert store(listener.port, image()).Status == 0x0000

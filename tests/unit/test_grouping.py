@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from pacs_ai.gateway import Gateway
-from pacs_ai.grouping import GroupCommit
-from pacs_ai.ledger import arrivals
-from pacs_ai.ledger.arrivals import Arrival
+from pacs_ai.grouping import _FRESH, _LONG, GroupCommit
+from pacs_ai.ledger import arrivals, tables
+from pacs_ai.ledger.arrivals import Arrival, Recorded
 from pacs_ai.ledger.engine import LedgerBusyError
 from pacs_ai.ledger.views import Views
 from pacs_ai.spool import SpoolFullError
@@ -80,11 +81,11 @@ def transactions(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Count Instances by transaction; the first transaction waits until ``hold`` is set."""
     real, hold, sizes = arrivals.record, threading.Event(), []
 
-    def counting(connection: Any, group: Any) -> list[bool]:
+    def counting(connection: Any, group: Any, **rest: Any) -> Recorded:
         if not sizes:
             hold.wait(10)
         sizes.append(len(group))
-        return real(connection, group)
+        return real(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", counting)
     yield hold, sizes
@@ -113,10 +114,10 @@ def test_one_that_the_ledger_cannot_take_is_not_the_others_fault(
     hold, _ = transactions
     counted = arrivals.record
 
-    def failing(connection: Any, group: Any) -> list[bool]:
+    def failing(connection: Any, group: Any, **rest: Any) -> Recorded:
         if any(one.head.SOPInstanceUID == "1.2.3.2" for one in group):
             raise ValueError("a fault of this one")
-        return counted(connection, group)
+        return counted(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", failing)
     group = GroupCommit(gateway.ledger, gateway.spool)
@@ -131,11 +132,11 @@ def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
     hold, sizes = transactions
     counted = arrivals.record
 
-    def busy(connection: Any, group: Any) -> list[bool]:
+    def busy(connection: Any, group: Any, **rest: Any) -> Recorded:
         if sizes:
             sizes.append(len(group))
             raise LedgerBusyError("busy")
-        return counted(connection, group)
+        return counted(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", busy)
     group = GroupCommit(gateway.ledger, gateway.spool)
@@ -166,6 +167,65 @@ def test_while_the_ledger_cannot_be_written_no_file_gets_a_name(
         raise LedgerBusyError("busy")
 
     with monkeypatch.context() as patched, pytest.raises(LedgerBusyError):
-        patched.setattr(type(gateway.ledger.database), "write", busy)
+        patched.setattr(type(gateway.ledger.database.steady()), "write", busy)
         record(gateway, group, arrival(0))
     assert files(gateway) == []
+
+
+def asked(gateway: Gateway) -> list[tuple[str, datetime]]:
+    with gateway.ledger.database.read() as connection:
+        columns = tables.work.c.subject, tables.work.c.not_before
+        return [(subject, start) for subject, start in connection.execute(select(*columns))]
+
+
+def waiting(number: int, quiet: float, study: str = "1.2.3", modality: str = "CT") -> Arrival:
+    head = Head(CT, f"1.2.3.{number}", study, "1.2.4", modality, "")
+    digest, syntax = f"{number:064}", "1.2.840.10008.1.2.1"
+    return Arrival(head, digest, 1, syntax, "modality", timedelta(seconds=quiet))
+
+
+def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(gateway: Gateway) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    assert record(gateway, group, waiting(0, quiet=60))
+    first = asked(gateway)
+    assert record(gateway, group, waiting(1, quiet=60))
+    assert asked(gateway) == first, "it waits for much longer than the moment in which it was asked"
+    group._asked = {study: at - _FRESH for study, at in group._asked.items()}
+    assert record(gateway, group, waiting(2, quiet=60))
+    ((_, later),) = asked(gateway)
+    assert later > first[0][1]
+
+
+def test_a_study_that_waits_for_a_short_quiet_is_put_off_by_every_instance(
+    gateway: Gateway,
+) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    for number in range(3):
+        before = asked(gateway)
+        assert record(gateway, group, waiting(number, quiet=_LONG.total_seconds() - 0.1))
+        assert asked(gateway) != before
+
+
+def test_a_study_that_was_not_asked_is_asked_by_its_first_source(gateway: Gateway) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    assert record(gateway, group, waiting(0, quiet=60, modality="SR"))
+    assert asked(gateway) == [], "a report alone is no Study to assemble"
+    assert record(gateway, group, waiting(1, quiet=60))
+    assert [study for study, _ in asked(gateway)] == ["1.2.3"]
+
+
+def test_what_the_ledger_did_not_keep_was_not_asked(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    real = arrivals.record
+
+    def fails_late(*rest: Any, **named: Any) -> Recorded:
+        real(*rest, **named)
+        raise LedgerBusyError("busy")
+
+    with monkeypatch.context() as patched, pytest.raises(LedgerBusyError):
+        patched.setattr(arrivals, "record", fails_late)
+        record(gateway, group, waiting(0, quiet=60))
+    assert record(gateway, group, waiting(1, quiet=60))
+    assert [study for study, _ in asked(gateway)] == ["1.2.3"]

@@ -24,6 +24,7 @@ from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Duplicate, Receipt, Refused, Stored
 from pacs_ai.ledger import arrivals, tables
 from pacs_ai.ledger import retention as ledger_retention
+from pacs_ai.ledger.arrivals import Recorded
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.dialects import lock_spool
 from pacs_ai.ledger.engine import LedgerBusyError
@@ -337,7 +338,7 @@ def test_what_got_a_name_and_no_row_is_removed_after_an_hour(
     kept, refused, young = image(), image(), image()
     assert light.store(kept) == Stored()
 
-    def busy(*_: object) -> list[bool]:
+    def busy(*_: object, **__: object) -> None:
         raise LedgerBusyError("busy")
 
     with monkeypatch.context() as patched:
@@ -363,7 +364,7 @@ def test_a_stray_that_is_sent_again_before_it_is_removed_stays(
 ) -> None:
     one = image()
     with monkeypatch.context() as patched:
-        patched.setattr(arrivals, "record", lambda *_: 1 / 0)
+        patched.setattr(arrivals, "record", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             light.store(one)
     (stray,) = light.files()
@@ -471,12 +472,12 @@ def test_who_removes_waits_for_who_records_and_then_sees_the_row(
     )
     real = arrivals.record
 
-    def record(*rest: Any) -> list[bool]:
+    def record(*rest: Any, **named: Any) -> Recorded:
         remover.start()
         remover.join(0.5)
         assert remover.is_alive(), "it must wait: the file was seen, the row is not written"
         assert path.exists()
-        return real(*rest)
+        return real(*rest, **named)
 
     monkeypatch.setattr(arrivals, "record", record)
     assert site.store(one) == Stored()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from pacs_ai.errors import PacsAiError
-from pacs_ai.ledger import Ledger, tables
+from pacs_ai.ledger import Ledger, engine, tables
 from pacs_ai.ledger.clock import host_time
 from pacs_ai.ledger.dialects import lock_studies
 from pacs_ai.ledger.engine import Database, LedgerBusyError, migrations
@@ -248,6 +248,39 @@ def test_a_connection_that_was_cut_off_says_busy_and_the_next_one_works(
         connection.execute(text("delete from switches"))
     with server.write() as connection:
         connection.execute(text("delete from switches"))
+
+
+def test_a_connection_that_stays_open_keeps_nothing_of_a_block_that_raises(
+    database: Database,
+) -> None:
+    steady = database.steady()
+    counted = text("select count(*) from switches")
+    with steady.write() as connection:
+        connection.execute(insert(tables.switches).values(name="a", actor="test"))
+    with pytest.raises(ZeroDivisionError), steady.write() as connection:
+        connection.execute(insert(tables.switches).values(name="b", actor="test"))
+        1 / 0  # noqa: B018
+    with steady.write() as connection:
+        assert connection.scalar(counted) == 1
+    steady.close()
+
+
+def test_a_connection_that_stays_open_is_opened_anew_when_it_was_cut_off(
+    server: Database, postgresql: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = server.steady()
+    with steady.write() as connection:
+        name = str(connection.scalar(text("select current_database()")))
+    postgresql.cut_off(name)
+    with pytest.raises(LedgerBusyError), steady.write() as connection:
+        connection.execute(text("select 1"))
+    with steady.write() as connection:
+        assert connection.scalar(text("select 1")) == 1
+    postgresql.cut_off(name)
+    monkeypatch.setattr(engine, "_PAUSE", 0.0)  # after a pause nobody meets the old one
+    with steady.write() as connection:
+        assert connection.scalar(text("select 1")) == 1
+    steady.close()
 
 
 def test_a_server_that_is_away_says_busy(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_the_same_bytes_on_two_associations_are_one_instance(ledger: Ledger) -> 
                 both.wait()  # SQLite lets the second begin when the first has ended
                 assert not arrivals.known(connection, arrival)
             retention.hold_files(connection, [STUDY])
-            new.extend(arrivals.record(connection, [arrival]))
+            new.extend(arrivals.record(connection, [arrival]).new)
             time.sleep(0.1)
 
     _at_once(receive, receive)
