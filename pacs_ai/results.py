@@ -60,11 +60,13 @@ class ModelIdentity:
         return f"{self.name} {self.version}" + (" (reference model)" if self.reference else "")
 
 
-@dataclass(frozen=True, slots=True)
 class Segmentation:
     """One labelled mask on the native grid of its source.
 
-    Attributes
+    It is kept as bits: of a CT of 600 slices a mask takes 20 MB, and 157 only while somebody looks at all
+    of it.
+
+    Parameters
     ----------
     label : str
         Key of ``terms.TERMS`` such as ``"left lung"``.
@@ -78,18 +80,59 @@ class Segmentation:
     frames : tuple of int
         Where the source is a multi-frame Instance, the number (from 1) of the frame of each slice;
         else empty.
+
+    Attributes
+    ----------
+    label, sources, prompt, frames
+        As above.
+    shape : tuple of int
+        Of the mask.
     """
 
-    label: str
-    mask: NDArray[np.bool_] = field(repr=False)
-    sources: tuple[str, ...] = field(repr=False)
-    prompt: str
-    frames: tuple[int, ...] = field(repr=False, default=())
+    __slots__ = ("_bits", "frames", "label", "prompt", "shape", "sources")
+
+    def __init__(
+        self,
+        label: str,
+        mask: NDArray[np.bool_],
+        sources: tuple[str, ...],
+        prompt: str,
+        frames: tuple[int, ...] = (),
+    ) -> None:
+        self.label = label
+        self.sources = sources
+        self.prompt = prompt
+        self.frames = frames
+        self.shape: tuple[int, ...] = mask.shape
+        self._bits = np.packbits(mask)
+
+    def __repr__(self) -> str:
+        return f"Segmentation({self.label!r}, shape={self.shape}, prompt={self.prompt!r})"
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The whole mask, made anew from its bits."""
+        return self._unpacked(0, int(np.prod(self.shape))).reshape(self.shape)
 
     @property
     def volumetric(self) -> bool:
         """Whether the mask lies on a volume."""
-        return self.mask.ndim == 3
+        return len(self.shape) == 3
+
+    @property
+    def count(self) -> int:
+        """Pixels or voxels that are in it."""
+        return int(np.bitwise_count(self._bits).sum(dtype=np.int64))
+
+    def plane(self, index: int) -> NDArray[np.bool_]:
+        """Return one slice, shape (Rows, Columns); a 2-D mask has one."""
+        rows, columns = self.shape[-2:]
+        return self._unpacked(index * rows * columns, rows * columns).reshape(rows, columns)
+
+    def _unpacked(self, start: int, count: int) -> NDArray[np.bool_]:
+        first, skipped = divmod(start, 8)
+        bits = self._bits[first : (start + count + 7) // 8]
+        return np.unpackbits(bits, count=skipped + count)[skipped:].view(np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,11 +347,11 @@ def loads(data: bytes) -> tuple[Result, ...]:
 
 def _plain(result: Result) -> dict[str, Any]:
     if isinstance(result, Segmentation):
-        packed = zlib.compress(np.packbits(result.mask).tobytes(), 6)
+        packed = zlib.compress(result._bits.tobytes(), 6)
         return {
             "kind": "Segmentation",
             "label": result.label,
-            "shape": list(result.mask.shape),
+            "shape": list(result.shape),
             "mask": base64.b64encode(packed).decode(),
             "sources": list(result.sources),
             "prompt": result.prompt,

@@ -104,7 +104,7 @@ def results_of(entry: JobResults) -> tuple[Any, ...]:
 def masks_of(work: Encoding) -> tuple[Segmentation, ...]:
     """Return every mask of the work that is not empty."""
     found = (one for entry in work.entries for one in results_of(entry))
-    return tuple(one for one in found if isinstance(one, Segmentation) and one.mask.any())
+    return tuple(one for one in found if isinstance(one, Segmentation) and one.count)
 
 
 def marks_of(work: Encoding) -> tuple[Mark, ...]:
@@ -253,26 +253,41 @@ def _planes(work: Encoding, masks: Sequence[Segmentation]) -> tuple[Scene, ...]:
     except PixelError as error:
         return (_unseen(f"Volume: cannot be shown. {error}"),)
     standing = _Standing(volume)
-    largest = max(masks, key=lambda one: int(one.mask.sum()))
     body = standing.stand(drawn)
-    stood = [(standing.stand(_in_order(mask, volume)), colour_of(mask.label)) for mask in masks]
-    widest = stood[list(masks).index(largest)][0]
+    cuts = _widest(standing.stand(_in_order(max(masks, key=lambda one: one.count), volume)))
+    # One whole mask at a time: of a long CT each takes as much as the CT itself.
+    shown = [_cut(standing.stand(_in_order(mask, volume)), cuts) for mask in masks]
+    colours = [colour_of(mask.label) for mask in masks]
     window = f"W {WINDOW.width:g} L {WINDOW.level:g}" if volume.modality == "CT" else "percentiles"
     made = []
     for axis, name in enumerate(("Axial", "Coronal", "Sagittal")):
         others = tuple(other for other in range(3) if other != axis)
-        index = int(widest.sum(axis=others).argmax())
+        index = cuts[axis]
         made.append(
             Scene(
                 np.ascontiguousarray(body.take(index, axis)),
                 standing.spacing[others[0]] / standing.spacing[others[1]],
-                tuple((mask.take(index, axis), colour) for mask, colour in stood),
+                tuple((cut[axis], colour) for cut, colour in zip(shown, colours, strict=True)),
                 (),
                 standing.edges(others),
                 f"{name}, plane {index + 1} of {body.shape[axis]}, {window}",
             )
         )
     return tuple(made)
+
+
+def _widest(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Return the plane across each axis in which a mask is widest."""
+    first, second, third = (
+        int(mask.sum(axis=tuple(other for other in range(3) if other != axis)).argmax())
+        for axis in range(3)
+    )
+    return first, second, third
+
+
+def _cut(mask: NDArray[np.bool_], cuts: tuple[int, int, int]) -> list[NDArray[np.bool_]]:
+    axial, coronal, sagittal = cuts
+    return [mask[axial], mask[:, coronal], mask[:, :, sagittal]]
 
 
 def _in_order(mask: Segmentation, volume: Volume) -> NDArray[np.bool_]:

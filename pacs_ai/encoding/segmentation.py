@@ -68,7 +68,7 @@ def groups(entry: JobResults) -> tuple[tuple[Segmentation, ...], ...]:
         return ()
     found: dict[tuple[tuple[str, ...], tuple[int, ...]], list[Segmentation]] = {}
     for result in entry.outcome.results:
-        if isinstance(result, Segmentation) and result.mask.any():
+        if isinstance(result, Segmentation) and result.count:
             found.setdefault((result.sources, result.frames), []).append(result)
     return tuple(tuple(masks) for masks in found.values())
 
@@ -189,19 +189,21 @@ def _pixels(masks: tuple[Segmentation, ...], source: Dataset) -> NDArray[np.uint
         (slices, Rows, Columns, segments) of 0 and 1.
     """
     shape = (len(masks[0].sources), int(source.Rows), int(source.Columns))
-    planes = [mask.mask[np.newaxis] if mask.mask.ndim == 2 else mask.mask for mask in masks]
-    for mask, plane in zip(masks, planes, strict=True):
-        if plane.shape != shape:
+    for mask in masks:
+        own = mask.shape if mask.volumetric else (1, *mask.shape)
+        if own != shape:
             raise EncodingError(
-                f"the mask of {mask.label} has shape {plane.shape} and its source {shape}:"
+                f"the mask of {mask.label} has shape {own} and its source {shape}:"
                 " the model's answer was not brought back to the native grid"
             )
     numbers = np.zeros(shape, np.uint8)
-    for number, plane in enumerate(planes, 1):
-        if numbers[plane].any():
-            del numbers
-            return _stacked(planes)
-        numbers[plane] = number
+    for number, mask in enumerate(masks, 1):
+        for index, own_numbers in enumerate(numbers):
+            plane = mask.plane(index)
+            if own_numbers[plane].any():
+                del numbers, own_numbers
+                return _stacked(masks, shape)
+            own_numbers[plane] = number
     return numbers
 
 
@@ -220,10 +222,11 @@ class _Stacked(np.ndarray[Any, np.dtype[np.uint8]]):
         return np.array([plane.sum(axis=axis, dtype=np.uint8).max() for plane in planes], np.int64)
 
 
-def _stacked(planes: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    stack = np.empty((*planes[0].shape, len(planes)), np.bool_)
-    for index, plane in enumerate(planes):
-        stack[..., index] = plane
+def _stacked(masks: Sequence[Segmentation], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    stack = np.empty((*shape, len(masks)), np.bool_)
+    for segment, mask in enumerate(masks):
+        for index in range(shape[0]):
+            stack[index, ..., segment] = mask.plane(index)
     return stack.view(np.uint8).view(_Stacked)
 
 

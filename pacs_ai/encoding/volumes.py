@@ -26,7 +26,7 @@ def millilitres(mask: Segmentation, study: Study) -> float | None:
     """
     sources = [study.instance(uid) for uid in dict.fromkeys(mask.sources)]
     stacks = partition(sources, frames=mask.frames).usable
-    if len(stacks) != 1 or len(stacks[0].planes) != len(mask.mask):
+    if len(stacks) != 1 or len(stacks[0].planes) != mask.shape[0]:
         return None
     voxel = abs(float(np.linalg.det(stacks[0].affine[:3, :3])))
-    return float(mask.mask.sum()) * voxel / 1000.0
+    return mask.count * voxel / 1000.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,7 +82,9 @@ def test_a_mask_that_is_mirrored_before_it_is_encoded_fails(
 ) -> None:
     def turned(data: bytes) -> tuple[results.Result, ...]:
         return tuple(
-            replace(one, mask=one.mask[:, :, ::-1])
+            results.Segmentation(
+                one.label, one.mask[:, :, ::-1], one.sources, one.prompt, one.frames
+            )
             if isinstance(one, results.Segmentation)
             else one
             for one in loads(data)

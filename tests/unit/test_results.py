@@ -177,3 +177,16 @@ def test_a_volume_has_three_axes() -> None:
     flat = Segmentation("x", np.zeros((2, 3), bool), ("1.2",), "x")
     deep = Segmentation("x", np.zeros((2, 3, 4), bool), ("1.2", "1.3"), "x")
     assert (flat.volumetric, deep.volumetric) == (False, True)
+
+
+@given(
+    shape=st.lists(st.integers(1, 13), min_size=2, max_size=3).map(tuple), seed=st.integers(0, 99)
+)
+def test_a_mask_comes_out_of_its_bits_as_it_was(shape: tuple[int, ...], seed: int) -> None:
+    mask = np.random.default_rng(seed).random(shape) > 0.5
+    kept = Segmentation("x", mask, ("1.2",), "x")
+    np.testing.assert_array_equal(kept.mask, mask)
+    assert kept.mask.dtype == np.bool_
+    assert (kept.shape, kept.count) == (mask.shape, mask.sum())
+    for index, plane in enumerate(mask if mask.ndim == 3 else mask[np.newaxis]):
+        np.testing.assert_array_equal(kept.plane(index), plane)

@@ -19,4 +19,4 @@ def test_both_ways_send_the_same_picture(tmp_path: Path) -> None:
 def test_a_ct_of_600_slices_is_segmented_in_under_a_gigabyte(tmp_path: Path) -> None:
     pixels.write_scan(tmp_path, 600)
     found = pixels.memory(tmp_path)
-    assert found["infer"] * 1024**2 < 1e9
+    assert max(found["infer"], found["encode"]) * 1024**2 < 1e9
