@@ -205,8 +205,10 @@ class Killer:
     count: Counter[str] = field(default_factory=Counter)
 
     def kill(self) -> None:
-        """Kill one process that is alive now."""
+        """Kill one process that is alive now; none may be, while all wait to be started again."""
         targets = {name: pids for name, pids in self._targets().items() if pids}
+        if not targets:
+            return
         name = self.dice.choice(sorted(targets))
         with suppress(ProcessLookupError):
             os.kill(self.dice.choice(targets[name]), signal.SIGKILL)
