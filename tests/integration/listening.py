@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,13 @@ class Listening:
     def temporary(self) -> list[Path]:
         """Return what lies in the folder of temporary files."""
         return sorted(self.gateway.spool.temporary.iterdir())
+
+    def left(self) -> list[Path]:
+        """Return temporary files that stay; one outlives its answer by a moment."""
+        until = time.monotonic() + 5
+        while (found := self.temporary()) and time.monotonic() < until:
+            time.sleep(0.01)
+        return found
 
     def work(self, study: str) -> list[dict[str, Any]]:
         """Return a Study's rows of work."""

@@ -200,7 +200,7 @@ def _for_a_new_folder(listener: Listening) -> Dataset:
 
 
 def _assert_nothing_half_stored(listener: Listening, data_set: Dataset) -> None:
-    assert listener.temporary() == []
+    assert listener.left() == []
     assert data_set.SOPInstanceUID not in {one["SOPInstanceUID"] for one in listener.instances()}
     for path in listener.files():
         # A file that has its name already is whole; the next try finds it.
@@ -209,7 +209,7 @@ def _assert_nothing_half_stored(listener: Listening, data_set: Dataset) -> None:
 
 
 def _assert_stored(listener: Listening, data_set: Dataset, disk: Disk) -> None:
-    assert listener.temporary() == []
+    assert listener.left() == []
     (row,) = (
         one for one in listener.instances() if one["SOPInstanceUID"] == data_set.SOPInstanceUID
     )

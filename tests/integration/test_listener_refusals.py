@@ -56,7 +56,7 @@ def _rejection(port: int, *, calling: str = CALLING, called: str = CALLED) -> tu
 def _assert_nothing_kept(listener: Listening) -> None:
     assert listener.instances() == []
     assert listener.files() == []
-    assert listener.temporary() == []
+    assert listener.left() == []
 
 
 # ---------------------------------------------------------------------- who may send
@@ -222,7 +222,7 @@ def test_a_disk_that_refuses_is_a700_and_a_later_try_succeeds(
     _assert_nothing_kept(listener)
     assert store(listener.port, data_set).Status == 0x0000
     assert len(listener.files()) == 1
-    assert listener.temporary() == []
+    assert listener.left() == []
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_a_ledger_that_is_busy_is_a700_and_a_later_try_succeeds(hasty: Listening
         other.execute("ROLLBACK")
     assert answer.Status == 0xA700
     assert hasty.instances() == []
-    assert hasty.temporary() == []
+    assert hasty.left() == []
     assert store(hasty.port, data_set).Status == 0x0000
     assert len(hasty.files()) == len(hasty.instances()) == 1
 
@@ -310,7 +310,7 @@ def test_what_comes_in_rests_nowhere_but_on_the_spools_disk(
     monkeypatch.setattr(arrivals, "record", look)
     assert store(listener.port, image()).Status == 0x0000
     assert seen
-    assert listener.temporary() == []
+    assert listener.left() == []
 
 
 def test_several_contexts_of_one_class_keep_their_own_syntax(listener: Listening) -> None:

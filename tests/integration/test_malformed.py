@@ -74,7 +74,7 @@ def test_by_c_store(name: str, listener: Listening, shared_data: Path) -> None:
         status = send(opened, data, sop_class=sop_class, sop_instance=uid, syntax=syntax).Status
     assert status == told["c_store"]
     assert findings.found == []
-    assert listener.temporary() == []
+    assert listener.left() == []
     made = {path.name.partition(".")[0] for path in set(listener.files()) - before}
     assert made == ({hashlib.sha256(data).hexdigest()} if status == 0 else set())
 
