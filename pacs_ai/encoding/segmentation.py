@@ -86,7 +86,10 @@ def _encode(
 ) -> Dataset:
     instances = [work.study.instance(uid) for uid in masks[0].sources]
     frames = masks[0].frames
-    sources = _light_frames(instances, frames) if frames else _light_sources(instances)
+    volumetric = masks[0].volumetric
+    sources = (
+        _light_frames(instances, frames) if frames and volumetric else _light_sources(instances)
+    )
     pixels = _pixels(masks, sources[0])
     try:
         dataset = hd.seg.Segmentation(
@@ -152,13 +155,17 @@ def _light_frames(instances: Sequence[Instance], frames: tuple[int, ...]) -> lis
 
 
 def _refer_to_frames(dataset: Dataset, frames: tuple[int, ...]) -> None:
-    """Number frames as their Instance does: highdicom counts those that it was given."""
+    """Number frames as their Instance does: highdicom counts those that it was given.
+
+    One frame of a cine is given to it as an image alone, for which it writes no number.
+    """
     if not frames:
         return
     for group in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in group.DerivationImageSequence:
             for source in derivation.SourceImageSequence:
-                source.ReferencedFrameNumber = frames[int(source.ReferencedFrameNumber) - 1]
+                number = int(source.get("ReferencedFrameNumber", 1))
+                source.ReferencedFrameNumber = frames[number - 1]
 
 
 def _refer_to_used(dataset: Dataset) -> None:
