@@ -114,6 +114,11 @@ def _encode(
             transfer_syntax_uid=ExplicitVRLittleEndian,
             omit_empty_frames=True,
         )
+    except KeyError as error:
+        raise EncodingError(
+            f"no Segmentation can refer to SOP Class {sources[0].SOPClassUID}, which is retired or "
+            "private: send the images in a current one"
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise EncodingError(
             f"the geometry of Series {sources[0].SeriesInstanceUID} does not make a Segmentation:"
@@ -122,6 +127,9 @@ def _encode(
     if "FrameOfReferenceUID" not in dataset:
         orientation = valid(instances[0].header, "PatientOrientation")
         dataset.PatientOrientation = None if orientation is None else orientation.value
+        for group in dataset.SharedFunctionalGroupsSequence:
+            if not any(group.get("PixelMeasuresSequence", ())):
+                group.pop("PixelMeasuresSequence", None)
     dataset.BurnedInAnnotation = "NO"
     _refer_to_used(dataset)
     _refer_to_frames(dataset, frames)
@@ -136,6 +144,9 @@ def _light_sources(instances: Sequence[Instance]) -> list[Dataset]:
     An object has one orientation; that of the first is as true as any.
     """
     sources = [light_source(instance) for instance in instances]
+    for source, instance in zip(sources, instances, strict=True):
+        if "FrameOfReferenceUID" not in source and "NumberOfFrames" in instance.header:
+            _as_one_frame(source)
     first = sources[0].get("ImageOrientationPatient")
     for source in sources[1:]:
         own = source.get("ImageOrientationPatient")
@@ -146,6 +157,19 @@ def _light_sources(instances: Sequence[Instance]) -> list[Dataset]:
         ):
             source.ImageOrientationPatient = first
     return sources
+
+
+def _as_one_frame(source: Dataset) -> None:
+    """Make one frame of an image whose SOP Class may hold several (ultrasound, ophthalmic, ...).
+
+    highdicom asks such a class for functional groups, which these have not.
+    """
+    source.NumberOfFrames = 1  # of a cine, the one that was looked at
+    group, measures = Dataset(), Dataset()
+    if "PixelSpacing" in source:
+        measures.PixelSpacing = source.PixelSpacing
+    group.PixelMeasuresSequence = [measures]
+    source.SharedFunctionalGroupsSequence = [group]
 
 
 def _light_frames(instances: Sequence[Instance], frames: tuple[int, ...]) -> list[Dataset]:
