@@ -78,9 +78,9 @@ class Prompt:
     distribution : str
         Its group in the publisher's distribution file; empty where the publisher names none.
     dice : float or None
-        Mean Dice that BiomedParse's evaluation states; None where nothing was published.
+        Mean Dice that the publishers' evaluations state; None where nothing was published.
     count : int or None
-        On how many test images.
+        On how many test images, where they state it.
     reference : bool
         Known to the built-in reference models only.
     """

@@ -236,9 +236,13 @@ def colour_of(label: str) -> Colour:
 
 def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
     stated = header.get("PatientOrientation")
-    if not stated or len(stated) != 2 or not all(stated):
+    cosines = header.get("ImageOrientationPatient")
+    if stated and len(stated) == 2 and all(stated):
+        across, down = (str(one).upper() for one in stated)
+    elif cosines and len(cosines) == 6:
+        across, down = (_towards(np.array(part, float)) for part in (cosines[:3], cosines[3:]))
+    else:
         return ("", "", "", "")
-    across, down = (str(one).upper() for one in stated)
     if turn.transpose:
         across, down = down, across
     if turn.flip_columns:
@@ -246,6 +250,12 @@ def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
     if turn.flip_rows:
         down = _turned(down)
     return (_turned(across), across, _turned(down), down)
+
+
+def _towards(step: NDArray[np.float64]) -> str:
+    """Return the letter of where a step in patient coordinates (LPS) leads most."""
+    patient = int(np.abs(step).argmax())
+    return _DIRECTIONS[patient][0 if step[patient] > 0 else 1]
 
 
 def _turned(letters: str) -> str:
@@ -335,8 +345,7 @@ class _Standing:
 
     def _letter(self, standing: int) -> str:
         step = self._steps[:, self._axes[standing]] * (-1 if self._flips[standing] else 1)
-        patient = int(np.abs(step).argmax())
-        return _DIRECTIONS[patient][0 if step[patient] > 0 else 1]
+        return _towards(step)
 
 
 def _nearest(share: NDArray[np.float64]) -> tuple[int, int, int]:

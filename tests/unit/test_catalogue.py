@@ -36,7 +36,6 @@ def test_a_row_has_a_term_and_a_window_where_its_images_have_units(row: Prompt) 
     assert TERMS[row.label].colour is not None
     assert (row.window is not None) is (row.modality == "CT")
     assert row.least > 0
-    assert (row.dice is None) is (row.count is None)
     assert "&" not in row.words  # it divides prompts on the wire
     known = {key for keys in catalogue.dicom_modalities().values() for key in keys}
     assert row.modality in known
@@ -78,7 +77,32 @@ def test_the_published_figures_are_those_of_the_evaluation() -> None:
 def test_only_what_was_published_has_a_figure() -> None:
     silent = [one.words for one in catalogue.prompts() if one.model == "parse2d" and not one.dice]
     assert silent == ["heart in chest X-Ray"]
-    assert not [one for one in catalogue.prompts() if one.model == "parse3d" and one.dice]
+
+
+@pytest.mark.parametrize(("modality", "mean"), [("CT", "CT mean Dice"), ("MRI", "MRI mean")])
+def test_the_figures_in_three_dimensions_are_those_of_the_card(modality: str, mean: str) -> None:
+    text = CONTRACTS.read_text(encoding="utf-8")
+    sentence = re.search(rf"{mean} [^:]*: (.*?)\. ", text)
+    assert sentence is not None
+    sides = {"adrenals": "adrenal gland", "kidneys": "kidney"}
+    wanted = {}
+    for part in sentence[1].split(", "):
+        name, figures = part.replace(" L/R", "").rsplit(" ", 1)
+        values = [round(float(one) / 100, 3) for one in figures.split("/")]
+        if name in sides:
+            wanted |= dict(
+                zip((f"left {sides[name]}", f"right {sides[name]}"), values, strict=True)
+            )
+        else:
+            wanted["inferior vena cava" if name == "IVC" else name] = values[0]
+    assert len(wanted) >= 13
+    stated = [
+        one
+        for one in catalogue.prompts()
+        if one.model == "parse3d" and one.modality == modality and one.dice is not None
+    ]
+    assert {one.label: one.dice for one in stated} == wanted
+    assert not any(one.count for one in stated)
 
 
 @pytest.mark.parametrize(
