@@ -168,7 +168,7 @@ def answering() -> Iterator[str]:
 def segment(folder: Path, url: str) -> dict[str, float]:
     """Segment a CT as a worker does, and return this process's peak memory after each step, MiB."""
     instances = [read_instance(path, digest=path.stem) for path in folder.glob("*.dcm")]
-    endpoint = Endpoint(kind="parse3d", url=url, name="benchmark", version="1")
+    endpoint = Endpoint(kind="parse3d", url=url, name="benchmark", version="1", reference=True)
     job = Job("benchmark", "b", "parse3d", {"volume": tuple(instances)}, {"prompts": PROMPTS})
     found = {"start": _peak()}
     outcome = parse3d.infer(job, endpoint)

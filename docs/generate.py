@@ -29,7 +29,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 from listener import ae, handlers  # noqa: E402 - found beside this folder
 from listener.door import HANDSHAKE, Limits  # noqa: E402
-from pacs_ai import certificates, encoding, intake, settings  # noqa: E402
+from pacs_ai import catalogue, certificates, encoding, intake, settings  # noqa: E402
 from pacs_ai.cli import sheet  # noqa: E402
 from pacs_ai.delivery import storage, wanted  # noqa: E402
 from pacs_ai.encoding.equipment import FIRST_SERIES_NUMBER  # noqa: E402
@@ -41,7 +41,7 @@ from pacs_ai.web import app, file_meta, multipart, search, storing  # noqa: E402
 from pacs_ai.web.guard import Guard  # noqa: E402
 from pacs_ai.web.store import Store  # noqa: E402
 
-PAGES = ("conformance.md", "pixel-data.md", "settings.md", "states.md")
+PAGES = ("conformance.md", "pixel-data.md", "prompts.md", "settings.md", "states.md")
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -378,6 +378,7 @@ _WORDS = {
     "ClientTLS": "section",
     "Networks": "list of addresses",
     "ServedURL": "URL",
+    "Window": "section",
     "DurationOrOff": "duration or off",
     "DurationOrNever": "duration or never",
     "Duration": "duration",
@@ -391,6 +392,28 @@ _WORDS = {
     "bool": "true or false",
     "| None": "",
 }
+
+
+def prompts() -> str:
+    """Every prompt of the catalogue, by model, modality and site."""
+    known = catalogue.dicom_modalities()
+    rows = []
+    for (model, modality, site, window), found in groupby(
+        catalogue.prompts(), lambda one: (one.model, one.modality, one.site, one.window)
+    ):
+        dicom = ", ".join(name for name, keys in known.items() if modality in keys)
+        hounsfield = f"W {window.width:g} L {window.level:g}" if window else ""
+        labels = "; ".join(_prompt(one) for one in found)
+        rows.append((model, dicom, f"{site} {modality}", hounsfield, labels))
+    return table(("model", "Modality", "asked as ... in", "CT window", "labels"), rows)
+
+
+def _prompt(row: catalogue.Prompt) -> str:
+    star = "*" if row.kind is catalogue.Kind.LESION else ""
+    words = "" if row.label == row.target else f" (asked as *{row.target}*)"
+    count = f" ({row.count})" if row.count else ""
+    figure = "" if row.dice is None else f" {row.dice:.3f}{count}"
+    return f"`{row.label}`{star}{words}{figure}{', reference models only' if row.reference else ''}"
 
 
 def _about(kind: Any) -> str:
@@ -479,6 +502,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "search-keys": search_keys,
     "study-states": study_states,
     "work-moves": work_moves,
+    "prompts": prompts,
     "settings": all_settings,
 }
 

@@ -200,7 +200,7 @@ def _job_key(job: Job, endpoint: Endpoint, model: Mapping[str, str | bool]) -> s
         role: sorted([one.SOPInstanceUID, one.digest] for one in members)
         for role, members in job.inputs.items()
     }
-    window = [endpoint.window.width, endpoint.window.level]
+    window = [endpoint.window.width, endpoint.window.level] if endpoint.window else None
     return digest([job.rule, job.kind, dict(model), window, dict(job.parameters), chosen])
 
 

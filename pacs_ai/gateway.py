@@ -237,7 +237,7 @@ class Gateway:
 
     def _keep_results(self, outcome: Outcome) -> str | None:
         if isinstance(outcome, Done | NothingFound):
-            return self.spool.put_results(results.dumps(outcome.results))
+            return self.spool.put_results(results.dumps(outcome.results, outcome.notes))
         return None
 
     def _encoders(

@@ -294,12 +294,13 @@ class Records:
                 f"retention removed the results of Job {row.id}: look for them at the Study's "
                 "destinations; only other Instances make new ones"
             )
-        found = () if held is None else results.loads(self._spool.read_results(held))
+        data = b"[]" if held is None else self._spool.read_results(held)
+        found, notes = results.loads(data), results.notes_in(data)
         match row.outcome:
             case "done":
-                return Done(found)
+                return Done(found, notes)
             case "nothing_found":
-                return NothingFound(found)
+                return NothingFound(found, notes)
             case "held":
                 return Held(row.reason or "")
             case _:

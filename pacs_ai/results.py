@@ -71,7 +71,7 @@ class Segmentation:
     label : str
         Key of ``terms.TERMS`` such as ``"left lung"``.
     mask : ndarray of bool
-        Projection or photograph: shape (Rows, Columns) of the one source Instance.
+        Projection, photograph or one frame: shape (Rows, Columns) of the one source Instance.
         Volume: shape (slices, Rows, Columns); axis 0 is in the order of ``sources``.
     sources : tuple of str
         SOP Instance UIDs, one for each slice of the mask (one in all for a 2-D mask).
@@ -261,9 +261,10 @@ Result = Segmentation | Finding | Measurement | Narrative | Embedding
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The step did what it was asked."""
+    """The step did what it was asked; notes are shown with its results, such as what was not found."""
 
     results: tuple[Result, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,7 @@ class NothingFound:
     """
 
     results: tuple[Result, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,20 +331,37 @@ class JobResults:
     sources: tuple[str, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is shown with the results: what the rule says, then what its model's run says."""
+        ran = self.outcome.notes if isinstance(self.outcome, Done | NothingFound) else ()
+        return (*(str(one) for one in self.parameters.get("notes", ())), *ran)
+
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Segmentation, Finding, Measurement, Narrative, Embedding)
 }
 
 
-def dumps(results: Iterable[Result]) -> bytes:
-    """Write results as bytes: the same results give the same bytes, in every process."""
-    return json.dumps([_plain(result) for result in results], sort_keys=True).encode()
+_NOTE = "Note"
+"""Kind of an item that is no result but a note on all of them."""
+
+
+def dumps(results: Iterable[Result], notes: Iterable[str] = ()) -> bytes:
+    """Write results and notes as bytes: the same ones give the same bytes, in every process."""
+    items = [_plain(result) for result in results]
+    items += [{"kind": _NOTE, "text": note} for note in notes]
+    return json.dumps(items, sort_keys=True).encode()
 
 
 def loads(data: bytes) -> tuple[Result, ...]:
-    """Read what :func:`dumps` wrote."""
-    return tuple(_result(item) for item in json.loads(data))
+    """Read the results of what :func:`dumps` wrote."""
+    return tuple(_result(item) for item in json.loads(data) if item["kind"] != _NOTE)
+
+
+def notes_in(data: bytes) -> tuple[str, ...]:
+    """Read the notes of what :func:`dumps` wrote."""
+    return tuple(str(item["text"]) for item in json.loads(data) if item["kind"] == _NOTE)
 
 
 def _plain(result: Result) -> dict[str, Any]:

@@ -344,14 +344,15 @@ class Job:
     kind : str
         Row of ``pacs_ai.models.MODELS``: ``insight``, ``parse2d``, ``parse3d``, ``cxrreport``.
     inputs : mapping of str to tuple of Instance
-        Chosen Instances by role: ``frontal``, ``lateral`` (one Instance each) or ``volume`` (Instances
-        of one Series; order is *not* promised, geometry decides).
+        Chosen Instances by role: ``frontal``, ``lateral``, ``image`` (one Instance each) or ``volume``
+        (Instances of one Series; order is *not* promised, geometry decides).
     parameters : mapping
-        JSON values that reach the model or its reading: ``prompts`` (list of labels of ``terms.py``),
-        ``frames`` (numbers of the volume's frames, from 1, where it is a part of a multi-frame
-        Instance), ``measure`` (e.g. ``{"ctr": true}``), ``view`` (``"PA"``, ``"AP"`` ... of the
-        frontal image and ``view_from``, the source of that knowledge), ``notes`` (list of str shown
-        with the results).
+        JSON values that reach the model or its reading: ``prompts`` (labels or words of the prompt
+        catalogue), ``asked`` (digest of how they are asked and checked), ``frame`` (number, from 1, of
+        the frame of a multi-frame ``image``), ``frames`` (numbers of the volume's frames, from 1, where
+        it is a part of a multi-frame Instance), ``measure`` (e.g. ``{"ctr": true}``), ``view`` (``"PA"``,
+        ``"AP"`` ... of the frontal image and ``view_from``, the source of that knowledge), ``notes``
+        (list of str shown with the results).
     """
 
     rule: str

@@ -47,7 +47,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "vocabulary": frozenset(
         {
             *("pacs_ai", "pacs_ai.study", "pacs_ai.results", "pacs_ai.terms", "pacs_ai.uids"),
-            *("pacs_ai.errors", "pacs_ai.settings"),
+            *("pacs_ai.errors", "pacs_ai.settings", "pacs_ai.catalogue"),
+            "pacs_ai.distributions",
         }
     ),
     "apart": frozenset({"pacs_ai.reference", "pacs_ai.phantom"}),

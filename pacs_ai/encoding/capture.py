@@ -190,7 +190,7 @@ def _columns(work: Encoding) -> tuple[list[_Line], list[_Line]]:
     right = [_Line("Models", heading=True)]
     for entry in work.entries:
         right += _outcome(entry)
-    notes = [str(one) for entry in work.entries for one in entry.parameters.get("notes", ())]
+    notes = [one for entry in work.entries for one in entry.notes]
     notes += identity_of(work.study.instances[0]).notes
     if notes:
         right.append(_Line("Notes", heading=True))

@@ -101,7 +101,7 @@ def _encode(work: Encoding, entry: JobResults, narrative: Narrative, place: Plac
 
 
 def _findings(work: Encoding, entry: JobResults, narrative: Narrative) -> list[str]:
-    notes = [str(note) for note in entry.parameters.get("notes", ())]
+    notes = list(entry.notes)
     notes += identity_of(work.study.instances[0]).notes
     said = [banner(entry), *lines(entry, narrative)]
     return said + [f"{DRAFT}: note: {note}" for note in notes]

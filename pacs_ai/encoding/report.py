@@ -323,7 +323,7 @@ class _Content:
         """Put what a reader must know into the last group, where all that is general stands."""
         if not self.groups:
             return
-        words = [str(note) for note in self.entry.parameters.get("notes", ())]
+        words = list(self.entry.notes)
         words += identity_of(self.work.study.instances[0]).notes
         if self._flagged_nothing():
             words.insert(0, no_finding(self.entry.model))

@@ -126,7 +126,7 @@ def scenes(work: Encoding) -> tuple[tuple[Scene, ...], ...]:
     rows = []
     shown = _projections(work)
     if shown:
-        rows.append(tuple(_projection(work, instance) for instance in shown[:3]))
+        rows.append(tuple(_projection(work, instance, frame) for instance, frame in shown[:3]))
     for masks in _volumes(work):
         rows.append(_planes(work, masks))
     return tuple(rows)
@@ -135,25 +135,36 @@ def scenes(work: Encoding) -> tuple[tuple[Scene, ...], ...]:
 def instances_shown(work: Encoding) -> tuple[Instance, ...]:
     """Return the source Instances that a page is made of."""
     volumes = (uid for masks in _volumes(work) for uid in masks[0].sources)
-    return (*_projections(work)[:3], *(work.study.instance(uid) for uid in volumes))
+    flat = dict.fromkeys(instance.SOPInstanceUID for instance, _ in _projections(work)[:3])
+    return tuple(work.study.instance(uid) for uid in (*flat, *volumes))
 
 
-def _projections(work: Encoding) -> list[Instance]:
-    """Return the projection images that were analysed, the one with most evidence first."""
-    weight: dict[str, int] = {}
+def _projections(work: Encoding) -> list[tuple[Instance, int | None]]:
+    """Return the single images that were analysed, the one with most evidence first.
+
+    The number (from 1) says which frame of a multi-frame Instance it was.
+    """
+    weight: dict[tuple[str, int | None], int] = {}
     volumes = {uid for masks in _volumes(work) for uid in masks[0].sources}
     for entry in work.entries:
+        frame = entry.parameters.get("frame")
         for result in results_of(entry):
             for uid in getattr(result, "sources", ()):
-                weight[uid] = weight.get(uid, 0) + isinstance(result, Segmentation)
+                place = (uid, frame)
+                weight[place] = weight.get(place, 0) + isinstance(result, Segmentation)
         if results_of(entry) and not any(uid in volumes for uid in entry.sources):
             for uid in entry.sources:
-                weight.setdefault(uid, 0)
+                weight.setdefault((uid, frame), 0)
     for mark in marks_of(work):
-        weight[mark.box.source] = weight.get(mark.box.source, 0) + 2
-    flat = [uid for uid in weight if uid not in volumes and _is_projection(work, uid)]
-    ranked = sorted(flat, key=lambda uid: (-weight[uid], _is_lateral(work, uid)))
-    return [work.study.instance(uid) for uid in ranked]
+        weight[mark.box.source, None] = weight.get((mark.box.source, None), 0) + 2
+    # A slice is a picture of its own where it was analysed alone.
+    flat = [
+        place
+        for place, evidence in weight.items()
+        if place[0] not in volumes and (evidence or _is_projection(work, place[0]))
+    ]
+    ranked = sorted(flat, key=lambda place: (-weight[place], _is_lateral(work, place[0])))
+    return [(work.study.instance(uid), frame) for uid, frame in ranked]
 
 
 def _is_projection(work: Encoding, uid: str) -> bool:
@@ -188,20 +199,27 @@ def _view(work: Encoding, instance: Instance) -> View:
     return View.ANY
 
 
-def _projection(work: Encoding, instance: Instance) -> Scene:
+def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
     view = _view(work, instance)
     position = str(instance.header.get("ViewPosition", "") or "")
     name = {View.FRONTAL: "Frontal", View.LATERAL: "Lateral", View.ANY: "As stored"}[view]
     caption = f"{name} ({position})" if position else name
+    if frame is not None:
+        caption += f", frame {frame} of {instance.header.NumberOfFrames}"
     try:
-        shown = display_image(instance, view=view)
+        shown = display_image(instance, view=view, frame=None if frame is None else frame - 1)
     except PixelError as error:
         return _unseen(f"{caption}: cannot be shown. {error}")
     edges = _edges(instance.header, shown.turn)
     if not any(edges):
         caption += "; sides are not stated in the header"
     uid = instance.SOPInstanceUID
-    flat = [mask for mask in masks_of(work) if not mask.volumetric and mask.sources == (uid,)]
+    place = ((uid,), () if frame is None else (frame,))
+    flat = [
+        mask
+        for mask in masks_of(work)
+        if not mask.volumetric and (mask.sources, mask.frames) == place
+    ]
     masks = tuple((shown.turn.apply(mask.mask), colour_of(mask.label)) for mask in flat)
     frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
     return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
@@ -218,9 +236,13 @@ def colour_of(label: str) -> Colour:
 
 def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
     stated = header.get("PatientOrientation")
-    if not stated or len(stated) != 2 or not all(stated):
+    cosines = header.get("ImageOrientationPatient")
+    if stated and len(stated) == 2 and all(stated):
+        across, down = (str(one).upper() for one in stated)
+    elif cosines and len(cosines) == 6:
+        across, down = (_towards(np.array(part, float)) for part in (cosines[:3], cosines[3:]))
+    else:
         return ("", "", "", "")
-    across, down = (str(one).upper() for one in stated)
     if turn.transpose:
         across, down = down, across
     if turn.flip_columns:
@@ -228,6 +250,12 @@ def _edges(header: Dataset, turn: Turn) -> tuple[str, str, str, str]:
     if turn.flip_rows:
         down = _turned(down)
     return (_turned(across), across, _turned(down), down)
+
+
+def _towards(step: NDArray[np.float64]) -> str:
+    """Return the letter of where a step in patient coordinates (LPS) leads most."""
+    patient = int(np.abs(step).argmax())
+    return _DIRECTIONS[patient][0 if step[patient] > 0 else 1]
 
 
 def _turned(letters: str) -> str:
@@ -332,8 +360,7 @@ class _Standing:
 
     def _letter(self, standing: int) -> str:
         step = self._steps[:, self._axes[standing]] * (-1 if self._flips[standing] else 1)
-        patient = int(np.abs(step).argmax())
-        return _DIRECTIONS[patient][0 if step[patient] > 0 else 1]
+        return _towards(step)
 
 
 def _nearest(share: NDArray[np.float64]) -> tuple[int, int, int]:

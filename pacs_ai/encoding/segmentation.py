@@ -86,7 +86,10 @@ def _encode(
 ) -> Dataset:
     instances = [work.study.instance(uid) for uid in masks[0].sources]
     frames = masks[0].frames
-    sources = _light_frames(instances, frames) if frames else _light_sources(instances)
+    volumetric = masks[0].volumetric
+    sources = (
+        _light_frames(instances, frames) if frames and volumetric else _light_sources(instances)
+    )
     pixels = _pixels(masks, sources[0])
     try:
         dataset = hd.seg.Segmentation(
@@ -111,6 +114,11 @@ def _encode(
             transfer_syntax_uid=ExplicitVRLittleEndian,
             omit_empty_frames=True,
         )
+    except KeyError as error:
+        raise EncodingError(
+            f"no Segmentation can refer to SOP Class {sources[0].SOPClassUID}, which is retired or "
+            "private: send the images in a current one"
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise EncodingError(
             f"the geometry of Series {sources[0].SeriesInstanceUID} does not make a Segmentation:"
@@ -119,6 +127,9 @@ def _encode(
     if "FrameOfReferenceUID" not in dataset:
         orientation = valid(instances[0].header, "PatientOrientation")
         dataset.PatientOrientation = None if orientation is None else orientation.value
+        for group in dataset.SharedFunctionalGroupsSequence:
+            if not any(group.get("PixelMeasuresSequence", ())):
+                group.pop("PixelMeasuresSequence", None)
     dataset.BurnedInAnnotation = "NO"
     _refer_to_used(dataset)
     _refer_to_frames(dataset, frames)
@@ -133,6 +144,9 @@ def _light_sources(instances: Sequence[Instance]) -> list[Dataset]:
     An object has one orientation; that of the first is as true as any.
     """
     sources = [light_source(instance) for instance in instances]
+    for source, instance in zip(sources, instances, strict=True):
+        if "FrameOfReferenceUID" not in source and "NumberOfFrames" in instance.header:
+            _as_one_frame(source)
     first = sources[0].get("ImageOrientationPatient")
     for source in sources[1:]:
         own = source.get("ImageOrientationPatient")
@@ -145,6 +159,19 @@ def _light_sources(instances: Sequence[Instance]) -> list[Dataset]:
     return sources
 
 
+def _as_one_frame(source: Dataset) -> None:
+    """Make one frame of an image whose SOP Class may hold several (ultrasound, ophthalmic, ...).
+
+    highdicom asks such a class for functional groups, which these have not.
+    """
+    source.NumberOfFrames = 1  # of a cine, the one that was looked at
+    group, measures = Dataset(), Dataset()
+    if "PixelSpacing" in source:
+        measures.PixelSpacing = source.PixelSpacing
+    group.PixelMeasuresSequence = [measures]
+    source.SharedFunctionalGroupsSequence = [group]
+
+
 def _light_frames(instances: Sequence[Instance], frames: tuple[int, ...]) -> list[Dataset]:
     if len({instance.SOPInstanceUID for instance in instances}) > 1:
         raise EncodingError("the frames of a mask come from several multi-frame Instances")
@@ -152,13 +179,17 @@ def _light_frames(instances: Sequence[Instance], frames: tuple[int, ...]) -> lis
 
 
 def _refer_to_frames(dataset: Dataset, frames: tuple[int, ...]) -> None:
-    """Number frames as their Instance does: highdicom counts those that it was given."""
+    """Number frames as their Instance does: highdicom counts those that it was given.
+
+    One frame of a cine is given to it as an image alone, for which it writes no number.
+    """
     if not frames:
         return
     for group in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in group.DerivationImageSequence:
             for source in derivation.SourceImageSequence:
-                source.ReferencedFrameNumber = frames[int(source.ReferencedFrameNumber) - 1]
+                number = int(source.get("ReferencedFrameNumber", 1))
+                source.ReferencedFrameNumber = frames[number - 1]
 
 
 def _refer_to_used(dataset: Dataset) -> None:

@@ -7,13 +7,20 @@ import base64
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.display import DisplayImage, View, display_image
 from pacs_ai.pixels.volume import Volume, assemble
+from pacs_ai.settings import Window
 from pacs_ai.study import Instance, Job
+
+EMBEDDING_WINDOW = Window(width=1500, level=-160)
+"""Of CT where no prompt has a window of its own: lungs, mediastinum and bone in one picture (HU)."""
 
 _VIEWS = {"frontal": View.FRONTAL, "lateral": View.LATERAL, "image": View.ANY}
 
 
-def projection(job: Job, *roles: str) -> DisplayImage:
+def projection(job: Job, *roles: str, window: Window | None = None) -> DisplayImage:
     """Return the one image of the first of these roles that the Job has, as it is displayed.
+
+    Of a multi-frame Instance it is the frame that the rule chose. A window, in modality values, takes the
+    place of the header's own.
 
     Raises
     ------
@@ -22,7 +29,9 @@ def projection(job: Job, *roles: str) -> DisplayImage:
     """
     for role in roles:
         if role in job.inputs:
-            return display_image(single(job, role), view=_VIEWS[role])
+            number = job.parameters.get("frame")
+            frame = None if number is None else int(number) - 1
+            return display_image(single(job, role), view=_VIEWS[role], frame=frame, window=window)
     raise PixelError(
         f"rule {job.rule} hands no image to the model ({' or '.join(roles)}): "
         "name the view in the rule"
@@ -44,6 +53,12 @@ def single(job: Job, role: str) -> Instance:
             "let its selection take one"
         )
     return instances[0]
+
+
+def frames_of(job: Job) -> tuple[int, ...]:
+    """Return the number of the frame that a Job's image is, where it is one of several; else nothing."""
+    number = job.parameters.get("frame")
+    return () if number is None else (int(number),)
 
 
 def volume_of(job: Job) -> Volume:

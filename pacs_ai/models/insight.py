@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
-from pacs_ai.models.inputs import base64_text, projection, volume_of
+from pacs_ai.models.inputs import EMBEDDING_WINDOW, base64_text, projection, volume_of
 from pacs_ai.pixels.display import png
 from pacs_ai.pixels.volume import grey
 from pacs_ai.results import Done, Embedding, NotSuitable, Outcome
@@ -28,7 +28,7 @@ RECIPE = f"insight-{SIZE}-bicubic/1"
 
 
 def infer(job: Job, endpoint: Endpoint) -> Outcome:
-    """Embed the Job's frontal image, or the middle slice of its volume.
+    """Embed the Job's frontal or single image, or the middle slice of its volume.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def _picture(job: Job, endpoint: Endpoint) -> tuple[NDArray[np.uint8], str, str]
         image = projection(job, "frontal", "image")
         return image.pixels, image.source, image.recipe
     volume = volume_of(job)
-    drawn = grey(volume, endpoint.window)
+    drawn = grey(volume, endpoint.window or EMBEDDING_WINDOW)
     middle = len(volume.order) // 2
     return drawn.plane(middle), volume.order[middle], f"middle-slice/1 {drawn.recipe}"
 

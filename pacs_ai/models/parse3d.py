@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
-from pacs_ai.models.inputs import base64_text, volume_of
-from pacs_ai.models.prompts import BESIDE_IN_VOLUME, groups, wire
+from pacs_ai.models.inputs import EMBEDDING_WINDOW, base64_text, volume_of
+from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls, remark
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
 from pacs_ai.pixels.volume import Volume, grey
 from pacs_ai.results import Done, NothingFound, NotSuitable, Outcome, Segmentation
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
+
+MOST = 15
+"""Most prompts of one call: as many as the card's own example has (model-contracts §5.2)."""
 
 _THRESHOLD = 127.5
 _Mask = NDArray[np.bool_]
@@ -29,35 +32,42 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
     Returns
     -------
     Done
-        One Segmentation for each prompt whose mask is not empty: shape (slices, Rows, Columns), in
-        the order of its sources.
+        One Segmentation for each prompt that was found: shape (slices, Rows, Columns), in the order of its
+        sources. A note says what was not found: an empty mask, or one below its least size.
     NothingFound
-        When every mask is empty.
+        When nothing was found.
     NotSuitable
-        When the Instances are not one regular grid, or cannot be decoded.
+        When the Instances are not one regular grid or cannot be decoded, or a prompt may not be asked.
 
     Raises
     ------
     InferenceError
         When the endpoint refuses, or its label map is not one for this volume.
     """
-    labels = [str(label) for label in job.parameters.get("prompts", ())]
-    if not labels:
-        return NotSuitable(f"rule {job.rule} names no prompts for {job.kind}: name some")
     try:
-        volume = volume_of(job)
-        encoded = base64_text(to_nifti(volume, grey(volume, endpoint.window).planes()))
-    except PixelError as error:
+        return _segment(job, endpoint)
+    except (PixelError, RefusedPromptError) as error:
         return NotSuitable(str(error))
-    texts = {label: wire(label, modality=volume.modality) for label in labels}
+
+
+def _segment(job: Job, endpoint: Endpoint) -> Outcome:
+    volume = volume_of(job)
+    prompts, _ = asked(job, endpoint, modality=volume.modality)
+    voxel = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000  # ml
     found: dict[str, Segmentation] = {}
-    for group in groups(labels, beside=BESIDE_IN_VOLUME):
-        masks = _ask(endpoint, volume, encoded, [texts[label] for label in group])
-        for label, mask in zip(group, masks, strict=True):
-            if mask.any():
-                found[label] = Segmentation(label, mask, volume.order, texts[label], volume.frames)
-    results = tuple(found[label] for label in texts if label in found)
-    return Done(results) if results else NothingFound()
+    for window, members in by_window(prompts, endpoint):
+        drawn = grey(volume, window or EMBEDDING_WINDOW)
+        encoded = base64_text(to_nifti(volume, drawn.planes()))
+        for call in calls(members, most=MOST):
+            masks = _ask(endpoint, volume, encoded, [one.words for one in call])
+            for one, mask in zip(call, masks, strict=True):
+                if mask.any() and mask.sum() * voxel >= one.least:
+                    found[one.words] = Segmentation(
+                        one.label, mask, volume.order, one.words, volume.frames
+                    )
+    results = tuple(found[one.words] for one in prompts if one.words in found)
+    notes = remark([one for one in prompts if one.words not in found])
+    return Done(results, notes) if results else NothingFound(notes=notes)
 
 
 def _ask(endpoint: Endpoint, volume: Volume, encoded: str, texts: Sequence[str]) -> Iterator[_Mask]:

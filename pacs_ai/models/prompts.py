@@ -1,78 +1,101 @@
-"""Which prompts may share one call, and the words that go over the wire.
+"""From a Job's prompts to the calls that ask for them.
 
-A label map has one number in each voxel, and a promptable model is known to mix up targets that
-lie in one another. So only labels that are known to lie beside each other share a call; whatever is
-not known here goes alone.
+A label map has one number in each voxel, and a promptable model is known to mix up targets that lie in
+one another. So only prompts that the catalogue knows to lie apart share a call; every other goes alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from pacs_ai import terms
-
-BESIDE_IN_VOLUME = frozenset(
-    {
-        "left lung",
-        "right lung",
-        "heart",
-        "liver",
-        "spleen",
-        "left kidney",
-        "right kidney",
-        "pancreas",
-        "stomach",
-        "gallbladder",
-    }
-)
-"""Organs that do not share a voxel with each other."""
-
-BESIDE_IN_PROJECTION = frozenset({"left lung", "right lung"})
-"""Shadows that do not share a pixel with each other; the heart's lies over both lungs' edges."""
-
-_ABDOMINAL = BESIDE_IN_VOLUME - {"left lung", "right lung", "heart"}
-_MODALITIES = {"CT": "CT", "MR": "MRI", "PT": "PET", "CR": "X-Ray", "DX": "X-Ray"}
+from pacs_ai import catalogue, distributions
+from pacs_ai.catalogue import Prompt, UnknownPromptError
+from pacs_ai.distributions import Distributions
+from pacs_ai.errors import PacsAiError
+from pacs_ai.settings import Endpoint, Window
+from pacs_ai.study import Job
 
 
-def groups(labels: Sequence[str], *, beside: frozenset[str]) -> list[tuple[str, ...]]:
-    """Group labels so that no two of a group overlap.
+class RefusedPromptError(PacsAiError):
+    """A Job asks for something that its endpoint is not asked for; the message says why."""
+
+
+def asked(
+    job: Job, endpoint: Endpoint, *, modality: str
+) -> tuple[tuple[Prompt, ...], Distributions | None]:
+    """Return the rows of a Job's prompts, in the order of the rule, and what their masks are checked by.
 
     Parameters
     ----------
-    labels : sequence of str
-        In the order of the rule; one that stands twice is asked once.
-    beside : frozenset of str
-        Labels that are known not to overlap each other.
-
-    Returns
-    -------
-    list of tuple of str
-        One tuple for each call, in the order in which its first label stands.
-    """
-    together = tuple(label for label in dict.fromkeys(labels) if label in beside)
-    calls: list[tuple[str, ...]] = []
-    for label in dict.fromkeys(labels):
-        if label not in beside:
-            calls.append((label,))
-        elif together not in calls:
-            calls.append(together)
-    return calls
-
-
-def wire(label: str, *, modality: str) -> str:
-    """Return the words that ask for a label, such as ``left lung in chest X-Ray``.
-
-    Parameters
-    ----------
-    label : str
-        Key of ``terms.TERMS``.
+    job : Job
+    endpoint : Endpoint
     modality : str
         Modality (0008,0060).
 
+    Returns
+    -------
+    tuple of Prompt
+        One that stands twice is there once.
+    Distributions or None
+        None where the site supplies no file.
+
     Raises
     ------
-    terms.UnknownTermError
-        When there is no such term.
+    RefusedPromptError
+        When it names none, one that the catalogue has not, or one that may not be asked here.
+    ConfigError
+        When the distribution file is not one.
     """
-    site = "abdomen" if label in _ABDOMINAL else "chest"
-    return terms.prompt(label, site=site, modality=_MODALITIES.get(modality, modality))
+    labels = list(dict.fromkeys(str(one) for one in job.parameters.get("prompts", ())))
+    if not labels:
+        raise RefusedPromptError(f"rule {job.rule} names no prompts for {job.kind}: name some")
+    known = None if endpoint.distributions is None else distributions.read(endpoint.distributions)
+    rows = []
+    for label in labels:
+        try:
+            row = catalogue.find(label, model=job.kind, modality=modality)
+        except UnknownPromptError as error:
+            raise RefusedPromptError(f"rule {job.rule}: {error}") from error
+        why = distributions.refusal(row, endpoint, known)
+        if why:
+            raise RefusedPromptError(f"rule {job.rule}: {label}: {why}")
+        rows.append(row)
+    return tuple(rows), known
+
+
+def by_window(
+    prompts: Iterable[Prompt], endpoint: Endpoint
+) -> list[tuple[Window | None, tuple[Prompt, ...]]]:
+    """Group prompts by the CT window in which they are asked: the endpoint's, or their own.
+
+    The window of images without Hounsfield units is None.
+    """
+    found: dict[Window | None, list[Prompt]] = {}
+    for one in prompts:
+        window = None if one.window is None else endpoint.window or one.window
+        found.setdefault(window, []).append(one)
+    return [(window, tuple(members)) for window, members in found.items()]
+
+
+def calls(prompts: Sequence[Prompt], *, most: int) -> list[tuple[Prompt, ...]]:
+    """Group prompts so that no two of a call overlap, in the order in which each group's first stands.
+
+    Parameters
+    ----------
+    prompts : sequence of Prompt
+        Of one modality.
+    most : int
+        Prompts of one call.
+    """
+    apart = [one for one in prompts if one.apart]
+    shared = [tuple(apart[start : start + most]) for start in range(0, len(apart), most)]
+    alone = [(one,) for one in prompts if not one.apart]
+    return sorted([*shared, *alone], key=lambda call: prompts.index(call[0]))
+
+
+def remark(missing: Sequence[Prompt]) -> tuple[str, ...]:
+    """Return the note that says what was not found; none where everything was."""
+    if not missing:
+        return ()
+    labels = ", ".join(one.label for one in missing)
+    return (f"Not found by the model, which does not say that it is absent: {labels}",)

@@ -210,6 +210,8 @@ def _job(opinion: _Opinion, chosen: Chosen, run: Run) -> Job:
         inputs["frontal"] = (chosen.frontal,)
     if chosen.lateral is not None and run.kind == "cxrreport":
         inputs["lateral"] = (chosen.lateral,)
+    if chosen.image is not None:
+        inputs["image"] = (chosen.image,)
     if chosen.volume:
         inputs["volume"] = chosen.volume
     return Job(opinion.rule.name, run.endpoint, run.kind, inputs, _parameters(opinion, chosen, run))
@@ -226,8 +228,11 @@ def _parameters(opinion: _Opinion, chosen: Chosen, run: Run) -> dict[str, Any]:
         notes.append("Age unknown: not checked against the ages that the rule is for")
     if run.prompts:
         parameters["prompts"] = list(run.prompts)
+        parameters["asked"] = run.asked
     if chosen.frames:
         parameters["frames"] = list(chosen.frames)
+    if chosen.frame is not None:
+        parameters["frame"] = chosen.frame
     if chosen.view is not None:
         parameters["view"] = chosen.view.position
         parameters["view_from"] = chosen.view.source or "rule"

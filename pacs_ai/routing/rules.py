@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.routing.ages import AgePolicy, parse_age_policy
+from pacs_ai.routing.asking import PromptCheck
 from pacs_ai.routing.conditions import AllOf, Condition, Not, Range
 from pacs_ai.routing.parsing import TEXT_ELEMENTS, ConditionParser
 from pacs_ai.routing.views import ViewRule, parse_view
 from pacs_ai.routing.words import Term, parse_term
 from pacs_ai.settings import Settings, Source
-from pacs_ai.terms import TERMS
 
 CTR_PROMPTS = frozenset({"heart", "left lung", "right lung"})
 """Masks that the cardiothoracic ratio is measured from."""
 
 _PROMPTED = frozenset({"parse2d", "parse3d"})
-_ON_RADIOGRAPHS = frozenset({"parse2d", "cxrreport"})
 _RULE_KEYS = (
     "name",
     "extends",
@@ -33,6 +32,8 @@ _RULE_KEYS = (
     "measure",
 )
 _SELECT_OWN = ("thickness", "slices", "kernel")
+_IMAGE_OWN = ("take", "frame")
+_TAKE = ("image", "latest image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,15 @@ class Run:
     kind : str
         Row of ``pacs_ai.models.MODELS``.
     prompts : tuple of str
-        Labels of ``pacs_ai.terms.TERMS``; empty for kinds that take none.
+        Labels or words of the prompt catalogue; empty for kinds that take none.
+    asked : str
+        Digest of how the prompts are asked and checked; empty without prompts.
     """
 
     endpoint: str
     kind: str
     prompts: tuple[str, ...]
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,25 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
+class SelectImage:
+    """Which single image of a Study a rule takes, where views do not tell images apart.
+
+    Attributes
+    ----------
+    condition : Condition
+        Holds for the image.
+    latest : bool
+        Whether the latest of several is taken; else there must be one only.
+    frame : int or None
+        Number (from 1) of the frame of a multi-frame Instance; None for the middle one.
+    """
+
+    condition: Condition
+    latest: bool
+    frame: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule, with what it extends already worked in.
 
@@ -85,9 +108,9 @@ class Rule:
         Names of the rules that it extends, the nearest first. They give way to it.
     when : Condition
     view : ViewRule or None
-        How it reads views; None where it takes a Series.
-    select : Select or None
-        Which Series it takes; None where it takes radiographs.
+        How it reads views; None where it takes no radiographs.
+    select : Select, SelectImage or None
+        Which Series or single image it takes; None where it takes radiographs.
     runs : tuple of Run
     reason : str
         Why nothing is run, where ``runs`` is empty.
@@ -101,7 +124,7 @@ class Rule:
     extends: tuple[str, ...]
     when: Condition
     view: ViewRule | None
-    select: Select | None
+    select: Select | SelectImage | None
     runs: tuple[Run, ...]
     reason: str
     notes: tuple[str, ...]
@@ -168,6 +191,9 @@ class _Reader:
     faults: list[Fault] = field(default_factory=list)
     terms: dict[str, Term] = field(default_factory=dict)
     text_elements: tuple[str, ...] = TEXT_ELEMENTS
+
+    def __post_init__(self) -> None:
+        self._asking = PromptCheck(self.settings, self.faults)
 
     def rules(self) -> Rules:
         ages = parse_age_policy(self.settings.rules_source("age"), self.faults)
@@ -262,19 +288,20 @@ class _Reader:
         if not whens:
             self.faults.append(own.fault("the rule has no when: say which Studies it is for"))
         conditions = [one for when in whens for one in parser.all_of(when).conditions]
+        runs = self._runs(given["run"]) if "run" in given else ()
         rule = Rule(
             name=name,
             extends=tuple(str(source.value.get("name")) for source in reversed(chain[:-1])),
             when=AllOf(tuple(conditions)),
             view=view,
             select=self._select(given["select"]) if "select" in given else None,
-            runs=self._runs(given["run"]) if "run" in given else (),
+            runs=tuple(run for _, run in runs),
             reason=str(given["reason"].value) if "reason" in given else "",
             notes=tuple(self._note(source) for source in chain if "note" in source.value),
             measure=self._measure(chain),
         )
         self._check_rule(own, rule)
-        return rule
+        return replace(rule, runs=tuple(self._checked(at, run, rule) for at, run in runs))
 
     def _check_keys(self, source: Source, allowed: tuple[str, ...]) -> None:
         for key in set(source.value) - set(allowed):
@@ -282,7 +309,9 @@ class _Reader:
             hint = f"do you mean {near[0]}?" if near else f"use {', '.join(allowed)}"
             self.faults.append(source.child(key).fault(f"unknown key: {hint}"))
 
-    def _select(self, source: Source) -> Select:
+    def _select(self, source: Source) -> Select | SelectImage:
+        if isinstance(source.value, dict) and "take" in source.value:
+            return self._select_image(source)
         if not isinstance(source.value, dict):
             self.faults.append(
                 source.fault('select is a mapping such as {thickness: "<=5", slices: ">=40"}')
@@ -302,13 +331,31 @@ class _Reader:
         condition = parser.all_of(source, without=_SELECT_OWN)
         return Select(condition, ranges["thickness"], ranges["slices"], tuple(kernels))
 
-    def _runs(self, source: Source) -> tuple[Run, ...]:
+    def _select_image(self, source: Source) -> SelectImage:
+        take, frame = source.value["take"], source.value.get("frame", "middle")
+        if take not in _TAKE:
+            self.faults.append(
+                source.child("take").fault(
+                    f"choose {' or '.join(_TAKE)}; without take the rule takes a volume"
+                )
+            )
+        number = isinstance(frame, int) and not isinstance(frame, bool) and frame >= 1
+        if frame != "middle" and not number:
+            self.faults.append(
+                source.child("frame").fault("write middle, or the number of a frame from 1")
+            )
+        for key in set(_SELECT_OWN) & set(source.value):
+            self.faults.append(source.child(key).fault("it is for volumes: leave take or it out"))
+        condition = self._parser(None).all_of(source, without=(*_SELECT_OWN, *_IMAGE_OWN))
+        return SelectImage(condition, take == "latest image", frame if number else None)
+
+    def _runs(self, source: Source) -> tuple[tuple[Source, Run], ...]:
         if not isinstance(source.value, list):
             self.faults.append(
                 source.fault("run is a list of endpoints: [insight, {parse2d: [heart]}]")
             )
             return ()
-        return tuple(run for part in source if (run := self._run(part)) is not None)
+        return tuple((part, run) for part in source if (run := self._run(part)) is not None)
 
     def _run(self, source: Source) -> Run | None:
         prompts: Any = ()
@@ -327,18 +374,18 @@ class _Reader:
             remedy = "list its prompts" if kind in _PROMPTED else "it takes no prompts"
             self.faults.append(at.fault(f"{name} is a {kind} endpoint: {remedy}"))
             return None
-        for label in prompts:
-            self._check_prompt(at, label)
         if len(set(map(str, prompts))) < len(prompts):
             self.faults.append(at.fault("a prompt stands twice: keep one"))
         return Run(str(name), kind, tuple(str(label) for label in prompts))
 
-    def _check_prompt(self, source: Source, label: object) -> None:
-        term = TERMS.get(str(label))
-        if term is None or term.category is None:
-            near = difflib.get_close_matches(str(label), TERMS, n=1)
-            hint = f"do you mean {near[0]}?" if near else "use a label of the table of terms"
-            self.faults.append(source.fault(f"{label} is nothing that can be segmented: {hint}"))
+    def _checked(self, source: Source, run: Run, rule: Rule) -> Run:
+        """Check a run's prompts, and return it with the identity of how they are asked."""
+        at = source.child(run.endpoint) if isinstance(source.value, dict) else source
+        selected = () if rule.select is None else (rule.select.condition,)
+        conditions = AllOf((rule.when, *selected))
+        for message in self._asking.faults(run.endpoint, run.prompts, conditions):
+            self._fault(at, message)
+        return replace(run, asked=self._asking.identity(run.endpoint, run.prompts, conditions))
 
     def _note(self, source: Source) -> str:
         note = source.value["note"]
@@ -371,13 +418,16 @@ class _Reader:
             self._fault(source, "reason is for rules that run nothing: remove it, or empty run")
         if (rule.view is None) is (rule.select is None):
             self._fault(
-                source, "say which images it takes: view for radiographs, or select for a Series"
+                source,
+                "say which images it takes: view for radiographs, or select for a Series or an image",
             )
         for run in rule.runs:
-            if run.kind in _ON_RADIOGRAPHS and rule.view is None:
+            if run.kind == "cxrreport" and rule.view is None:
                 self._fault(source, f"{run.endpoint} reads radiographs: add view to the rule")
-            if run.kind == "parse3d" and rule.select is None:
-                self._fault(source, f"{run.endpoint} reads volumes: add select to the rule")
+            if run.kind == "parse3d" and not isinstance(rule.select, Select):
+                self._fault(
+                    source, f"{run.endpoint} reads volumes: add select to the rule, without take"
+                )
         prompts = {label for run in rule.runs if run.kind == "parse2d" for label in run.prompts}
         if rule.measure.get("ctr") and not prompts >= CTR_PROMPTS:
             wanted = ", ".join(sorted(CTR_PROMPTS))

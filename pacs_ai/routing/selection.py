@@ -1,4 +1,4 @@
-"""Which Instances of a Study a rule's models get: one frontal radiograph, or one volume.
+"""Which Instances of a Study a rule's models get: one frontal radiograph, one image, or one volume.
 
 Where two are equally good the Study is not suitable and both are named.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
-from pacs_ai.routing.rules import Rule, Select
+from pacs_ai.routing.rules import Rule, Select, SelectImage
 from pacs_ai.routing.views import Side, View, ViewRule
 from pacs_ai.routing.words import Term
 from pacs_ai.study import Instance, Series, values
@@ -34,8 +34,12 @@ class Chosen:
     Attributes
     ----------
     frontal, lateral : Instance or None
+    image : Instance or None
+        The single image of a rule that takes one.
+    frame : int or None
+        Number (from 1) of its frame, where it has several.
     volume : tuple of Instance
-        The Instances of the chosen volume; empty for radiographs.
+        The Instances of the chosen volume; empty for images.
     frames : tuple of int
         Numbers of the frames of the volume, where it is a part of a multi-frame Instance.
     view : View or None
@@ -48,6 +52,8 @@ class Chosen:
 
     frontal: Instance | None = None
     lateral: Instance | None = None
+    image: Instance | None = None
+    frame: int | None = None
     volume: tuple[Instance, ...] = ()
     frames: tuple[int, ...] = ()
     view: View | None = None
@@ -56,8 +62,9 @@ class Chosen:
 
     @property
     def uids(self) -> frozenset[str]:
-        """SOP Instance UIDs of what decides the choice: the frontal image, or the volume."""
-        chosen = self.volume if self.frontal is None else (self.frontal,)
+        """SOP Instance UIDs of what decides the choice: the image, or the volume."""
+        single = self.frontal or self.image
+        chosen = self.volume if single is None else (single,)
         return frozenset(one.SOPInstanceUID for one in chosen)
 
 
@@ -71,6 +78,8 @@ class Unsuitable:
 
 def choose(rule: Rule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
     """Choose among the Instances that a rule's conditions hold for."""
+    if isinstance(rule.select, SelectImage):
+        return _choose_image(rule.select, subjects)
     if rule.select is not None:
         return _choose_series(rule.select, subjects)
     if rule.view is not None:
@@ -152,6 +161,50 @@ def _clock(instance: Instance, date: str, time: str) -> str:
 
 def _name(instance: Instance) -> str:
     return f"Instance {instance.SOPInstanceUID}"
+
+
+def _choose_image(select: SelectImage, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
+    """Choose the one image for which the rule's own conditions hold, or the latest of several."""
+    judged = [(subject.instance, select.condition.judge(subject)) for subject in subjects]
+    ranking = tuple(f"{_name(one)}: {answer.sentence}" for one, answer in judged)
+    suited = [one for one, answer in judged if answer.says is Says.YES]
+    if not suited:
+        return Unsuitable(f"no image suits: {'; '.join(dict.fromkeys(ranking))}", ranking)
+    notes = []
+    if len(suited) == 1:
+        (image,) = suited
+    elif select.latest:
+        latest = _latest(suited)
+        if isinstance(latest, Unsuitable):
+            return Unsuitable(f"{len(suited)} images and {latest.reason}", ranking)
+        image = latest
+        notes.append(f"1 of {len(suited)} images, the latest")
+    else:
+        return Unsuitable(
+            f"ambiguous: {len(suited)} images are equally good, such as {_name(suited[0])} and "
+            f"{_name(suited[1])}: select what they differ in, or take: latest image",
+            ranking,
+        )
+    return _framed(image, select, notes, ranking)
+
+
+def _framed(
+    image: Instance, select: SelectImage, notes: list[str], ranking: tuple[str, ...]
+) -> Chosen | Unsuitable:
+    """Choose the frame of an image: the one that the rule names, or the middle one."""
+    stated = "".join(values(image.header, "NumberOfFrames")[:1]) or "1"
+    count = int(stated) if stated.isascii() and stated.isdigit() else 0
+    number = select.frame or (count + 1) // 2
+    if not 1 <= number <= count:
+        return Unsuitable(
+            f"{_name(image)} has no frame {number} (NumberOfFrames): name another in the rule",
+            ranking,
+        )
+    if count == 1:
+        return Chosen(image=image, notes=tuple(notes), ranking=ranking)
+    which = "that the rule names" if select.frame else "in the middle"
+    notes.append(f"Only frame {number} of {count} was looked at, the one {which}")
+    return Chosen(image=image, frame=number, notes=tuple(notes), ranking=ranking)
 
 
 @dataclass(frozen=True, slots=True)

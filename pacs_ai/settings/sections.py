@@ -300,8 +300,10 @@ class Endpoint(Section):
     """Deadline of one whole request."""
     concurrency: int = Field(default=1, ge=1, le=64)
     """How many requests may be under way at once."""
-    window: Window = Window(width=1500, level=-160)
-    """CT volumes go out as uint8 of this window."""
+    window: Window | None = None
+    """CT goes out in this window; left out, in the catalogue's of each prompt (embeddings: W 1500 L -160)."""
+    distributions: Path | None = None
+    """The publisher's ``target_dist.json``, the site's own copy; without it no lesion is asked for."""
 
 
 class Defaults(Section):

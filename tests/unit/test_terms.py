@@ -12,7 +12,6 @@ from pacs_ai.terms import (
     TERMS,
     Code,
     UnknownTermError,
-    prompt,
     term,
 )
 
@@ -59,6 +58,8 @@ BRIEF = {
     "87433001": "Pulmonary emphysema",
     "51615001": "Pulmonary fibrosis",
     "125605004": "Fracture of bone",
+    "74281007": "Myocardium",
+    "41329004": "Polyp",
 }
 
 
@@ -113,8 +114,11 @@ def test_what_can_be_segmented_has_a_colour_and_a_lesion_has_a_region() -> None:
 
 def test_a_side_is_never_swapped() -> None:
     for label, one in TERMS.items():
-        expected = {"left": LEFT, "right": RIGHT}.get(label.split()[0])
-        assert one.laterality == expected
+        (side,) = {"left", "right"} & set(label.split()) or {""}
+        expected = {"left": LEFT, "right": RIGHT}.get(side)
+        # A concept that says its side itself (left ventricle, middle lobe of right lung) needs no modifier.
+        coded = side and side in one.code.meaning.lower().split()
+        assert one.laterality == (None if coded else expected), label
     assert SIDES == {"left": LEFT, "right": RIGHT, "bilateral": BILATERAL}
     assert (LEFT.value, RIGHT.value) == ("7771000", "24028007")
 
@@ -126,8 +130,3 @@ def test_labels_are_their_own_keys() -> None:
 def test_an_unknown_label_is_named() -> None:
     with pytest.raises(UnknownTermError, match="'left antler' is not a known term"):
         term("left antler")
-
-
-def test_a_prompt_names_target_site_and_modality() -> None:
-    assert prompt("left lung", site="chest", modality="X-Ray") == "left lung in chest X-Ray"
-    assert prompt("left lung", site="chest", modality="CT") == "left lung in chest CT"

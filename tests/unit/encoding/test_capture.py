@@ -323,3 +323,13 @@ def test_a_source_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
 
 def test_text_is_folded_to_letters_that_the_font_has() -> None:
     assert plain_text("Modèle – 5") == "Modele - 5"
+
+
+def test_a_slice_alone_says_its_sides_by_its_orientation(tmp_path: Path) -> None:
+    scan = make.volume(tmp_path)
+    uid = scan[0].SOPInstanceUID
+    shape = (int(scan[0].header.Rows), int(scan[0].header.Columns))
+    entry = make.entry(Segmentation("liver", np.ones(shape, bool), (uid,), "p"), sources=(uid,))
+    ((shown,),) = scenes(make.encoding(make.study(scan), entry))
+    assert shown.edges == ("R", "L", "A", "P")
+    assert len(shown.masks) == 1

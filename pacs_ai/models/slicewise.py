@@ -1,0 +1,98 @@
+"""The 2-D model on a volume: slice by slice, put together again on the volume's grid.
+
+Slices go in rows of one call, as many as keep the answer small. A Job has one call under way: it holds one
+of the endpoint's places (``concurrency``), and several Jobs share the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacs_ai.catalogue import Prompt
+from pacs_ai.distributions import Distributions
+from pacs_ai.models import absence
+from pacs_ai.models.inputs import EMBEDDING_WINDOW, volume_of
+from pacs_ai.models.prompts import asked, by_window, calls, remark
+from pacs_ai.models.square import MASKS, SIZE, THRESHOLD, ask
+from pacs_ai.pixels.placement import Placement
+from pacs_ai.pixels.volume import Grey, Volume, grey
+from pacs_ai.results import Done, NothingFound, Outcome, Segmentation
+from pacs_ai.settings import Endpoint
+from pacs_ai.study import Job
+
+ROWS = 8
+"""Most slices of one call: 256 are allowed (model-contracts §4.3), but deadline and body have limits too."""
+
+
+def segment(job: Job, endpoint: Endpoint) -> Outcome:
+    """Segment the Job's prompts on each slice of its volume.
+
+    Returns
+    -------
+    Done
+        One Segmentation for each prompt that was found: shape (slices, Rows, Columns), in the order of its
+        sources. On a slice on which it was not found, the mask is empty.
+    NothingFound
+        When nothing was found on any slice.
+
+    Raises
+    ------
+    PixelError
+        When the Instances are not one regular grid, or cannot be decoded.
+    RefusedPromptError, InferenceError
+        As :func:`pacs_ai.models.parse2d.infer` says.
+    """
+    volume = volume_of(job)
+    prompts, known = asked(job, endpoint, modality=volume.modality)
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for window, members in by_window(prompts, endpoint):
+        drawn = grey(volume, window or EMBEDDING_WINDOW)
+        for call in calls(members, most=MASKS):
+            masks |= _stacked(endpoint, drawn, call, known)
+    results = tuple(
+        Segmentation(one.label, masks[one.words], volume.order, one.words, volume.frames)
+        for one in prompts
+        if masks[one.words].any()
+    )
+    notes = remark([one for one in prompts if not masks[one.words].any()])
+    return Done(results, notes) if results else NothingFound(notes=notes)
+
+
+def _stacked(
+    endpoint: Endpoint, drawn: Grey, call: Sequence[Prompt], known: Distributions | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Return by words the masks of one call's prompts on all slices."""
+    shape = drawn.volume.shape
+    placement = Placement(shape[1], shape[2], SIZE, _aspect(drawn.volume))
+    masks = {one.words: np.zeros(shape, np.bool_) for one in call}
+    for start, pictures in _batches(drawn, placement, size=max(1, min(ROWS, MASKS // len(call)))):
+        for index, answered in enumerate(ask(endpoint, pictures, call)):
+            for prompt, probability in zip(call, answered, strict=True):
+                if absence.found(probability, pictures[index], prompt, known):
+                    mask = placement.undo(probability) > THRESHOLD
+                    masks[prompt.words][start + index] = mask
+    return masks
+
+
+def _batches(
+    drawn: Grey, placement: Placement, *, size: int
+) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
+    """Yield slices as the model sees them, some at a time, with the number of the first."""
+    pictures: list[NDArray[np.uint8]] = []
+    start = 0
+    for plane in drawn.planes():
+        pictures.append(placement.apply(plane))
+        if len(pictures) == size:
+            yield start, pictures
+            start, pictures = start + size, []
+    if pictures:
+        yield start, pictures
+
+
+def _aspect(volume: Volume) -> float:
+    """Return height over width of a pixel, from the distances between rows and between columns."""
+    across, down = np.linalg.norm(volume.affine[:3, :2], axis=0)
+    return float(down / across)

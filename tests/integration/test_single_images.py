@@ -1,0 +1,211 @@
+"""Images without a view, from file to results: ultrasound, ophthalmic images and photographs.
+
+The endpoint is scripted: it finds what is bright, so that a mask that was mirrored or shifted on the way
+does not lie on the bright pixels of its source.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pydicom
+import pytest
+from numpy.typing import NDArray
+
+from pacs_ai.cli import process
+from pacs_ai.pixels.display import View, display_image
+from pacs_ai.settings import Identity
+from pacs_ai.study import read_instance
+from tests.unit.models.fake_endpoint import Asked, FakeEndpoint, endpoint
+from tests.unit.pixels.made import SHARED
+
+CONFIG = """
+site: {{name: Test, time_zone: Etc/UTC, use: research, responsible: tests}}
+endpoints:
+  parse2d: {{kind: parse2d, url: "{url}", name: Parse, version: "1", distributions: {file}}}
+defaults: {{max_age: "off"}}
+rules:
+  - name: ultrasound
+    when: {{Modality: US}}
+    select: {{take: image{frame}}}
+    run: [{{parse2d: [left heart ventricle, fetal head]}}]
+  - name: eye
+    when: {{Modality: OP}}
+    select: {{take: image}}
+    run: [{{parse2d: [optic disc, optic cup]}}]
+  - name: endoscopy
+    when: {{Modality: ES}}
+    select: {{take: image}}
+    run: [{{parse2d: [neoplastic colon polyp]}}]
+"""
+FLAT = [1, 1]
+"""A Beta distribution that holds every value for equally likely."""
+BRIGHT = 110
+
+
+def sent(asked: Asked) -> NDArray[np.uint8]:
+    with PIL.Image.open(io.BytesIO(base64.b64decode(asked.row()["image"]))) as opened:
+        return np.asarray(opened)
+
+
+def bright(asked: Asked) -> Any:
+    """Find the first prompt where the picture is bright, and nothing for the others."""
+    picture = sent(asked)
+    level = picture.max(axis=2) if picture.ndim == 3 else picture
+    masks = np.zeros((asked.row()["text"].count("&") + 1, 1024, 1024), np.uint8)
+    if "cup" not in asked.row()["text"]:
+        masks[0] = np.where(level > BRIGHT, 250, 3)
+    data = {
+        "data": base64.b64encode(masks.tobytes()).decode(),
+        "shape": masks.shape,
+        "dtype": "uint8",
+    }
+    return [{"image_features": json.dumps(data), "text_features": ["x"] * len(masks)}]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeEndpoint]:
+    with endpoint(bright) as one:
+        yield one
+
+
+def run(folder: Path, fake: FakeEndpoint, path: Path, frame: str = "") -> dict[str, Any]:
+    """Process a file; the report, and the results by modality."""
+    config, out = folder / "site.yaml", folder / "out"
+    file = folder / "target_dist.json"
+    if not file.exists():
+        _distributions(file, likely=FLAT)
+    config.write_text(CONFIG.format(url=fake.url, frame=frame, file=file))
+    assert process.run([path], out, config, Identity.LENIENT) == 0
+    found = {"out": out, "report": json.loads((out / "report.json").read_text())}
+    for one in out.rglob("*.dcm"):
+        data_set = pydicom.dcmread(one)
+        found[str(data_set.Modality)] = data_set
+    return found
+
+
+def _distributions(file: Path, *, likely: list[int]) -> None:
+    """Write a distribution file of the test's own; ``likely`` is of the mask's probability."""
+    file.write_text(json.dumps({"Endoscopy": {"neoplastic polyp": [likely, FLAT, FLAT, FLAT]}}))
+
+
+def overlap(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "number", "which"),
+    [
+        ("us/us-34frame-ybr422-jpeg.dcm", "", 17, "the one in the middle"),
+        ("us/us-34frame-ybr422-jpeg.dcm", ", frame: 3", 3, "the one that the rule names"),
+        ("us/us-1frame-palette-rle.dcm", "", None, ""),
+        ("us/us-1frame-ybr_full-rle.dcm", "", None, ""),
+        ("vl/ophthalmic-ir-heidelberg-jpegll.dcm", "", None, ""),
+    ],
+)
+def test_mask_lies_on_the_frame_that_was_looked_at_and_the_results_say_which(
+    tmp_path: Path, fake: FakeEndpoint, name: str, frame: str, number: int | None, which: str
+) -> None:
+    path = SHARED / name
+    found = run(tmp_path, fake, path, frame)
+    source = read_instance(path, digest="")
+    index = None if number is None else number - 1
+    shown = display_image(source, view=View.ANY, frame=index)
+    level = shown.pixels.max(axis=2) if shown.pixels.ndim == 3 else shown.pixels
+    segmentation = found["SEG"]
+    (mask,) = segmentation.pixel_array.astype(bool).reshape(-1, *level.shape)
+    assert overlap(mask, level > BRIGHT) > 0.85
+    assert overlap(mask[:, ::-1], level > BRIGHT) < 0.7
+    assert overlap(mask[::-1], level > BRIGHT) < 0.7
+    (group,) = segmentation.PerFrameFunctionalGroupsSequence
+    (image,) = group.DerivationImageSequence[0].SourceImageSequence
+    assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert image.get("ReferencedFrameNumber") == number
+    if number is not None:
+        assert which
+        assert sent(fake.asked[0]).shape[:2] == (1024, 1024)
+    # Colour stays colour on the wire.
+    assert (sent(fake.asked[0]).ndim == 3) is (shown.pixels.ndim == 3)
+
+
+def test_what_was_not_found_is_said_on_the_page(
+    tmp_path: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pacs_ai.encoding.canvas import Canvas
+
+    drawn: list[str] = []
+    text = Canvas.text
+
+    def noting(self: Canvas, where: tuple[int, int], words: str, *rest: Any) -> None:
+        drawn.append(words)
+        text(self, where, words, *rest)
+
+    monkeypatch.setattr(Canvas, "text", noting)
+    found = run(tmp_path, fake, SHARED / "us/us-34frame-ybr422-jpeg.dcm")
+    page = " ".join(drawn)
+    assert "Only frame 17 of 34 was looked at, the one in the middle" in page
+    assert "As stored, frame 17 of 34" in page
+    assert [one.SegmentLabel for one in found["SEG"].SegmentSequence]
+
+
+def photograph(folder: Path) -> Path:
+    """Return the shared endoscopic photograph under the Modality that endoscopes write."""
+    data_set = pydicom.dcmread(SHARED / "vl/endoscopy-barretts-j2ki-nema.dcm")
+    data_set.Modality = "ES"
+    path = folder / "photograph.dcm"
+    data_set.save_as(path)
+    return path
+
+
+def test_a_lesion_whose_mask_looks_like_one_is_written(tmp_path: Path, fake: FakeEndpoint) -> None:
+    found = run(tmp_path, fake, photograph(tmp_path))
+    shown = display_image(read_instance(photograph(tmp_path), digest=""), view=View.ANY)
+    mask = found["SEG"].pixel_array.astype(bool).reshape(shown.pixels.shape[:2])
+    assert overlap(mask, shown.pixels.max(axis=2) > BRIGHT) > 0.85
+    (segment,) = found["SEG"].SegmentSequence
+    assert segment.SegmentLabel == "Neoplastic colon polyp"
+    assert fake.asked[0].row()["text"] == "neoplastic polyp in colon endoscope"
+
+
+def test_a_lesion_whose_mask_looks_like_none_is_not_found(
+    tmp_path: Path, fake: FakeEndpoint
+) -> None:
+    _distributions(tmp_path / "target_dist.json", likely=[3000, 7000])
+    found = run(tmp_path, fake, photograph(tmp_path))
+    assert "SEG" not in found
+    assert found["report"]["studies"][0]["state"] == "nothing_found"
+
+
+def test_an_image_of_a_retired_sop_class_is_refused_by_name(
+    tmp_path: Path, fake: FakeEndpoint
+) -> None:
+    config, out = tmp_path / "site.yaml", tmp_path / "out"
+    _distributions(tmp_path / "d.json", likely=FLAT)
+    config.write_text(CONFIG.format(url=fake.url, frame="", file=tmp_path / "d.json"))
+    path = SHARED / "us/us-8frame-mono2-j2k.dcm"
+    assert process.run([path], out, config, Identity.LENIENT) == 1
+    (study,) = json.loads((out / "report.json").read_text())["studies"]
+    assert "1.2.840.10008.5.1.4.1.1.3, which is retired" in study["reason"]
+
+
+def test_nothing_found_is_a_result_and_no_mask(tmp_path: Path, fake: FakeEndpoint) -> None:
+    fake.script = [_faint]
+    found = run(tmp_path, fake, SHARED / "vl/ophthalmic-ir-heidelberg-jpegll.dcm")
+    assert "SEG" not in found
+    (study,) = found["report"]["studies"]
+    assert study["state"] == "nothing_found"
+
+
+def _faint(asked: Asked) -> Any:
+    count = asked.row()["text"].count("&") + 1
+    masks = np.full((count, 1024, 1024), 127, np.uint8)
+    data = base64.b64encode(masks.tobytes()).decode()
+    shape = list(masks.shape)
+    return [{"image_features": json.dumps({"data": data, "shape": shape, "dtype": "uint8"})}]

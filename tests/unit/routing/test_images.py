@@ -1,0 +1,109 @@
+"""A rule that takes one image without a view: which one, and which frame of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pacs_ai.routing import Outcome, Routing
+from pacs_ai.study import Instance
+from tests.unit.routing.studies import instance, routed
+
+RULE = """
+rules:
+  - name: us
+    when: {Modality: US}
+    select: {take: image}
+    run: [insight, {parse2d: [left heart ventricle]}]
+"""
+
+
+def picture(number: int, **elements: Any) -> Instance:
+    given = {"Modality": "US", "AcquisitionDate": "20261123", "AcquisitionTime": f"1000{number:02}"}
+    return instance(number, **{**given, **elements})
+
+
+def route(*instances: Instance, select: str = "take: image") -> Routing:
+    return routed(instances, RULE.replace("take: image", select))
+
+
+def refused(routing: Routing) -> str:
+    (verdict,) = routing.verdicts
+    assert verdict.outcome is Outcome.NOT_SUITABLE
+    assert not routing.jobs
+    return verdict.deciding
+
+
+def test_the_only_image_is_taken_and_nothing_is_said_of_frames() -> None:
+    one = picture(1)
+    insight, parse = route(one).jobs
+    assert parse.inputs == insight.inputs == {"image": (one,)}
+    assert "frame" not in parse.parameters
+    assert parse.parameters["notes"] == []
+
+
+def test_of_two_images_neither_is_guessed_and_both_are_named() -> None:
+    one, two = picture(1), picture(2)
+    reason = refused(route(one, two))
+    assert "ambiguous" in reason
+    assert one.SOPInstanceUID in reason
+    assert two.SOPInstanceUID in reason
+
+
+def test_the_latest_of_several_is_taken_where_the_rule_says_so() -> None:
+    early, late = picture(1), picture(7)
+    job = route(late, early, select="take: latest image").jobs[0]
+    assert job.inputs == {"image": (late,)}
+    assert job.parameters["notes"] == ["1 of 2 images, the latest"]
+
+
+def test_images_of_the_same_time_are_ambiguous() -> None:
+    one, two = picture(1), picture(2, AcquisitionTime="100001")
+    reason = refused(route(one, two, select="take: latest image"))
+    assert one.SOPInstanceUID in reason
+    assert two.SOPInstanceUID in reason
+
+
+def test_a_condition_chooses_among_images() -> None:
+    small, large = picture(1, Rows=8), picture(2, Rows=900)
+    job = route(small, large, select='take: image, Rows: ">=512"').jobs[0]
+    assert job.inputs == {"image": (large,)}
+    assert "no image suits" in refused(route(small, select='take: image, Rows: ">=512"'))
+
+
+@pytest.mark.parametrize(
+    ("frames", "select", "number", "which"),
+    [
+        (34, "take: image", 17, "in the middle"),
+        (33, "take: image", 17, "in the middle"),
+        (2, "take: image", 1, "in the middle"),
+        (34, "take: image, frame: middle", 17, "in the middle"),
+        (34, "take: image, frame: 34", 34, "that the rule names"),
+    ],
+)
+def test_one_frame_of_a_cine_is_taken_and_said(
+    frames: int, select: str, number: int, which: str
+) -> None:
+    for job in route(picture(1, NumberOfFrames=frames), select=select).jobs:
+        assert job.parameters["frame"] == number
+        assert job.parameters["notes"] == [
+            f"Only frame {number} of {frames} was looked at, the one {which}"
+        ]
+
+
+@pytest.mark.parametrize("frames", [None, 1, 34])
+def test_a_frame_that_is_not_there_is_refused(frames: int | None) -> None:
+    reason = refused(route(picture(1, NumberOfFrames=frames), select="take: image, frame: 35"))
+    assert "has no frame 35" in reason
+
+
+def test_no_frames_at_all_is_refused() -> None:
+    assert "has no frame" in refused(route(picture(1, NumberOfFrames=0)))
+
+
+def test_a_radiograph_that_is_not_taken_by_its_view_has_none() -> None:
+    text = RULE.replace("US", "DX").replace("left heart ventricle", "heart")
+    (_, parse) = routed([picture(1, Modality="DX")], text).jobs
+    assert "view" not in parse.parameters
+    assert "measure" not in parse.parameters
