@@ -3,13 +3,15 @@
 #   make test   every check, with the real peers
 # and one looks for faults that no test knows yet:
 #   make fuzz   100,000 damaged PDU streams, data sets and requests; COUNT=… SEED=… for others
+# and one makes pictures to look at:
+#   make sheets one contact sheet per modality: source, what the model saw, what came back
 
 PYTHON ?= python3
 VENV := .venv
 PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server \
   postgresql eatmydata dcm2niix
 
-.PHONY: demo test soak fuzz lock clean
+.PHONY: demo test soak fuzz sheets lock clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/pacs-ai demo
@@ -28,6 +30,10 @@ COUNT := 100000
 SEED := 1
 fuzz: $(VENV)/.test
 	$(VENV)/bin/pytest tests/fuzz -m soak --timeout 28800 --fuzz-count $(COUNT) --fuzz-seed $(SEED)
+
+sheets: $(VENV)/.test
+	$(VENV)/bin/pytest tests/end_to_end/test_contact_sheets.py --sheets sheets
+	@echo "open the pictures in ./sheets and look at them"
 
 # Everything is installed from locks with hashes; the project itself needs nothing further.
 $(VENV)/.run: requirements/run.txt pyproject.toml
@@ -48,4 +54,4 @@ lock:
 	bash requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo-output sheets build *.egg-info .mypy_cache .pytest_cache .ruff_cache

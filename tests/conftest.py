@@ -14,7 +14,8 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let ``make fuzz`` say how many damaged inputs, and which."""
+    """Let ``make fuzz`` say how many damaged inputs, and which; ``make sheets`` where they go."""
+    parser.addoption("--sheets", help="folder for the contact sheets, to be looked at")
     parser.addoption("--fuzz-count", type=int, default=100_000, help="inputs of the long fuzz")
     parser.addoption("--fuzz-seed", type=int, default=1, help="what they are made from")
 

@@ -13,6 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Receipt
+from pacs_ai.routing.kinds import fact_of
 from pacs_ai.study import Instance, Study, role_of
 
 PEER = "file"
@@ -65,7 +66,9 @@ def studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
             digest = hashlib.sha256(data_set_bytes(path.read_bytes())).hexdigest()
             instance = Instance(header, path, digest, str(header.file_meta.TransferSyntaxUID))
             if role_of(header) != "source":
-                refused.append(f"{path.name}: made from images, no source: no rule is asked")
+                known = fact_of(header, ("presentation_state", "dose_report"))
+                what = f"it is {known}, no source" if known else "made from images, no source"
+                refused.append(f"{path.name}: {what}: no rule is asked")
                 continue
             grouped.setdefault(str(header.StudyInstanceUID), []).append(instance)
         except (InvalidDicomError, EOFError, AttributeError):

@@ -18,6 +18,7 @@ from typing import Literal
 from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
 
+from pacs_ai.routing import kinds
 from pacs_ai.routing.ages import Age, AgePolicy, age_of
 from pacs_ai.routing.views import View, ViewRule, view_of
 from pacs_ai.routing.words import Term
@@ -407,6 +408,27 @@ class ViewIs(Condition):
             return _yes(f"{view.source} says {view.position}")
         says = f"{view.source} says {view.position}"
         return _no(f"{says}, not {_listed(self.listed)}")
+
+
+@dataclass(frozen=True, slots=True)
+class KindIs(Condition):
+    """The Instance is one of some kinds, such as a screenshot or a dose report.
+
+    Attributes
+    ----------
+    listed : tuple of str
+        Rows of :data:`pacs_ai.routing.kinds.KINDS`.
+    """
+
+    listed: tuple[str, ...]
+
+    def judge(self, subject: Subject) -> Answer:
+        """See :class:`Condition`."""
+        fact = kinds.fact_of(subject.instance.header, self.listed)
+        if fact:
+            return _yes(f"it is {fact}")
+        words = tuple(kinds.KINDS[one].words for one in self.listed)
+        return _no(f"nothing in its header says that it is {_listed(words)}")
 
 
 @dataclass(frozen=True, slots=True)

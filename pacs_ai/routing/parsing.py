@@ -21,6 +21,7 @@ from pacs_ai.routing.conditions import (
     ElseIfMissing,
     HasWords,
     InRange,
+    KindIs,
     Missing,
     Not,
     OneOf,
@@ -28,6 +29,7 @@ from pacs_ai.routing.conditions import (
     ViewIs,
     parse_range,
 )
+from pacs_ai.routing.kinds import KINDS
 from pacs_ai.routing.views import ViewRule
 from pacs_ai.routing.words import Term, parse_term
 from pacs_ai.settings import Source
@@ -109,6 +111,7 @@ class ConditionParser:
             "body": self._body,
             "age": self._age,
             "view": self._view,
+            "kind": self._kind,
             "instances": lambda part: Count("instances", self.range(part)),
             "series": lambda part: Count("series", self.range(part)),
         }
@@ -188,6 +191,17 @@ class ConditionParser:
                     source, f"{name} is neither in view.frontal nor in view.lateral: add it there"
                 )
         return ViewIs(listed, self.view)
+
+    def _kind(self, source: Source) -> Condition:
+        listed = _texts(source.value)
+        if not listed:
+            self._fault(source, f"write a kind or a list of kinds: {', '.join(KINDS)}")
+        for name in listed:
+            if name not in KINDS:
+                near = difflib.get_close_matches(name, KINDS, n=1)
+                hint = f"do you mean {near[0]}?" if near else f"use {', '.join(KINDS)}"
+                self._fault(source, f"{name} is no kind: {hint}")
+        return KindIs(tuple(name for name in listed if name in KINDS))
 
     def _age(self, source: Source) -> Condition:
         given = source.value if isinstance(source.value, dict) else {}

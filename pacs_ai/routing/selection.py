@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
+from pacs_ai.routing.exposures import left_out, same_exposure
 from pacs_ai.routing.rules import Rule, Select, SelectImage
 from pacs_ai.routing.views import Side, View, ViewRule
 from pacs_ai.routing.words import Term
@@ -89,7 +90,12 @@ def choose(rule: Rule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
 
 def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
     seen = [(subject.instance, subject.view(rule)) for subject in subjects]
-    ranking = tuple(f"{_name(one)}: {_seen(view)}" for one, view in seen)
+    unread = left_out([(one, view.side) for one, view in seen])
+    dropped = tuple(f"Instance {uid} left out: {why}" for uid, why in unread.items())
+    seen = [(one, view) for one, view in seen if one.SOPInstanceUID not in unread]
+    ranking = (*(f"{_name(one)}: {_seen(view)}" for one, view in seen), *dropped)
+    if not seen:
+        return Unsuitable(f"no image to be read: {dropped[0]}", ranking)
     frontal = [(one, view) for one, view in seen if view.side is Side.FRONTAL]
     if not frontal and rule.unknown == "frontal":
         frontal = [(one, view) for one, view in seen if view.side is Side.UNKNOWN]
@@ -102,8 +108,8 @@ def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Uns
     notes = []
     if len(frontal) > 1:
         notes.append(f"1 of {len(frontal)} frontal images, the latest")
-    if view.remark and view.position:
-        notes.append(f"View {view.position} from {view.source}, but {view.remark}")
+    if view.remark and view.source:
+        notes.append(_doubt(view))
     laterals = [one for one, view in seen if view.side is Side.LATERAL]
     lateral = _latest(laterals) if laterals else None
     if isinstance(lateral, Unsuitable):
@@ -112,6 +118,12 @@ def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Uns
     elif len(laterals) > 1:
         notes.append(f"1 of {len(laterals)} lateral images, the latest")
     return Chosen(latest, lateral, view=view, notes=tuple(notes), ranking=ranking)
+
+
+def _doubt(view: View) -> str:
+    if not view.position:
+        return f"Frontal by {view.source} alone: {view.remark}"
+    return f"View {view.position} from {view.source}, but {view.remark}"
 
 
 def _seen(view: View) -> str:
@@ -130,6 +142,8 @@ def _no_frontal(seen: Sequence[tuple[Instance, View]]) -> str:
                     f"({view.remark}): enter ViewPosition and send it again"
                 )
     instance, view = seen[0]
+    if not view.position:
+        return f"no frontal image: {_name(instance)} is none ({view.remark})"
     return f"no frontal image: {view.source} of {_name(instance)} says {view.position}"
 
 
@@ -143,11 +157,22 @@ def _latest(instances: Sequence[Instance]) -> Instance | Unsuitable:
             first, *others = (
                 one for one, clock in zip(instances, clocks, strict=True) if clock == best
             )
-            if not others:
-                return first
-            names = f"{_name(first)} and {_name(others[0])}"
-            return Unsuitable(f"{time} is the same in {names}: ambiguous, keep one of them")
+            if others:
+                names = f"{_name(first)} and {_name(others[0])}"
+                return Unsuitable(f"{time} is the same in {names}: ambiguous, keep one of them")
+            return _alone(first, instances)
     return Unsuitable("no AcquisitionTime or ContentTime in each of them tells which is the latest")
+
+
+def _alone(latest: Instance, instances: Sequence[Instance]) -> Instance | Unsuitable:
+    """Return the latest, unless another picture of its exposure is there: later means processed."""
+    for other in instances:
+        if other is not latest and (how := same_exposure(latest, other)):
+            names = f"{_name(latest)} and {_name(other)}"
+            return Unsuitable(
+                f"{names} are two pictures of one exposure ({how}): ambiguous, keep one of them"
+            )
+    return latest
 
 
 def _clock(instance: Instance, date: str, time: str) -> str:

@@ -1,5 +1,9 @@
 """Which way a radiograph was taken, as its header says it.
 
+PatientOrientation says in which plane the image lies. Whatever a rule lists as its sources, it is heard
+against them: an image whose rows run to the back is no frontal one. For a view it is taken only where
+the rule lists it, because some systems write the same letters on every image.
+
 PatientPosition is no source: PA and AP sometimes stand there, but it says how the patient lay. Nor
 is ImageLaterality, nor StudyDescription, which speaks of every image at once. Where sources
 contradict each other the image is not used: a lateral image is never sent as a frontal one.
@@ -23,6 +27,7 @@ from pacs_ai.study import values
 
 CODED = ("ViewPosition", "ViewCodeSequence")
 WORDED = ("SeriesDescription", "ProtocolName")
+ORIENTED = "PatientOrientation"
 
 # PS3.16 CID 4010 DX View, named as values of ViewPosition (PS3.3 C.8.7.5.1.1). Older SRT codes of
 # the same concepts compare equal.
@@ -52,7 +57,7 @@ class ViewRule:
     Attributes
     ----------
     sources : tuple of str
-        Element keywords, the most trusted first.
+        Element keywords, the most trusted first; PatientOrientation always comes last.
     frontal, lateral : tuple of str
         Values, or words of descriptions, that mean frontal and lateral.
     unknown : str
@@ -79,7 +84,8 @@ class View:
     ----------
     side : Side
     position : str
-        Such as ``PA``; empty when unknown.
+        Such as ``PA``; empty when unknown, also of an image that is frontal or lateral by its
+        PatientOrientation.
     source : str
         The element that says so; empty when unknown.
     certain : bool
@@ -106,15 +112,20 @@ def view_of(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
         Whether the Instance is the only one of its Series. Words of a Series are believed only
         then: a Series called "chest PA" may hold the lateral image too.
     """
+    plane = plane_of(header)
     said = [
         (source, position)
         for source in rule.sources
-        if (source in CODED or alone) and (position := _position(header, source, rule))
+        if (source in CODED or (source in WORDED and alone))
+        and (position := _position(header, source, rule))
     ]
     if not said:
-        return View(Side.UNKNOWN, "", "", certain=False, remark=_unknown(header, rule, alone=alone))
+        return _unsaid(header, rule, alone=alone)
     source, position = said[0]
     side = rule.side(position)
+    if side in (Side.FRONTAL, Side.LATERAL) and plane not in (side, Side.UNKNOWN):
+        remark = f"{source} says {position} but {ORIENTED} {_PLANES[plane]}"
+        return View(Side.CONTRADICTED, "", "", certain=False, remark=remark)
     for other, another in said[1:]:
         if rule.side(another) is not side:
             remark = f"{source} says {position} but {other} says {another}"
@@ -123,6 +134,40 @@ def view_of(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
             remark = f"{other} says {another}"
             return View(side, position, source, certain=False, remark=remark)
     return View(side, position, source, certain=True, remark="")
+
+
+_PLANES = {
+    Side.FRONTAL: "says frontal",
+    Side.LATERAL: "says lateral",
+    Side.OTHER: "says neither frontal nor lateral",
+}
+
+
+def plane_of(header: Dataset) -> Side:
+    """Return the plane that PatientOrientation puts an image in (PS3.3 C.7.6.1.1.1)."""
+    letters = {value[:1] for value in values(header, ORIENTED)}
+    if not letters:
+        return Side.UNKNOWN
+    axes = {axis for axis in ("LR", "AP", "FH") if letters & set(axis)}
+    if len(letters) == 2:
+        if axes == {"LR", "FH"}:
+            return Side.FRONTAL
+        if axes == {"AP", "FH"}:
+            return Side.LATERAL
+    return Side.OTHER
+
+
+def _unsaid(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
+    """Return the view of an image of which no other source says anything."""
+    plane = plane_of(header)
+    if plane in (Side.FRONTAL, Side.LATERAL) and ORIENTED in rule.sources:
+        remark = f"{ORIENTED} {_PLANES[plane]}, not which way"
+        return View(plane, "", ORIENTED, certain=False, remark=remark)
+    if plane in (Side.LATERAL, Side.OTHER):
+        # Where a site vouches for images without a view, it does not vouch for this one.
+        return View(Side.OTHER, "", "", certain=False, remark=f"{ORIENTED} {_PLANES[plane]}")
+    remark = _unknown(header, rule, alone=alone)
+    return View(Side.UNKNOWN, "", "", certain=False, remark=remark)
 
 
 def _position(header: Dataset, source: str, rule: ViewRule) -> str:
@@ -150,7 +195,7 @@ def _coded(header: Dataset) -> str:
 def _unknown(header: Dataset, rule: ViewRule, *, alone: bool) -> str:
     missing = [one for one in rule.sources if one in CODED]
     remark = f"{' and '.join(missing)} missing" if missing else ""
-    worded = [one for one in rule.sources if one not in CODED]
+    worded = [one for one in rule.sources if one in WORDED]
     if worded and alone:
         remark += f"{', ' if remark else ''}no view in {' or '.join(worded)}"
     elif worded:
@@ -177,7 +222,7 @@ def parse_view(source: Source, faults: list[Fault]) -> ViewRule:
         else:
             faults.append(part.fault(_remedy(key)))
     for name in lists["from"]:
-        if name not in CODED + WORDED:
+        if name not in (*CODED, *WORDED, ORIENTED):
             faults.append(source.child("from").fault(_no_source(name)))
     for name in set(lists["frontal"]) & set(lists["lateral"]):
         faults.append(source.fault(f"{name} is both frontal and lateral: keep one"))
@@ -206,4 +251,6 @@ def _no_source(name: str) -> str:
         "StudyDescription": "it speaks of every image of the Study at once",
     }
     reason = reasons.get(name, "it is not one that states a view")
-    return f"{name} is no source of the view, {reason}: use {', '.join(CODED + WORDED)}"
+    return (
+        f"{name} is no source of the view, {reason}: use {', '.join((*CODED, *WORDED, ORIENTED))}"
+    )

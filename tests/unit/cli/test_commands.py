@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from pacs_ai import __version__
+from pacs_ai import __version__, phantom
 from tests.unit.cli.conftest import ROOT, Command, write_config
 
 HELP = {
@@ -133,6 +135,22 @@ def test_explain_says_yes_and_what_would_run(pacs_ai: Command, shared_data: Path
     assert lines["cxr-adult"].split()[1] == "yes"
     assert "Modality is CR" in lines["cxr-adult"]
     assert "-> parse2d on frontal (1): left lung, right lung, heart" in ended.out
+
+
+def test_explain_names_a_presentation_state_and_a_screenshot(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    when = datetime(2026, 11, 23, 14, tzinfo=UTC)
+    films = phantom.chest_radiographs(name="kinds", when=when, opacity=False)
+    films[0].ImageType = ["DERIVED", "PRIMARY", "SCREEN SAVE"]
+    films[1].SOPClassUID = GrayscaleSoftcopyPresentationStateStorage
+    for name, film in zip(("screen.dcm", "state.dcm"), films, strict=True):
+        film.file_meta.MediaStorageSOPClassUID = film.SOPClassUID
+        film.save_as(tmp_path / name, enforce_file_format=True)
+    ended = pacs_ai("explain", tmp_path)
+    assert "state.dcm: it is a presentation state (SOPClassUID is Grayscale" in ended.err
+    assert "it is a screenshot (ImageType has SCREEN SAVE)" in ended.out
+    assert "nothing is run" in ended.out
 
 
 def test_explain_of_no_dicom_file_ends_with_1(pacs_ai: Command, tmp_path: Path) -> None:

@@ -51,6 +51,40 @@ def test_an_unknown_view_is_taken_only_where_the_rule_says_so() -> None:
     assert not routed([contradictory], text).jobs
 
 
+@pytest.mark.parametrize("orientation", [["A", "F"], ["P", "F"], ["F", "PL"]])
+@pytest.mark.parametrize("unknown", ["frontal", "not_suitable"])
+@pytest.mark.parametrize("position", ["PA", None])
+def test_what_its_orientation_shows_to_be_lateral_is_never_sent_as_frontal(
+    orientation: list[str], unknown: str, position: str | None
+) -> None:
+    text = CXR.replace("unknown: not_suitable", f"unknown: {unknown}")
+    one = radiograph(ViewPosition=position, PatientOrientation=orientation)
+    routing = routed([one], text)
+    assert not routing.jobs
+    assert "PatientOrientation" in routing.refusals[0].reason
+    # Another frontal image of the Study is not lost by it.
+    (job,) = routed([one, radiograph(2, PatientOrientation=["R", "F"])], text).jobs
+    assert job.inputs["frontal"][0].SOPInstanceUID == "2.25.1.2.1"
+
+
+def test_a_lateral_that_its_orientation_contradicts_does_not_cost_the_frontal() -> None:
+    lateral = radiograph(2, ViewPosition="LL", PatientOrientation=["L", "F"])
+    (job,) = routed([radiograph(1), lateral], CXR).jobs
+    assert set(job.inputs) == {"frontal"}
+
+
+def test_orientation_is_a_source_of_the_view_where_the_rule_lists_it() -> None:
+    one = radiograph(ViewPosition=None, PatientOrientation=["L", "F"])
+    assert not routed([one], CXR).jobs
+    text = CXR.replace("view: {", "view: {from: [ViewPosition, PatientOrientation], ")
+    (job,) = routed([one], text).jobs
+    assert (job.parameters["view"], job.parameters["view_from"]) == ("", "PatientOrientation")
+    (note,) = job.parameters["notes"]
+    assert note.startswith("Frontal by PatientOrientation alone")
+    lateral = radiograph(ViewPosition=None, PatientOrientation=["A", "F"])
+    assert not routed([lateral], text).jobs
+
+
 def test_of_several_frontals_the_latest_is_taken_and_said() -> None:
     early = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0800")
     late = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="080000.5")

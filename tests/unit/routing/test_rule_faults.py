@@ -43,6 +43,8 @@ def _cxr(old: str, new: str) -> str:
         (_cxr("Modality: [CR, DX]", "age: {min: 18, unknown: no_match}"), "write an age"),
         (_cxr("Modality: [CR, DX]", "age: {min: 9Y, max: 8Y, unknown: no_match}"), "min being"),
         (_cxr("Modality: [CR, DX]", "view: LLD"), "neither in view.frontal"),
+        (_cxr("Modality: [CR, DX]", "kind: screen_shot"), "do you mean screenshot?"),
+        (_cxr("Modality: [CR, DX]", "kind: []"), "write a kind"),
         (_cxr("{Modality: [CR, DX]}", "CT"), "write conditions as a mapping"),
         (_cxr("when: {Modality: [CR, DX]}", "note: x"), "has no when"),
         (_cxr("unknown: not_suitable", "from: [PatientPosition], unknown: frontal"), "lay"),

@@ -1,0 +1,103 @@
+"""A box that the model draws on what it saw lies on the same thing in the stored image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pacs_ai.models import cxrreport
+from pacs_ai.results import Done, Finding
+from tests.unit.models.fake_endpoint import Answer, Asked, endpoint
+from tests.unit.models.test_models import EXACT, job, sent_image
+from tests.unit.pixels.made import image
+
+ROWS, COLUMNS = 161, 118
+MARK = (slice(50, 71), slice(20, 33))  # stored rows and columns, inside of every centre crop
+FRONTAL = ("LF", "RF", "LH", "RH", "FL", "FR", "HL", "HR")
+LATERAL = ("AF", "PF", "AH", "PH", "FA", "FP", "HA", "HP")
+
+
+def marked() -> NDArray[np.uint8]:
+    pixels = np.full((ROWS, COLUMNS), 40, np.uint8)
+    pixels[MARK] = 240
+    return pixels
+
+
+def pointing(asked: Asked) -> Any:
+    """Answer the box of what is bright, as the model counts: in the centre square (§6.5)."""
+    picture = sent_image(asked, "frontal_image")
+    side = min(picture.shape)
+    top, left = ((size - side) // 2 for size in picture.shape)
+    rows, columns = np.nonzero(picture[top : top + side, left : left + side] > 128)
+    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    return [{"output": json.dumps([["Lung opacity.", [[int(one) / side for one in box]]]])}]
+
+
+@pytest.mark.parametrize("orientation", FRONTAL)
+@pytest.mark.parametrize("lying", ["portrait", "landscape"])
+def test_a_box_lies_on_the_stored_mark_however_the_image_is_stored(
+    tmp_path: Path, orientation: str, lying: str
+) -> None:
+    stored, (rows, columns) = marked(), MARK
+    if lying == "landscape":  # wider than high, so that the crop takes from the other side
+        stored, rows, columns = stored.T.copy(), columns, rows
+    frontal = image(tmp_path, stored, PatientOrientation=[*orientation], **EXACT)
+    with endpoint(pointing) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    assert isinstance(outcome, Done)
+    (finding,) = (one for one in outcome.results if isinstance(one, Finding))
+    (box,) = finding.boxes
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx(
+        (columns.start, rows.start, columns.stop, rows.stop), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("orientation", FRONTAL)
+def test_the_patient_s_left_is_on_the_right_of_what_the_model_sees(
+    tmp_path: Path, orientation: str
+) -> None:
+    stored = np.full((ROWS, COLUMNS), 40, np.uint8)
+    # The side of the stored image that its header calls left, and the one that it calls the feet.
+    across, down = (("LR", 1), ("FH", 0)) if orientation[0] in "LR" else (("LR", 0), ("FH", 1))
+    for (letters, axis), grey in ((across, 120), (down, 70)):
+        index: list[slice] = [slice(None), slice(None)]
+        towards = letters[0] in orientation
+        index[axis] = slice(-9, None) if towards else slice(9)
+        stored[tuple(index)] += np.uint8(grey)
+    frontal = image(tmp_path, stored, PatientOrientation=[*orientation], **EXACT)
+    with endpoint(Answer([{"output": "[]"}])) as fake:
+        cxrreport.infer(job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport"))
+    seen = sent_image(fake.asked[0], "frontal_image").astype(int)
+    middle_row, middle_column = (size // 2 for size in seen.shape)
+    assert (seen[middle_row, 0], seen[middle_row, -1]) == (40, 160)
+    assert (seen[0, middle_column], seen[-1, middle_column]) == (40, 110)
+
+
+@pytest.mark.parametrize("orientation", LATERAL)
+def test_a_lateral_reaches_the_model_head_up_and_never_mirrored(
+    tmp_path: Path, orientation: str
+) -> None:
+    stored = np.full((ROWS, COLUMNS), 40, np.uint8)
+    down_axis = 0 if orientation[1] in "FH" else 1
+    head: list[slice] = [slice(None), slice(None)]
+    head[down_axis] = slice(9) if "F" in orientation else slice(-9, None)
+    stored[tuple(head)] = 200
+    stored[:5, :7] = 90  # in one corner, so that a mirrored image is none of the turned ones
+    frontal = image(tmp_path, marked(), **EXACT)
+    lateral = image(tmp_path, stored, uid="2.25.11", PatientOrientation=[*orientation], **EXACT)
+    with endpoint(pointing) as fake:
+        cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,), "lateral": (lateral,)}),
+            fake.settings("cxrreport"),
+        )
+    seen = sent_image(fake.asked[0], "lateral_image")
+    assert seen[0, seen.shape[1] // 2] == 200
+    assert seen[-1, seen.shape[1] // 2] == 40
+    assert [turn for turn in range(4) if np.array_equal(seen, np.rot90(stored, turn))] != []
