@@ -438,6 +438,9 @@ _ALL = (
     _finding("support device", _private("DEVICE", "Support device"), (190, 200, 210), CHEST),
     _measurement("cardiothoracic ratio", _private("CTR", "Cardiothoracic ratio")),
     _measurement("volume", _sct("118565006", "Volume")),
+    _measurement("mean attenuation", _dcm("112181", "Mean Attenuation Coefficient")),
+    _measurement("longest diameter", _sct("103339001", "Long axis")),
+    _measurement("number of lesions", _sct("246206008", "Number of lesions (observable entity)")),
 )
 
 TERMS: Mapping[str, Term] = MappingProxyType({one.label: one for one in _ALL})

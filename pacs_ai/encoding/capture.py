@@ -210,7 +210,23 @@ def _size(work: Encoding, mask: Segmentation) -> str:
     if not mask.volumetric:
         return ""
     volume = millilitres(mask, work.study)
-    return "" if volume is None else f": {volume:.0f} ml"
+    said = [] if volume is None else [f"{volume:.0f} ml"]
+    said += [
+        f"{one.label} {one.value:.0f}{_unit(one)}"
+        for one in _measured(work)
+        if one.segment == mask.label and mask.sources[0] in one.sources
+    ]
+    return f": {', '.join(said)}" if said else ""
+
+
+def _unit(one: Measurement) -> str:
+    return {"1": "", "[hnsf'U]": " HU"}.get(one.unit, f" {one.unit}")
+
+
+def _measured(work: Encoding) -> list[Measurement]:
+    return [
+        one for entry in work.entries for one in results_of(entry) if isinstance(one, Measurement)
+    ]
 
 
 def _findings(work: Encoding) -> Iterator[_Line]:
@@ -254,15 +270,14 @@ def _flag(finding: Finding, numbers: list[str]) -> _Line:
 
 
 def _measurements(work: Encoding) -> Iterator[_Line]:
-    measured = [
-        one for entry in work.entries for one in results_of(entry) if isinstance(one, Measurement)
-    ]
+    # What is measured in a volume's segment stands beside its outline.
+    legend = {mask.label for mask in masks_of(work) if mask.volumetric}
+    measured = [one for one in _measured(work) if one.segment not in legend]
     if measured:
         yield _Line("Measurements", heading=True)
     for one in measured:
         of = f" of {one.segment}" if one.segment else ""
-        unit = "" if one.unit == "1" else f" {one.unit}"
-        yield _Line(f"{_capital(one.label)}{of}: {one.value:.2f}{unit}. {one.method}")
+        yield _Line(f"{_capital(one.label)}{of}: {one.value:.2f}{_unit(one)}. {one.method}")
 
 
 def _outcome(entry: JobResults) -> Iterator[_Line]:

@@ -71,6 +71,7 @@ _UNITS = {
     "1": PydicomCode("1", "UCUM", "no units"),
     "%": PydicomCode("%", "UCUM", "Percent"),
     "ml": PydicomCode("ml", "UCUM", "milliliter"),
+    "[hnsf'U]": PydicomCode("[hnsf'U]", "UCUM", "Hounsfield unit"),
     "mm": PydicomCode("mm", "UCUM", "millimeter"),
     "mm2": PydicomCode("mm2", "UCUM", "square millimeter"),
 }

@@ -12,6 +12,7 @@ from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import EMBEDDING_WINDOW, base64_text, volume_of
+from pacs_ai.models.measures import measure
 from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls, remark
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
 from pacs_ai.pixels.volume import Volume, grey
@@ -33,7 +34,8 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
     -------
     Done
         One Segmentation for each prompt that was found: shape (slices, Rows, Columns), in the order of its
-        sources. A note says what was not found: an empty mask, or one below its least size.
+        sources, and what is measured in them. A note says what was not found: an empty mask, or one below its
+        least size.
     NothingFound
         When nothing was found.
     NotSuitable
@@ -67,7 +69,9 @@ def _segment(job: Job, endpoint: Endpoint) -> Outcome:
                     )
     results = tuple(found[one.words] for one in prompts if one.words in found)
     notes = remark([one for one in prompts if one.words not in found])
-    return Done(results, notes) if results else NothingFound(notes=notes)
+    if not results:
+        return NothingFound(notes=notes)
+    return Done((*results, *measure(volume, results)), notes)
 
 
 def _ask(endpoint: Endpoint, volume: Volume, encoded: str, texts: Sequence[str]) -> Iterator[_Mask]:

@@ -15,6 +15,7 @@ from pacs_ai.catalogue import Prompt
 from pacs_ai.distributions import Distributions
 from pacs_ai.models import absence
 from pacs_ai.models.inputs import EMBEDDING_WINDOW, volume_of
+from pacs_ai.models.measures import measure
 from pacs_ai.models.prompts import asked, by_window, calls, remark
 from pacs_ai.models.square import MASKS, SIZE, THRESHOLD, ask
 from pacs_ai.pixels.placement import Placement
@@ -34,7 +35,7 @@ def segment(job: Job, endpoint: Endpoint) -> Outcome:
     -------
     Done
         One Segmentation for each prompt that was found: shape (slices, Rows, Columns), in the order of its
-        sources. On a slice on which it was not found, the mask is empty.
+        sources, and what is measured in them. On a slice on which it was not found, the mask is empty.
     NothingFound
         When nothing was found on any slice.
 
@@ -58,7 +59,9 @@ def segment(job: Job, endpoint: Endpoint) -> Outcome:
         if masks[one.words].any()
     )
     notes = remark([one for one in prompts if not masks[one.words].any()])
-    return Done(results, notes) if results else NothingFound(notes=notes)
+    if not results:
+        return NothingFound(notes=notes)
+    return Done((*results, *measure(volume, results)), notes)
 
 
 def _stacked(

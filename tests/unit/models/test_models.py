@@ -297,7 +297,7 @@ def test_volume_masks_lie_on_the_slices_in_the_volume_s_order(tmp_path: Path, an
             fake.settings("parse3d"),
         )
     assert isinstance(outcome, Done)
-    liver, kidney = outcome.results
+    liver, kidney = (one for one in outcome.results if isinstance(one, Segmentation))
     assert isinstance(liver, Segmentation)
     assert isinstance(kidney, Segmentation)
     # The Series descends, so the Volume runs the other way: sources say which slice is which.
@@ -335,7 +335,7 @@ def test_single_prompt_with_a_probability_is_thresholded(tmp_path: Path) -> None
             job("parse3d", {"volume": volume}, prompts=["liver"]), fake.settings("parse3d")
         )
     assert isinstance(outcome, Done)
-    (liver,) = outcome.results
+    (liver,) = (one for one in outcome.results if isinstance(one, Segmentation))
     assert isinstance(liver, Segmentation)
     np.testing.assert_array_equal(liver.mask, CT == 1524)  # 240 is above 127.5, 120 is not
 

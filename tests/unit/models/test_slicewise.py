@@ -57,7 +57,7 @@ def test_each_slice_comes_back_in_its_place(tmp_path: Path, spacing: tuple[float
     with endpoint(bright) as fake:
         outcome = parse2d.infer(job(made, "liver"), fake.settings("parse2d"))
     assert isinstance(outcome, Done)
-    (found,) = outcome.results
+    (found,) = (one for one in outcome.results if isinstance(one, Segmentation))
     assert isinstance(found, Segmentation)
     # The Series descends, so the Volume runs the other way: sources say which slice is which.
     assert found.sources == tuple(one.SOPInstanceUID for one in reversed(made))
