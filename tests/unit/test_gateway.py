@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -899,3 +902,39 @@ def test_a_workitem_that_waits_shows_the_patient_and_results_of_now(
     }
     assert current
     assert all(uid in str(item["00404021"]) for uid in current)
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_disk_that_refuses_what_was_made_puts_the_step_off_and_keeps_nothing_half(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    encode = next(queue for queue in Gateway.queue_names(one.gateway.settings) if queue == "encode")
+    while one.gateway.assemble() or one.gateway.route():
+        pass
+    for queue in Gateway.queue_names(one.gateway.settings):
+        if queue.startswith("infer"):
+            one.gateway.carry_out(queue)
+    real, left = getattr(os, call), [1, 2, 3]
+
+    def full(*rest: Any, **named: Any) -> None:
+        if left:
+            left.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*rest, **named)
+
+    monkeypatch.setattr(os, call, full)
+    one.gateway.carry_out(encode)
+    assert not [*one.gateway.spool.temporary.iterdir()]
+    assert {row["strikes"] for row in one.timeline(_study(radiographs))["work"]} == {0}
+    deadline = time.monotonic() + 30
+    while not one.timeline(_study(radiographs))["deliveries"] and time.monotonic() < deadline:
+        one.carry_out()
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert (timeline["state"], left) == ("nothing_found", [])
+    assert {delivery["state"] for delivery in timeline["deliveries"]} == {"stored"}
