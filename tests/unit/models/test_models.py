@@ -381,6 +381,33 @@ def test_empty_label_map_is_nothing_found(tmp_path: Path) -> None:
     assert outcome == NothingFound(notes=(NOT_FOUND + "liver",))
 
 
+def test_a_volume_below_the_least_size_is_not_found(tmp_path: Path) -> None:
+    made = tuple(
+        slices(tmp_path, CT, spacing=(14, 14))
+    )  # a voxel of 0.39 ml, and half a ml is asked
+    with endpoint(label_map) as fake:
+        outcome = parse3d.infer(
+            job("parse3d", {"volume": made}, prompts=["liver", "left kidney"]),
+            fake.settings("parse3d"),
+        )
+    assert isinstance(outcome, Done)
+    assert [one.label for one in outcome.results if isinstance(one, Segmentation)] == ["liver"]
+    assert outcome.notes == (NOT_FOUND + "left kidney",)
+
+
+def test_a_volume_goes_out_in_the_window_of_each_prompt(tmp_path: Path) -> None:
+    made = tuple(slices(tmp_path, CT, spacing=LARGE))
+    prompts = ["liver", "vertebra l1", "spleen"]
+    with endpoint(label_map) as fake:
+        parse3d.infer(job("parse3d", {"volume": made}, prompts=prompts), fake.settings("parse3d"))
+    asked = [(one.row()["text"], int(np.unique(boxes(one)[0].dataobj)[1])) for one in fake.asked]
+    # 100 HU in W 400 L 40 and in W 1800 L 400.
+    assert asked == [
+        ("liver in abdomen CT & spleen in abdomen CT", round(260 / 400 * 255)),
+        ("vertebra l1 in spine CT", round(600 / 1800 * 255)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["parse3d", "insight"])
 def test_series_that_is_not_one_grid_is_not_suitable(tmp_path: Path, kind: str) -> None:
     made = slices(tmp_path, CT)
