@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pacs_ai.errors import InferenceError
 from pacs_ai.models import MODELS, cxrreport, insight, model, parse2d, parse3d
+from pacs_ai.pixels.display import View, display_image
 from pacs_ai.results import (
     PIXEL_PATH,
     Assertion,
@@ -29,10 +30,11 @@ from pacs_ai.results import (
     NotSuitable,
     Segmentation,
 )
-from pacs_ai.study import Instance, Job
+from pacs_ai.study import Instance, Job, read_instance
 from tests.unit.models.fake_endpoint import Answer, Asked, endpoint
-from tests.unit.pixels.made import image, slices
+from tests.unit.pixels.made import SHARED, image, slices
 
+CINE = "us/us-34frame-ybr422-jpeg.dcm"
 NOT_FOUND = "Not found by the model, which does not say that it is absent: "
 PA = {"view": "PA", "view_from": "ViewPosition", "measure": {"ctr": True}}
 
@@ -587,3 +589,29 @@ def test_volume_is_embedded_by_its_middle_slice_by_geometry(tmp_path: Path) -> N
     assert isinstance(embedding, Embedding)
     assert embedding.source == made[2].SOPInstanceUID
     assert embedding.recipe.endswith("middle-slice/1 volume-window/2 W 1500 L -160")
+
+
+def test_a_mammogram_and_one_frame_of_a_cine_are_embedded_as_single_images() -> None:
+    for name, frame in (("mg/mg-mlo-12bit-jpeglossless.dcm", None), (CINE, 17), (CINE, 18)):
+        one = read_instance(SHARED / name, digest="")
+        told = {} if frame is None else {"frame": frame}
+        with endpoint(Answer([{"image_features": [VECTOR]}])) as fake:
+            outcome = insight.infer(
+                job("insight", {"image": (one,)}, **told), fake.settings("insight")
+            )
+        assert isinstance(outcome, Done)
+        index = None if frame is None else frame - 1
+        shown = display_image(one, view=View.ANY, frame=index).pixels
+        picture = PIL.Image.fromarray(shown).resize((512, 512), PIL.Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(sent_image(fake.asked[0]), np.asarray(picture))
+
+
+def test_a_cine_of_which_no_frame_was_chosen_is_not_suitable() -> None:
+    one = read_instance(SHARED / CINE, digest="")
+    with endpoint(Answer([{}])) as fake:
+        outcome = parse2d.infer(
+            job("parse2d", {"image": (one,)}, prompts=["fetal head"]), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, NotSuitable)
+    assert "34 frames" in outcome.reason
+    assert not fake.asked
