@@ -48,17 +48,17 @@ def segment(job: Job, endpoint: Endpoint) -> Outcome:
     """
     volume = volume_of(job)
     prompts, known = asked(job, endpoint, modality=volume.modality)
-    masks: dict[str, NDArray[np.bool_]] = {}
+    found: dict[str, Segmentation] = {}
     for window, members in by_window(prompts, endpoint):
         drawn = grey(volume, window or EMBEDDING_WINDOW)
         for call in calls(members, most=MASKS):
-            masks |= _stacked(endpoint, drawn, call, known)
-    results = tuple(
-        Segmentation(one.label, masks[one.words], volume.order, one.words, volume.frames)
-        for one in prompts
-        if masks[one.words].any()
-    )
-    notes = remark([one for one in prompts if not masks[one.words].any()])
+            for one, mask in _stacked(endpoint, drawn, call, known):
+                if mask.any():
+                    found[one.words] = Segmentation(
+                        one.label, mask, volume.order, one.words, volume.frames
+                    )
+    results = tuple(found[one.words] for one in prompts if one.words in found)
+    notes = remark([one for one in prompts if one.words not in found])
     if not results:
         return NothingFound(notes=notes)
     return Done((*results, *measure(volume, results)), notes)
@@ -66,18 +66,23 @@ def segment(job: Job, endpoint: Endpoint) -> Outcome:
 
 def _stacked(
     endpoint: Endpoint, drawn: Grey, call: Sequence[Prompt], known: Distributions | None
-) -> dict[str, NDArray[np.bool_]]:
-    """Return by words the masks of one call's prompts on all slices."""
+) -> Iterator[tuple[Prompt, NDArray[np.bool_]]]:
+    """Yield each of one call's prompts with its mask on all slices, one whole mask at a time."""
     shape = drawn.volume.shape
     placement = Placement(shape[1], shape[2], SIZE, _aspect(drawn.volume))
-    masks = {one.words: np.zeros(shape, np.bool_) for one in call}
+    # A bit a pixel until then: of a long CT the masks of one call would take gigabytes.
+    empty = np.packbits(np.zeros(shape[1:], np.bool_))
+    planes = {one.words: [empty] * shape[0] for one in call}
     for start, pictures in _batches(drawn, placement, size=max(1, min(ROWS, MASKS // len(call)))):
         for index, answered in enumerate(ask(endpoint, pictures, call)):
             for prompt, probability in zip(call, answered, strict=True):
                 if absence.found(probability, pictures[index], prompt, known):
                     mask = placement.undo(probability) > THRESHOLD
-                    masks[prompt.words][start + index] = mask
-    return masks
+                    planes[prompt.words][start + index] = np.packbits(mask)
+    count = shape[1] * shape[2]
+    for one in call:
+        bits = np.unpackbits(np.stack(planes[one.words]), axis=1, count=count)
+        yield one, bits.reshape(shape).view(np.bool_)
 
 
 def _batches(

@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pacs_ai.cli import process
+from pacs_ai.encoding.canvas import Canvas
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.settings import Identity
 from pacs_ai.study import read_instance
@@ -48,6 +49,7 @@ rules:
 FLAT = [1, 1]
 """A Beta distribution that holds every value for equally likely."""
 BRIGHT = 110
+NOT_FOUND = "Not found by the model, which does not say"
 
 
 def sent(asked: Asked) -> NDArray[np.uint8]:
@@ -135,11 +137,9 @@ def test_mask_lies_on_the_frame_that_was_looked_at_and_the_results_say_which(
     assert (sent(fake.asked[0]).ndim == 3) is (shown.pixels.ndim == 3)
 
 
-def test_what_was_not_found_is_said_on_the_page(
-    tmp_path: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pacs_ai.encoding.canvas import Canvas
-
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text that is drawn on a page, line by line."""
     drawn: list[str] = []
     text = Canvas.text
 
@@ -148,11 +148,18 @@ def test_what_was_not_found_is_said_on_the_page(
         text(self, where, words, *rest)
 
     monkeypatch.setattr(Canvas, "text", noting)
+    return drawn
+
+
+def test_what_was_not_found_is_said_on_the_page(
+    tmp_path: Path, fake: FakeEndpoint, page: list[str]
+) -> None:
     found = run(tmp_path, fake, SHARED / "us/us-34frame-ybr422-jpeg.dcm")
-    page = " ".join(drawn)
     assert "Only frame 17 of 34 was looked at, the one in the middle" in page
-    assert "As stored, frame 17 of 34" in page
-    assert [one.SegmentLabel for one in found["SEG"].SegmentSequence]
+    assert any(line.startswith("As stored, frame 17 of 34") for line in page)
+    (line,) = (number for number, one in enumerate(page) if one.startswith(NOT_FOUND))
+    assert (page[line] + " " + page[line + 1].strip()).endswith("absent: fetal head")
+    assert [one.SegmentLabel for one in found["SEG"].SegmentSequence] == ["Left heart ventricle"]
 
 
 def photograph(folder: Path) -> Path:
@@ -195,12 +202,15 @@ def test_an_image_of_a_retired_sop_class_is_refused_by_name(
     assert "1.2.840.10008.5.1.4.1.1.3, which is retired" in study["reason"]
 
 
-def test_nothing_found_is_a_result_and_no_mask(tmp_path: Path, fake: FakeEndpoint) -> None:
+def test_nothing_found_is_a_result_and_no_mask(
+    tmp_path: Path, fake: FakeEndpoint, page: list[str]
+) -> None:
     fake.script = [_faint]
     found = run(tmp_path, fake, SHARED / "vl/ophthalmic-ir-heidelberg-jpegll.dcm")
     assert "SEG" not in found
     (study,) = found["report"]["studies"]
     assert study["state"] == "nothing_found"
+    assert any(line.startswith(NOT_FOUND) for line in page)
 
 
 def _faint(asked: Asked) -> Any:

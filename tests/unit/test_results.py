@@ -17,8 +17,11 @@ from pacs_ai import results
 from pacs_ai.results import (
     Assertion,
     Box,
+    Done,
     Embedding,
+    Failed,
     Finding,
+    JobResults,
     Measurement,
     ModelIdentity,
     Narrative,
@@ -190,3 +193,20 @@ def test_a_mask_comes_out_of_its_bits_as_it_was(shape: tuple[int, ...], seed: in
     assert (kept.shape, kept.count) == (mask.shape, mask.sum())
     for index, plane in enumerate(mask if mask.ndim == 3 else mask[np.newaxis]):
         np.testing.assert_array_equal(kept.plane(index), plane)
+
+
+def test_notes_are_kept_beside_the_results() -> None:
+    made = [Finding("lung opacity", Assertion.ABSENT, ("1.2",))]
+    data = results.dumps(made, ["heart was not found", "x"])
+    assert list(results.loads(data)) == made
+    assert results.notes_in(data) == ("heart was not found", "x")
+    assert results.notes_in(results.dumps(made)) == ()
+
+
+def test_the_rule_s_notes_come_before_the_run_s() -> None:
+    model = ModelIdentity("m", "1", "x", reference=False)
+    told = {"notes": ["portable"]}
+    ran = JobResults("k", "r", "parse2d", model, Done((), ("not found",)), (), told)
+    assert ran.notes == ("portable", "not found")
+    failed = JobResults("k", "r", "parse2d", model, Failed("away"), (), told)
+    assert failed.notes == ("portable",)

@@ -28,8 +28,9 @@ from pacs_ai.results import (
     Segmentation,
     Sentence,
 )
-from pacs_ai.study import Instance
+from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
+from tests.unit.pixels.made import SHARED
 
 
 @pytest.fixture
@@ -333,3 +334,24 @@ def test_a_slice_alone_says_its_sides_by_its_orientation(tmp_path: Path) -> None
     ((shown,),) = scenes(make.encoding(make.study(scan), entry))
     assert shown.edges == ("R", "L", "A", "P")
     assert len(shown.masks) == 1
+
+
+def test_each_frame_that_was_looked_at_is_a_picture_with_its_own_mask() -> None:
+    cine = read_instance(SHARED / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    uid = cine.SOPInstanceUID
+    array = np.zeros((430, 480), bool)
+    array[100:200, 50:90] = True
+    entries = [
+        make.entry(
+            Segmentation(label, array, (uid,), "p", (number,)),
+            sources=(uid,),
+            parameters={"frame": number},
+        )
+        for label, number in (("left heart ventricle", 3), ("left heart atrium", 17))
+    ]
+    (shown,) = scenes(make.encoding(make.study([cine]), *entries))
+    assert [(one.caption.partition(";")[0], len(one.masks)) for one in shown] == [
+        ("As stored, frame 3 of 34", 1),
+        ("As stored, frame 17 of 34", 1),
+    ]
+    assert not np.array_equal(shown[0].pixels, shown[1].pixels)

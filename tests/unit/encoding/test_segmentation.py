@@ -261,3 +261,55 @@ def test_where_there_is_no_mask_there_is_no_object(
     film: tuple[Instance, ...], entry: JobResults
 ) -> None:
     assert ENCODERS["segmentation"](make.encoding(make.study(film), entry)) == ()
+
+
+SINGLE_IMAGES = (
+    *("1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"),  # ultrasound
+    *("1.2.840.10008.5.1.4.1.1.77.1.4", "1.2.840.10008.5.1.4.1.1.77.1.1"),  # photographs, endoscopy
+    "1.2.840.10008.5.1.4.1.1.77.1.7",  # dermoscopy
+    *("1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.4"),  # ophthalmic
+    "1.2.840.10008.5.1.4.1.1.1.2",  # mammography
+    *("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"),  # secondary capture
+)
+
+
+@pytest.mark.parametrize("frame", [None, 1, 17])
+@pytest.mark.parametrize("sop_class_uid", SINGLE_IMAGES)
+def test_a_mask_on_a_single_image_names_its_frame(sop_class_uid: str, frame: int | None) -> None:
+    source = read_instance(DATA / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    source.header.SOPClassUID = sop_class_uid
+    if frame is None:
+        source.header.NumberOfFrames = 1
+    array = np.zeros((430, 480), np.bool_)
+    array[10:60, 300:340] = True
+    numbers = () if frame is None else (frame,)
+    mask = Segmentation("optic disc", array, (source.SOPInstanceUID,), "p", numbers)
+    dataset = encode((source,), mask)
+    np.testing.assert_array_equal(frames(dataset)[0], array)
+    (group,) = dataset.PerFrameFunctionalGroupsSequence
+    (image,) = group.DerivationImageSequence[0].SourceImageSequence
+    assert image.ReferencedSOPClassUID == sop_class_uid
+    assert image.get("ReferencedFrameNumber") == frame
+    # What the source does not say is not said of the mask either.
+    assert "PixelMeasuresSequence" not in dataset.SharedFunctionalGroupsSequence[0]
+    assert "FrameOfReferenceUID" not in dataset
+
+
+def test_the_spacing_of_a_single_image_is_kept() -> None:
+    source = read_instance(DATA / "vl/ophthalmic-ir-heidelberg-jpegll.dcm", digest="d")
+    array = np.ones((1536, 1536), np.bool_)
+    dataset = encode((source,), mask_of((source,), array, "optic disc"))
+    (measures,) = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.PixelSpacing == source.header.PixelSpacing
+    assert list(dataset.PatientOrientation) == ["L", "F"]
+
+
+def test_a_source_of_a_retired_sop_class_is_refused_by_name() -> None:
+    source = read_instance(DATA / "us/us-8frame-mono2-j2k.dcm", digest="d")
+    mask = Segmentation(
+        "optic disc", np.ones((120, 128), np.bool_), (source.SOPInstanceUID,), "p", (4,)
+    )
+    with pytest.raises(
+        EncodingError, match=r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.3, which is retired"
+    ):
+        encode((source,), mask)

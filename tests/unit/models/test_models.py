@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pacs_ai.errors import InferenceError
 from pacs_ai.models import MODELS, cxrreport, insight, model, parse2d, parse3d
+from pacs_ai.pixels.display import View, display_image
 from pacs_ai.results import (
     PIXEL_PATH,
     Assertion,
@@ -29,10 +30,11 @@ from pacs_ai.results import (
     NotSuitable,
     Segmentation,
 )
-from pacs_ai.study import Instance, Job
+from pacs_ai.study import Instance, Job, read_instance
 from tests.unit.models.fake_endpoint import Answer, Asked, endpoint
-from tests.unit.pixels.made import image, slices
+from tests.unit.pixels.made import SHARED, image, slices
 
+CINE = "us/us-34frame-ybr422-jpeg.dcm"
 NOT_FOUND = "Not found by the model, which does not say that it is absent: "
 PA = {"view": "PA", "view_from": "ViewPosition", "measure": {"ctr": True}}
 
@@ -381,6 +383,33 @@ def test_empty_label_map_is_nothing_found(tmp_path: Path) -> None:
     assert outcome == NothingFound(notes=(NOT_FOUND + "liver",))
 
 
+def test_a_volume_below_the_least_size_is_not_found(tmp_path: Path) -> None:
+    made = tuple(
+        slices(tmp_path, CT, spacing=(14, 14))
+    )  # a voxel of 0.39 ml, and half a ml is asked
+    with endpoint(label_map) as fake:
+        outcome = parse3d.infer(
+            job("parse3d", {"volume": made}, prompts=["liver", "left kidney"]),
+            fake.settings("parse3d"),
+        )
+    assert isinstance(outcome, Done)
+    assert [one.label for one in outcome.results if isinstance(one, Segmentation)] == ["liver"]
+    assert outcome.notes == (NOT_FOUND + "left kidney",)
+
+
+def test_a_volume_goes_out_in_the_window_of_each_prompt(tmp_path: Path) -> None:
+    made = tuple(slices(tmp_path, CT, spacing=LARGE))
+    prompts = ["liver", "vertebra l1", "spleen"]
+    with endpoint(label_map) as fake:
+        parse3d.infer(job("parse3d", {"volume": made}, prompts=prompts), fake.settings("parse3d"))
+    asked = [(one.row()["text"], int(np.unique(boxes(one)[0].dataobj)[1])) for one in fake.asked]
+    # 100 HU in W 400 L 40 and in W 1800 L 400.
+    assert asked == [
+        ("liver in abdomen CT & spleen in abdomen CT", round(260 / 400 * 255)),
+        ("vertebra l1 in spine CT", round(600 / 1800 * 255)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["parse3d", "insight"])
 def test_series_that_is_not_one_grid_is_not_suitable(tmp_path: Path, kind: str) -> None:
     made = slices(tmp_path, CT)
@@ -560,3 +589,29 @@ def test_volume_is_embedded_by_its_middle_slice_by_geometry(tmp_path: Path) -> N
     assert isinstance(embedding, Embedding)
     assert embedding.source == made[2].SOPInstanceUID
     assert embedding.recipe.endswith("middle-slice/1 volume-window/2 W 1500 L -160")
+
+
+def test_a_mammogram_and_one_frame_of_a_cine_are_embedded_as_single_images() -> None:
+    for name, frame in (("mg/mg-mlo-12bit-jpeglossless.dcm", None), (CINE, 17), (CINE, 18)):
+        one = read_instance(SHARED / name, digest="")
+        told = {} if frame is None else {"frame": frame}
+        with endpoint(Answer([{"image_features": [VECTOR]}])) as fake:
+            outcome = insight.infer(
+                job("insight", {"image": (one,)}, **told), fake.settings("insight")
+            )
+        assert isinstance(outcome, Done)
+        index = None if frame is None else frame - 1
+        shown = display_image(one, view=View.ANY, frame=index).pixels
+        picture = PIL.Image.fromarray(shown).resize((512, 512), PIL.Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(sent_image(fake.asked[0]), np.asarray(picture))
+
+
+def test_a_cine_of_which_no_frame_was_chosen_is_not_suitable() -> None:
+    one = read_instance(SHARED / CINE, digest="")
+    with endpoint(Answer([{}])) as fake:
+        outcome = parse2d.infer(
+            job("parse2d", {"image": (one,)}, prompts=["fetal head"]), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, NotSuitable)
+    assert "34 frames" in outcome.reason
+    assert not fake.asked

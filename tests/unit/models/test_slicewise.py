@@ -69,6 +69,17 @@ def test_each_slice_comes_back_in_its_place(tmp_path: Path, spacing: tuple[float
         assert (not plane.any() and not seen.any()) or (seen & plane).sum() / union > 0.9
 
 
+@pytest.mark.parametrize("spacing", [(0.7, 1.4), (1.5, 0.5)])
+def test_the_model_sees_a_slice_in_its_true_proportions(
+    tmp_path: Path, spacing: tuple[float, float]
+) -> None:
+    with endpoint(bright) as fake:
+        parse2d.infer(job(slices(tmp_path, CT, spacing=spacing), "liver"), fake.settings("parse2d"))
+    seen = sent(fake.asked[-1])[-1] > 128  # 20 rows and 15 columns of it are bright
+    tall, wide = seen.any(axis=1).sum(), seen.any(axis=0).sum()
+    assert tall / wide == pytest.approx(20 * spacing[0] / (15 * spacing[1]), rel=0.05)
+
+
 def test_slices_share_calls_and_an_answer_stays_small(tmp_path: Path) -> None:
     made = slices(tmp_path, CT)
     with endpoint(bright) as fake:
