@@ -172,10 +172,13 @@ def _apply_never(
         if not hit:
             verdicts.append(Verdict(never.name, Outcome.NO, f"leaves out nothing ({never.reason})"))
             continue
-        sentence = Counter(answer.sentence for _, answer in hit).most_common(1)[0][0]
+        counted = Counter(answer.sentence for _, answer in hit).most_common(8)
         count = f"{len(hit)} of {len(answers)} Instances left out"
-        deciding = f"{count}: {sentence} ({never.reason})"
-        verdicts.append(Verdict(never.name, Outcome.YES, deciding))
+        deciding = f"{count}: {counted[0][0]} ({never.reason})"
+        details = tuple(f"{number} Instances: {text}" for text, number in counted)
+        verdicts.append(
+            Verdict(never.name, Outcome.YES, deciding, details if len(counted) > 1 else ())
+        )
         left_out.append(never)
         gone = {one.SOPInstanceUID for one, _ in hit}
         passing = [one for one in passing if one.SOPInstanceUID not in gone]

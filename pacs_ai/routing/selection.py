@@ -117,6 +117,13 @@ def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Uns
         lateral = None
     elif len(laterals) > 1:
         notes.append(f"1 of {len(laterals)} lateral images, the latest")
+    taken = [(one, view) for one, view in seen if one is latest or one is lateral]
+    others = [(one, view) for one, view in seen if not (one is latest or one is lateral)]
+    ranking = (
+        *(f"{_name(one)}: {_seen(view)}: taken" for one, view in taken),
+        *(f"{_name(one)}: {_seen(view)}" for one, view in others),
+        *dropped,
+    )
     return Chosen(latest, lateral, view=view, notes=tuple(notes), ranking=ranking)
 
 
