@@ -212,6 +212,15 @@ def test_what_a_rejection_note_names_is_left_out_whatever_the_rules_say() -> Non
     assert "a Key Object Selection of the Study rejects them" in nothing.reason
 
 
+def test_a_companion_is_known_by_a_picture_that_the_rule_itself_does_not_hold_for() -> None:
+    text = CXR.replace("{Modality: [CR, DX]}", "{text: [PORTABLE]}")
+    plain = radiograph(1, **CLOCK)
+    companion = radiograph(2, SeriesDescription="portable enhanced", **CLOCK)
+    routing = routed([plain, companion], text)
+    assert not routing.jobs
+    assert "Instance 2.25.1.1.1 of the same exposure" in routing.refusals[0].reason
+
+
 def test_companions_of_a_lateral_are_left_out_too() -> None:
     frontal, lateral = radiograph(1), radiograph(2, ViewPosition="LL", **CLOCK)
     companion = radiograph(3, ViewPosition="LL", SeriesDescription="bone suppressed", **LATER)
