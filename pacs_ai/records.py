@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -33,7 +33,15 @@ from pacs_ai.results import (
 )
 from pacs_ai.settings import Identity, Settings
 from pacs_ai.spool import RemovedError, Spool
-from pacs_ai.study import Instance, Job, Study, read_instance, values
+from pacs_ai.study import (
+    REJECTION_NOTES,
+    Instance,
+    Job,
+    Study,
+    read_instance,
+    rejected_by,
+    values,
+)
 from pacs_ai.uids import derived_uid, digest
 from pacs_ai.worklist import Decision, Facts, workitem
 
@@ -164,7 +172,11 @@ class Records:
         with self._ledger.database.read() as connection:
             version = studies.version(connection, version_id)
             rows = studies.version_instances(connection, version_id)
-        study = self._study(version.study, rows)
+            notes = studies.derived_instances(
+                connection, version.study, sop_class_uid=REJECTION_NOTES
+            )
+        rejected = [rejected_by(self._instance(note).header) for note in notes]
+        study = replace(self._study(version.study, rows), rejected=frozenset().union(*rejected))
         return version, study, {row.SOPInstanceUID: row.id for row in rows}
 
     def job(self, job_id: str) -> tuple[JobRow, Job]:

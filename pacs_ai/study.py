@@ -21,7 +21,12 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    AllTransferSyntaxes,
+    DeflatedExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+)
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from pacs_ai.errors import ReceiveError
@@ -101,6 +106,11 @@ _DERIVED_MODALITIES = frozenset(
     | {"ANN", "SMR", "PLAN", "AU", "ECG", "HD"}
 )
 
+REJECTION_NOTES = str(KeyObjectSelectionDocumentStorage)
+"""SOP Class UID of rejection notes, and of other key object selections."""
+
+_REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
+
 UNREADABLE = 0xC000
 """C-STORE status *cannot understand* (PS3.4 B.2.3)."""
 
@@ -139,6 +149,30 @@ def _role(sop_class_uid: str, modality: str, manufacturer: str) -> str:
         or manufacturer.strip() == MANUFACTURER
     )
     return "derived" if derived else "source"
+
+
+def rejected_by(header: Dataset) -> frozenset[str]:
+    """Return the SOP Instance UIDs that a rejection note names; none where it is no such note.
+
+    A rejection note is a Key Object Selection whose title says that what it refers to is not to be
+    used: rejected for quality or patient safety, the wrong worklist entry, or past its retention
+    (PS3.16 CID 7011, IHE Imaging Object Change Management).
+    """
+    titles = {
+        code
+        for item in items(header, "ConceptNameCodeSequence")
+        if values(item, "CodingSchemeDesignator") == ("DCM",)
+        for code in values(item, "CodeValue")
+    }
+    if values(header, "SOPClassUID") != (REJECTION_NOTES,) or not titles & _REJECTIONS:
+        return frozenset()
+    return frozenset(
+        uid
+        for study in items(header, "CurrentRequestedProcedureEvidenceSequence")
+        for series in items(study, "ReferencedSeriesSequence")
+        for item in items(series, "ReferencedSOPSequence")
+        for uid in values(item, "ReferencedSOPInstanceUID")
+    )
 
 
 def read_head(data: bytes, transfer_syntax_uid: str) -> Head:
@@ -303,12 +337,15 @@ class Study:
         When the last of them arrived, UTC.
     peer : str
         Name of the peer (settings) that sent it, or ``"file"``.
+    rejected : frozenset of str
+        SOP Instance UIDs that a rejection note of the Study names (:func:`rejected_by`).
     """
 
     StudyInstanceUID: str
     instances: tuple[Instance, ...]
     received_at: datetime
     peer: str
+    rejected: frozenset[str] = frozenset()
 
     @property
     def series(self) -> tuple[Series, ...]:
@@ -415,6 +452,15 @@ def values(header: Dataset, keyword: str) -> tuple[str, ...]:
     if isinstance(element.value, Sequence) and not isinstance(element.value, str | bytes):
         return tuple(text for one in element.value for text in _parts(str(one)))
     return _parts(str(element.value))
+
+
+def items(header: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """Return the items of a sequence; none when it is missing, empty, or no sequence at all."""
+    try:
+        value = header.get(keyword)
+    except Exception:  # pydicom raises many types on values that are not what their VR says
+        return ()
+    return tuple(value) if isinstance(value, pydicom.Sequence) else ()
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Receipt
 from pacs_ai.routing.kinds import fact_of
-from pacs_ai.study import Instance, Study, role_of
+from pacs_ai.study import Instance, Study, rejected_by, role_of
 
 PEER = "file"
 
@@ -59,6 +59,7 @@ def data_set_bytes(data: bytes) -> bytes:
 def studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
     """Return the source Studies among files, and a sentence for each file that is no source."""
     grouped: dict[str, list[Instance]] = {}
+    rejected: set[str] = set()
     refused = []
     for path in walk(paths):
         try:
@@ -66,6 +67,7 @@ def studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
             digest = hashlib.sha256(data_set_bytes(path.read_bytes())).hexdigest()
             instance = Instance(header, path, digest, str(header.file_meta.TransferSyntaxUID))
             if role_of(header) != "source":
+                rejected |= rejected_by(header)
                 known = fact_of(header, ("presentation_state", "dose_report"))
                 what = f"it is {known}, no source" if known else "made from images, no source"
                 refused.append(f"{path.name}: {what}: no rule is asked")
@@ -74,4 +76,8 @@ def studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
         except (InvalidDicomError, EOFError, AttributeError):
             refused.append(f"{path.name}: not a DICOM file (PS3.10)")
     at = datetime.now(UTC)
-    return [Study(uid, tuple(members), at, PEER) for uid, members in grouped.items()], refused
+    found = [
+        Study(uid, tuple(members), at, PEER, frozenset(rejected))
+        for uid, members in grouped.items()
+    ]
+    return found, refused

@@ -83,6 +83,24 @@ def source_instances(connection: Connection, study: str) -> list[StoredInstance]
     return [_stored(row) for row in rows]
 
 
+def derived_instances(
+    connection: Connection, study: str, *, sop_class_uid: str
+) -> list[StoredInstance]:
+    """Return what is still held of a SOP Class that was made from a Study's images, oldest first."""
+    table = tables.instances
+    rows = connection.execute(
+        select(table)
+        .where(
+            table.c.study_instance_uid == study,
+            table.c.role == "derived",
+            table.c.sop_class_uid == sop_class_uid,
+            table.c.removed_at.is_(None),
+        )
+        .order_by(table.c.id)
+    )
+    return [_stored(row) for row in rows]
+
+
 def instances_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, StoredInstance]:
     """Return Instances by the id of their row."""
     table = tables.instances

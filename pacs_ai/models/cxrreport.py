@@ -13,7 +13,8 @@ from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer, sentences
 from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import base64_text, projection
-from pacs_ai.pixels.display import DisplayImage
+from pacs_ai.pixels.display import DisplayImage, png
+from pacs_ai.pixels.placement import Placement
 from pacs_ai.results import (
     Assertion,
     Box,
@@ -57,9 +58,9 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
     except PixelError as error:
         return NotSuitable(str(error))
     # Nothing of the patient's or the order's text goes out: the model is given pixels only.
-    row = {"frontal_image": base64_text(frontal.png())}
+    row = {"frontal_image": base64_text(_picture(frontal))}
     if lateral is not None:
-        row["lateral_image"] = base64_text(lateral.png())
+        row["lateral_image"] = base64_text(_picture(lateral))
     row |= {"indication": "", "technique": "", "comparison": "None"}
     record = score(endpoint, tuple(row), [tuple(row.values())])[0]
     written = _written(record, frontal, endpoint)
@@ -69,6 +70,25 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
     if any(finding.assertion is Assertion.PRESENT for finding in findings):
         return Done(results)
     return NothingFound(results)
+
+
+def _picture(image: DisplayImage) -> bytes:
+    """Return what is sent: the image as it is displayed, unless its pixels are not square."""
+    square = _squared(image)
+    return image.png() if square is None else png(square.apply(image.pixels))
+
+
+def _squared(image: DisplayImage) -> Placement | None:
+    """Return how an image gets square pixels: enlarged along one side and padded, never cropped.
+
+    None where its pixels are square: a difference that makes less than a line over the whole image
+    is the rounding of a header.
+    """
+    rows, columns = image.pixels.shape[:2]
+    enlarged = Placement(rows, columns, size=1, aspect=image.aspect)
+    if (enlarged.tall, enlarged.wide) == (rows, columns):
+        return None
+    return Placement(rows, columns, size=enlarged.side, aspect=image.aspect)
 
 
 def _written(
@@ -100,12 +120,8 @@ def _box(value: Any, frontal: DisplayImage) -> Box:
     x1, y1, x2, y2 = answer.numbers(value, length=4, what="a box")
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
         raise InferenceError("a box of the draft is not within the image, or has no area")
-    rows, columns = frontal.pixels.shape[:2]
-    side = min(rows, columns)
-    left, top = (columns - side) // 2, (rows - side) // 2
     turn = frontal.turn
-    a = turn.undo_point(x1 * side + left, y1 * side + top)
-    b = turn.undo_point(x2 * side + left, y2 * side + top)
+    a, b = (turn.undo_point(*_displayed(x, y, frontal)) for x, y in ((x1, y1), (x2, y2)))
     (x_low, x_high), (y_low, y_high) = (sorted(pair) for pair in zip(a, b, strict=True))
     return Box(
         source=frontal.source,
@@ -114,6 +130,16 @@ def _box(value: Any, frontal: DisplayImage) -> Box:
         right=min(x_high, float(turn.columns)),
         bottom=min(y_high, float(turn.rows)),
     )
+
+
+def _displayed(x: float, y: float, frontal: DisplayImage) -> tuple[float, float]:
+    """Return the point of the displayed image that a share of the model's square means."""
+    square = _squared(frontal)
+    if square is not None:
+        return square.undo_point(x * square.size, y * square.size)
+    rows, columns = frontal.pixels.shape[:2]
+    side = min(rows, columns)
+    return x * side + (columns - side) // 2, y * side + (rows - side) // 2
 
 
 def _findings(sentence: Sentence, source: str) -> tuple[Finding, ...]:

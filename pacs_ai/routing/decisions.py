@@ -69,7 +69,8 @@ class Routing:
         In the order of the rules and of each rule's ``run``.
     refusals : tuple of Refusal
     verdicts : tuple of Verdict
-        One for each ``never`` rule, then one for each rule.
+        One where a rejection note leaves out Instances, one for each ``never`` rule, then one for each
+        rule.
     """
 
     jobs: tuple[Job, ...]
@@ -123,13 +124,15 @@ def route(study: Study, rules: Rules, *, now: datetime) -> Routing:
     -------
     Routing
     """
-    passing, left_out, never_verdicts = _apply_never(study, rules, now.date())
+    kept, note = _apply_notes(study)
+    passing, left_out, never_verdicts = _apply_never(study, kept, rules, now.date())
     facts = StudyFacts(study, passing, rules.ages, now.date())
     opinions = [_opinion(rule, facts) for rule in rules.rules]
     jobs: list[Job] = []
     refusals: list[Refusal] = []
-    verdicts = list(never_verdicts)
+    verdicts = [*note, *never_verdicts]
     if not passing:
+        refusals += [Refusal(one.rule, None, one.deciding) for one in note]
         refusals += [Refusal(never.name, None, never.reason) for never in left_out]
     for opinion in opinions:
         heir = _heir(opinion, opinions)
@@ -146,23 +149,36 @@ def route(study: Study, rules: Rules, *, now: datetime) -> Routing:
     return Routing(tuple(jobs), tuple(refusals), tuple(verdicts))
 
 
+def _apply_notes(study: Study) -> tuple[tuple[Instance, ...], tuple[Verdict, ...]]:
+    """Leave out what a rejection note of the Study names, whatever the rules say."""
+    kept = tuple(one for one in study.instances if one.SOPInstanceUID not in study.rejected)
+    if len(kept) == len(study.instances):
+        return kept, ()
+    count = f"{len(study.instances) - len(kept)} of {len(study.instances)} Instances left out"
+    deciding = f"{count}: a Key Object Selection of the Study rejects them"
+    return kept, (Verdict("rejection note", Outcome.YES, deciding),)
+
+
 def _apply_never(
-    study: Study, rules: Rules, today: date
+    study: Study, kept: tuple[Instance, ...], rules: Rules, today: date
 ) -> tuple[tuple[Instance, ...], tuple[Never, ...], tuple[Verdict, ...]]:
-    facts = StudyFacts(study, study.instances, rules.ages, today)
-    passing = list(study.instances)
+    facts = StudyFacts(study, kept, rules.ages, today)
+    passing = list(kept)
     left_out, verdicts = [], []
     for never in rules.never:
-        answers = [(one, never.condition.judge(Subject(one, facts))) for one in study.instances]
+        answers = [(one, never.condition.judge(Subject(one, facts))) for one in kept]
         # What cannot be told apart from an excluded Instance is excluded: fail closed.
         hit = [(one, answer) for one, answer in answers if answer.says is not Says.NO]
         if not hit:
             verdicts.append(Verdict(never.name, Outcome.NO, f"leaves out nothing ({never.reason})"))
             continue
-        sentence = Counter(answer.sentence for _, answer in hit).most_common(1)[0][0]
+        counted = Counter(answer.sentence for _, answer in hit).most_common(8)
         count = f"{len(hit)} of {len(answers)} Instances left out"
-        deciding = f"{count}: {sentence} ({never.reason})"
-        verdicts.append(Verdict(never.name, Outcome.YES, deciding))
+        deciding = f"{count}: {counted[0][0]} ({never.reason})"
+        details = tuple(f"{number} Instances: {text}" for text, number in counted)
+        verdicts.append(
+            Verdict(never.name, Outcome.YES, deciding, details if len(counted) > 1 else ())
+        )
         left_out.append(never)
         gone = {one.SOPInstanceUID for one, _ in hit}
         passing = [one for one in passing if one.SOPInstanceUID not in gone]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pacs_ai.routing.kinds import NO_RADIOGRAPH, SPEAK_OF_ONE_IMAGE, fact_of, phrase_in
 from pacs_ai.routing.views import Side
 from pacs_ai.routing.words import Term
-from pacs_ai.study import Instance, values
+from pacs_ai.study import Instance, items, values
 
 # What may as well stand on the picture to be read ("edge enhancement: medium"), and so counts only
 # beside a picture of the same exposure that lacks it.
@@ -109,5 +109,5 @@ def _agree(one: Instance, other: Instance, keywords: tuple[str, ...]) -> bool:
 
 
 def _sources(instance: Instance) -> set[str]:
-    items = instance.header.get("SourceImageSequence") or ()
-    return {uid for item in items for uid in values(item, "ReferencedSOPInstanceUID")}
+    sources = items(instance.header, "SourceImageSequence")
+    return {uid for item in sources for uid in values(item, "ReferencedSOPInstanceUID")}

@@ -90,8 +90,15 @@ def choose(rule: Rule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
 
 def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
     seen = [(subject.instance, subject.view(rule)) for subject in subjects]
-    unread = left_out([(one, view.side) for one, view in seen])
-    dropped = tuple(f"Instance {uid} left out: {why}" for uid, why in unread.items())
+    facts = subjects[0].facts
+    # A companion is known by its plain picture, whether or not the rule holds for that one.
+    every = [(one, Subject(one, facts).view(rule).side) for one in facts.passing]
+    unread = left_out(every)
+    dropped = tuple(
+        f"{_name(one)} left out: {unread[one.SOPInstanceUID]}"
+        for one, _ in seen
+        if one.SOPInstanceUID in unread
+    )
     seen = [(one, view) for one, view in seen if one.SOPInstanceUID not in unread]
     ranking = (*(f"{_name(one)}: {_seen(view)}" for one, view in seen), *dropped)
     if not seen:
@@ -117,6 +124,13 @@ def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Uns
         lateral = None
     elif len(laterals) > 1:
         notes.append(f"1 of {len(laterals)} lateral images, the latest")
+    taken = [(one, view) for one, view in seen if one is latest or one is lateral]
+    others = [(one, view) for one, view in seen if not (one is latest or one is lateral)]
+    ranking = (
+        *(f"{_name(one)}: {_seen(view)}: taken" for one, view in taken),
+        *(f"{_name(one)}: {_seen(view)}" for one, view in others),
+        *dropped,
+    )
     return Chosen(latest, lateral, view=view, notes=tuple(notes), ranking=ranking)
 
 

@@ -23,7 +23,7 @@ from pydicom.sr.coding import Code
 from pacs_ai.errors import Fault
 from pacs_ai.routing.words import fold, has_phrase
 from pacs_ai.settings import Source
-from pacs_ai.study import values
+from pacs_ai.study import items, values
 
 CODED = ("ViewPosition", "ViewCodeSequence")
 WORDED = ("SeriesDescription", "ProtocolName")
@@ -183,8 +183,7 @@ def _position(header: Dataset, source: str, rule: ViewRule) -> str:
 
 
 def _coded(header: Dataset) -> str:
-    items = header.get("ViewCodeSequence") or []
-    for item in items:
+    for item in items(header, "ViewCodeSequence"):
         value, scheme = values(item, "CodeValue"), values(item, "CodingSchemeDesignator")
         if value and scheme:
             code = Code(value[0], scheme[0], "")

@@ -36,6 +36,9 @@ Mask = NDArray[np.bool_]
 STEPS = (-2, -1, 1, 2)
 """Pixels by which a picture is shifted to see whether it fits better there."""
 
+WRONG = {"what the model saw": 1.0, "what came back": 0.01}
+"""Mean difference, in grey levels or pixels, from which on it is another picture or mask."""
+
 PANEL = 320
 """Height of a picture on the sheet."""
 
@@ -73,8 +76,8 @@ class Row:
 
 
 @cache
-def displayed(path: Path, scratch: Path, *, wanted: str = "") -> Picture:
-    """Return a single-frame source as its header says it is displayed, upright for a projection.
+def displayed(path: Path, scratch: Path, *, wanted: str = "", frame: int = 1) -> Picture:
+    """Return a frame of a source as its header says it is displayed, upright for a projection.
 
     Parameters
     ----------
@@ -83,13 +86,15 @@ def displayed(path: Path, scratch: Path, *, wanted: str = "") -> Picture:
         A folder for what the tools write.
     wanted : str
         Plane of a projection, ``frontal`` or ``lateral``; empty leaves the image as it is stored.
+    frame : int
+        From 1.
     """
     header = dcmread(path, stop_before_pixels=True)
-    picture = by_dcmtk(path, scratch, header)
+    picture = by_dcmtk(path, scratch, header, frame=frame)
     return upright(picture, header, wanted=wanted)
 
 
-def by_dcmtk(path: Path, scratch: Path, header: Dataset) -> Picture:
+def by_dcmtk(path: Path, scratch: Path, header: Dataset, *, frame: int) -> Picture:
     """Return what DCMTK shows with the header's first window, or with the 1st to 99th percentile."""
     out = scratch / f"{path.stem}.png"
     if header.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
@@ -100,7 +105,7 @@ def by_dcmtk(path: Path, scratch: Path, header: Dataset) -> Picture:
     if windowed and grey:
         way.append("+Wi")
         way.append("1")
-    command = [str(require("dcmj2pnm")), "-O", *way, str(path), str(out)]
+    command = [str(require("dcmj2pnm")), "-O", "+F", str(frame), *way, str(path), str(out)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     with PIL.Image.open(out) as opened:
         if windowed or not grey:
@@ -154,13 +159,31 @@ def upright(picture: NDArray[Any], header: Dataset, *, wanted: str) -> NDArray[A
 # ---------------------------------------------------------------------- where it should be
 
 
-def square(picture: Picture, size: int) -> Picture:
-    """Return a picture in the middle of a black square of a size."""
+def square(picture: Picture, size: int, *, high: float = 1.0) -> Picture:
+    """Return a picture in the middle of a black square of a size, its pixels made square before.
+
+    ``high`` is the height of a pixel over its width; what is too short is enlarged, never the other
+    shrunk.
+    """
+    image = PIL.Image.fromarray(picture)
     rows, columns = picture.shape[:2]
+    rows, columns = round(rows * max(high, 1)), round(columns * max(1 / high, 1))
+    if high != 1:
+        image = image.resize((columns, rows), PIL.Image.Resampling.BICUBIC)
     down, across = (max(rows, columns) - one for one in (rows, columns))
     margins = [(down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0)]
-    padded = PIL.Image.fromarray(np.pad(picture, margins[: picture.ndim]))
+    padded = PIL.Image.fromarray(np.pad(np.asarray(image), margins[: picture.ndim]))
     return np.asarray(padded.resize((size, size), PIL.Image.Resampling.BICUBIC))
+
+
+def pixel_height(path: Path) -> float:
+    """Return the height of a pixel over its width, as the header says it of a picture."""
+    header = dcmread(path, stop_before_pixels=True)
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+        if header.get(keyword):
+            down, across = header[keyword].value
+            return float(down) / float(across)
+    return 1.0
 
 
 def grey_of(picture: Picture) -> NDArray[np.float32]:
@@ -169,7 +192,7 @@ def grey_of(picture: Picture) -> NDArray[np.float32]:
     return values if values.ndim == 2 else values.mean(axis=2)
 
 
-def smooth(picture: Picture, sigma: float) -> NDArray[np.float32]:
+def smooth(picture: Picture, sigma: float | tuple[float, float]) -> NDArray[np.float32]:
     """Return a picture without its fine grain, black around it."""
     blurred: NDArray[np.float32] = ndimage.gaussian_filter(
         grey_of(picture), sigma, mode="constant", truncate=3
@@ -220,6 +243,8 @@ def faults(row: Row) -> list[str]:
         if wanted.min() == wanted.max():
             found.append(f"{row.name}: nothing to compare {what} with")
         apart = distance(got, wanted)
+        if apart > WRONG[what]:
+            found.append(f"{row.name}: {what} is {apart:.4f} away from its source")
         found += [
             f"{row.name}: {what} looks {name} ({apart:.4f} against {other:.4f})"
             for name, laid in (*other_ways(wanted), *zip(names, beside, strict=True))

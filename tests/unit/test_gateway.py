@@ -15,6 +15,7 @@ from typing import Any
 import pydicom
 import pytest
 import yaml
+from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
 from pacs_ai import commits, delivery, models, phantom, routing
 from pacs_ai.cli.files import data_set_bytes
@@ -111,6 +112,53 @@ def _repeat(data_set: pydicom.Dataset, name: str, **values: Any) -> pydicom.Data
     copy = _changed(data_set, SOPInstanceUID=derived_uid("instance", name), **values)
     copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
     return copy
+
+
+def _note(data_set: pydicom.Dataset, *, title: str) -> pydicom.Dataset:
+    """Return a Key Object Selection with a title (PS3.16 CID 7010) that refers to an Instance."""
+    note = pydicom.Dataset()
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "StudyDate", "StudyTime"):
+        setattr(note, keyword, data_set[keyword].value)
+    note.SOPClassUID = KeyObjectSelectionDocumentStorage
+    note.SOPInstanceUID, note.SeriesInstanceUID = "2.25.901", "2.25.902"
+    note.Modality, note.Manufacturer = "KO", "a PACS"
+    name = pydicom.Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = title, "DCM", "a title"
+    note.ConceptNameCodeSequence = [name]
+    reference, series, study = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    reference.ReferencedSOPClassUID = data_set.SOPClassUID
+    reference.ReferencedSOPInstanceUID = data_set.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = "2.25.903", [reference]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = note.StudyInstanceUID, [series]
+    note.CurrentRequestedProcedureEvidenceSequence = [study]
+    note.file_meta = pydicom.dataset.FileMetaDataset()
+    note.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    note.file_meta.MediaStorageSOPClassUID = note.SOPClassUID
+    note.file_meta.MediaStorageSOPInstanceUID = note.SOPInstanceUID
+    return note
+
+
+# ------------------------------------------------------------------ route
+
+
+@pytest.mark.parametrize(
+    ("title", "taken"), [("113001", "first"), ("113038", "first"), ("113000", "second")]
+)
+def test_what_a_rejection_note_of_the_study_names_reaches_no_model(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    title: str,
+    taken: str,
+) -> None:
+    one = driver()
+    repeat = _repeat(radiographs[0], "repeat", AcquisitionTime="235959")
+    one.receive(radiographs[0], repeat, _note(repeat, title=title))
+    one.carry_out()
+    expected = radiographs[0] if taken == "first" else repeat
+    frontals = [job.inputs["frontal"][0].SOPInstanceUID for job in fake_models.calls]
+    assert frontals == [expected.SOPInstanceUID] * 2
+    verdicts = one.timeline(_study(radiographs))["verdicts"]
+    assert any("rejects them" in each["deciding"] for each in verdicts) is (taken == "first")
 
 
 # ------------------------------------------------------------------ assemble

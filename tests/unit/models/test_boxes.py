@@ -60,6 +60,40 @@ def test_a_box_lies_on_the_stored_mark_however_the_image_is_stored(
 
 
 @pytest.mark.parametrize("orientation", FRONTAL)
+@pytest.mark.parametrize("spacing", [["0.2", "0.1"], ["0.1", "0.3"]])
+def test_pixels_that_are_not_square_reach_the_model_square_and_the_box_lies_on_the_stored_mark(
+    tmp_path: Path, orientation: str, spacing: list[str]
+) -> None:
+    frontal = image(
+        tmp_path, marked(), PatientOrientation=[*orientation], ImagerPixelSpacing=spacing, **EXACT
+    )
+    with endpoint(pointing) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    seen = sent_image(fake.asked[0], "frontal_image") > 128
+    high, wide = np.ptp(np.nonzero(seen), axis=1) + 1
+    rows, columns = MARK
+    down = (rows.stop - rows.start) * float(spacing[0])
+    across = (columns.stop - columns.start) * float(spacing[1])
+    shape = down / across if orientation[0] in "LR" else across / down
+    assert high / wide == pytest.approx(shape, rel=0.06)
+    assert isinstance(outcome, Done)
+    (finding,) = (one for one in outcome.results if isinstance(one, Finding))
+    (box,) = finding.boxes
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx(
+        (columns.start, rows.start, columns.stop, rows.stop), abs=0.5
+    )
+
+
+def test_a_header_s_rounding_does_not_change_what_is_sent(tmp_path: Path) -> None:
+    frontal = image(tmp_path, marked(), ImagerPixelSpacing=["0.14300", "0.14301"], **EXACT)
+    with endpoint(pointing) as fake:
+        cxrreport.infer(job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport"))
+    np.testing.assert_array_equal(sent_image(fake.asked[0], "frontal_image"), marked())
+
+
+@pytest.mark.parametrize("orientation", FRONTAL)
 def test_the_patient_s_left_is_on_the_right_of_what_the_model_sees(
     tmp_path: Path, orientation: str
 ) -> None:

@@ -88,9 +88,14 @@ def test_orientation_is_a_source_of_the_view_where_the_rule_lists_it() -> None:
 def test_of_several_frontals_the_latest_is_taken_and_said() -> None:
     early = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0800")
     late = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="080000.5")
-    (job,) = routed([late, early], CXR).jobs
+    routing = routed([early, late], CXR)
+    (job,) = routing.jobs
     assert job.inputs["frontal"] == (late,)
     assert "1 of 2 frontal images, the latest" in job.parameters["notes"]
+    assert routing.verdicts[-1].details == (
+        "Instance 2.25.1.2.1: frontal, ViewPosition says PA: taken",
+        "Instance 2.25.1.1.1: frontal, ViewPosition says PA",
+    )
 
 
 def test_content_time_decides_where_acquisition_time_is_missing() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 
-from pacs_ai.routing import Outcome, explain_text
+from pacs_ai.routing import Outcome, explain_text, route
 from pacs_ai.study import Instance
-from tests.unit.routing.studies import CXR, radiograph, routed
+from tests.unit.routing.studies import CXR, NOW, radiograph, routed, rules, study
 
 CLOCK = {"AcquisitionDate": "20261123", "AcquisitionTime": "080000"}
 LATER = {"AcquisitionDate": "20261123", "AcquisitionTime": "080500"}
@@ -195,6 +196,29 @@ def test_two_pictures_of_one_exposure_that_nothing_tells_apart_are_not_suitable(
     assert "two pictures of one exposure (IrradiationEventUID)" in reason
     assert "2.25.1.1.1" in reason
     assert "2.25.1.2.1" in reason
+
+
+def test_what_a_rejection_note_names_is_left_out_whatever_the_rules_say() -> None:
+    good, bad = radiograph(1, **CLOCK), radiograph(2, **LATER)
+    both = replace(study(good, bad), rejected=frozenset({bad.SOPInstanceUID}))
+    routing = route(both, rules(CXR), now=NOW)
+    assert routing.jobs[0].inputs["frontal"] == (good,)
+    assert routing.verdicts[0].deciding == (
+        "1 of 2 Instances left out: a Key Object Selection of the Study rejects them"
+    )
+    alone = replace(study(bad), rejected=frozenset({bad.SOPInstanceUID}))
+    nothing = route(alone, rules(CXR), now=NOW)
+    assert not nothing.jobs
+    assert "a Key Object Selection of the Study rejects them" in nothing.reason
+
+
+def test_a_companion_is_known_by_a_picture_that_the_rule_itself_does_not_hold_for() -> None:
+    text = CXR.replace("{Modality: [CR, DX]}", "{text: [PORTABLE]}")
+    plain = radiograph(1, **CLOCK)
+    companion = radiograph(2, SeriesDescription="portable enhanced", **CLOCK)
+    routing = routed([plain, companion], text)
+    assert not routing.jobs
+    assert "Instance 2.25.1.1.1 of the same exposure" in routing.refusals[0].reason
 
 
 def test_companions_of_a_lateral_are_left_out_too() -> None:

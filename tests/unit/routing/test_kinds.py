@@ -71,6 +71,16 @@ def test_never_leaves_out_a_kind_and_explain_says_what_gave_it_away() -> None:
     assert "a screenshot (ImageType has SCREEN SAVE)" in explain_text(alone)
 
 
+def test_explain_says_of_each_instance_what_never_took_it_for() -> None:
+    shot = radiograph(2, ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"])
+    page = radiograph(3, SeriesDescription="Dose Report")
+    routing = routed([radiograph(1), shot, page], NO_SCREENS + CXR)
+    assert routing.verdicts[0].details == (
+        "1 Instances: it is a screenshot (ImageType has SCREEN SAVE)",
+        "1 Instances: it is a dose report (SeriesDescription has DOSE REPORT)",
+    )
+
+
 def test_a_no_names_every_kind_that_was_looked_for() -> None:
     asked = KindIs(("screenshot", "dose_report"))
     sentence = "nothing in its header says that it is a screenshot or a dose report"
