@@ -22,6 +22,7 @@ from pacs_ai.records import Gathered, WorkitemOrder
 from pacs_ai.results import (
     Assertion,
     Done,
+    Embedding,
     Finding,
     Held,
     ModelIdentity,
@@ -220,11 +221,17 @@ def inferred(commit: Commit, row: JobRow, outcome: Outcome, kept: str | None) ->
         results_digest=kept,
     )
     spoken = _OUTCOMES[type(outcome)].replace("_", " ")
-    commit.said = f"{row.endpoint}: {reason or spoken}"
+    commit.said = "; ".join([f"{row.endpoint}: {reason or spoken}", *_stated(outcome)])
     if kept is not None:
         work.add_once(connection, Kind.ENCODE, queue=work.ENCODE, subject=row.id, study=row.study)
     work.add_page_when_settled(connection, row.study)
     work.add_worklist(connection, row.study)
+
+
+def _stated(outcome: Outcome) -> list[str]:
+    """Return of which frame or slices embeddings are: no SOP Instance that is sent says it."""
+    found = outcome.results if isinstance(outcome, Done | NothingFound) else ()
+    return [f"embedding of {one.stated}" for one in found if isinstance(one, Embedding)]
 
 
 def _flagged(outcome: Outcome) -> bool:

@@ -240,20 +240,23 @@ class Narrative:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A unit vector that stands for one image; kept in the gateway, never sent as DICOM.
+    """A unit vector that stands for an image or a volume; kept in the gateway, never sent as DICOM.
 
     Attributes
     ----------
     vector : ndarray of float32, shape (n,)
     source : str
-        SOP Instance UID.
+        SOP Instance UID of the image, or of a volume's centre slice.
     recipe : str
         Name and version of the pixel path; vectors of different recipes are never compared.
+    stated : str
+        Which frame or slices of the source it was made of, for people.
     """
 
     vector: NDArray[np.float32] = field(repr=False)
     source: str
     recipe: str
+    stated: str = ""
 
 
 Result = Segmentation | Finding | Measurement | Narrative | Embedding
@@ -382,6 +385,7 @@ def _plain(result: Result) -> dict[str, Any]:
             "vector": [float(number) for number in result.vector],
             "source": result.source,
             "recipe": result.recipe,
+            "stated": result.stated,
         }
     return {"kind": type(result).__name__, **asdict(result)}
 
@@ -403,7 +407,9 @@ def _result(item: Mapping[str, Any]) -> Result:
             )
         case "Embedding":
             vector = np.asarray(values["vector"], np.float32)
-            return Embedding(vector, values["source"], values["recipe"])
+            return Embedding(
+                vector, values["source"], values["recipe"], stated=values.get("stated", "")
+            )
         case "Finding":
             values["assertion"] = Assertion(values["assertion"])
             values["boxes"] = _boxes(values["boxes"])
