@@ -323,6 +323,7 @@ def all_settings() -> str:
         ("peers.NAME.tls and destinations.NAME.tls", settings.ClientTLS),
         ("endpoints.NAME", settings.Endpoint),
         ("endpoints.NAME.window", settings.Window),
+        ("endpoints.NAME.prototypes", settings.Prototypes),
         ("destinations.NAME with kind: folder", settings.FolderDestination),
         ("destinations.NAME with kind: dicom", settings.DicomDestination),
         ("defaults", settings.Defaults),

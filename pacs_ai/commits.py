@@ -18,6 +18,7 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.studies import JobRow, Version
 from pacs_ai.ledger.work import Kind
+from pacs_ai.prototypes import prototypes_of
 from pacs_ai.records import Gathered, WorkitemOrder
 from pacs_ai.results import (
     Assertion,
@@ -202,7 +203,12 @@ def _job_key(job: Job, endpoint: Endpoint, model: Mapping[str, str | bool]) -> s
         for role, members in job.inputs.items()
     }
     window = [endpoint.window.width, endpoint.window.level] if endpoint.window else None
-    return digest([job.rule, job.kind, dict(model), window, dict(job.parameters), chosen])
+    likened: list[list[str | float]] = []
+    known = prototypes_of(endpoint)
+    if known is not None and endpoint.prototypes is not None:
+        likened = [[known.identity, endpoint.prototypes.certainty]]
+    parameters = dict(job.parameters)
+    return digest([job.rule, job.kind, dict(model), window, parameters, chosen, *likened])
 
 
 # ---------------------------------------------------------------------- infer

@@ -9,12 +9,13 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from pacs_ai.errors import InferenceError, PixelError
-from pacs_ai.models import answer
+from pacs_ai.models import answer, likeness
 from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import base64_text
-from pacs_ai.models.pictures import Pictures, pictures_of
+from pacs_ai.models.pictures import pictures_of
 from pacs_ai.pixels.display import png
-from pacs_ai.results import Done, Embedding, NotSuitable, Outcome
+from pacs_ai.prototypes import prototypes_of
+from pacs_ai.results import EMBEDDING_RECIPE, Done, Embedding, NotSuitable, Outcome
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
 
@@ -23,9 +24,6 @@ SIZE = 512
 
 LENGTH = 1024
 
-RECIPE = f"insight-{SIZE}-bicubic/1"
-"""Name and version of the last step; the path before it is named after it."""
-
 
 def infer(job: Job, endpoint: Endpoint) -> Outcome:
     """Embed the Job's image, or the slices in the middle of its volume.
@@ -33,7 +31,8 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
     Returns
     -------
     Done
-        One Embedding, with what of the source it stands for.
+        One Embedding, with what of the source it stands for and what its pixels are like; and a Finding
+        for each element of the header that says otherwise.
     NotSuitable
         When the image or volume cannot be shown without guessing.
 
@@ -43,25 +42,32 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
         When the endpoint refuses, or its answer is not a vector of 1024 finite numbers.
     """
     try:
-        chosen = pictures_of(job, endpoint.window)
+        made = embedding(job, endpoint)
     except PixelError as error:
         return NotSuitable(str(error))
-    return Done((embed(chosen, endpoint),))
+    known = prototypes_of(endpoint)
+    if known is None or endpoint.prototypes is None:
+        return Done((made,))
+    made = likeness.with_likenesses(made, known, certainty=endpoint.prototypes.certainty)
+    return Done((made, *likeness.contradictions(made, known, job)))
 
 
-def embed(chosen: Pictures, endpoint: Endpoint) -> Embedding:
+def embedding(job: Job, endpoint: Endpoint) -> Embedding:
     """Ask for the vector of each picture in one call, and return the one that stands for them.
 
     Raises
     ------
+    PixelError
+        When the image or volume cannot be shown without guessing.
     InferenceError
         As :func:`infer`.
     """
+    chosen = pictures_of(job, endpoint.window)
     rows = [(base64_text(_sized(one)), "") for one in chosen.pixels]
     records = score(endpoint, ("image", "text"), rows, params={"get_scaling_factor": True})
     vectors = [_vector(record, endpoint) for record in records]
     mean = _unit(np.mean(vectors, axis=0), endpoint).astype(np.float32)
-    return Embedding(mean, chosen.source, f"{RECIPE} {chosen.recipe}", chosen.stated)
+    return Embedding(mean, chosen.source, f"{EMBEDDING_RECIPE} {chosen.recipe}", chosen.stated)
 
 
 def _sized(pixels: NDArray[np.uint8]) -> bytes:
