@@ -378,6 +378,7 @@ _WORDS = {
     "CertificateIdentity": "certificate",
     "ClientTLS": "section",
     "Networks": "list of addresses",
+    "Prototypes": "section",
     "ServedURL": "URL",
     "Window": "section",
     "DurationOrOff": "duration or off",

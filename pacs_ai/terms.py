@@ -454,6 +454,15 @@ _ALL = (
 TERMS: Mapping[str, Term] = MappingProxyType({one.label: one for one in _ALL})
 """Every term by its label."""
 
+CONTRADICTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "view": "view contradicts header",
+        "body": "body part contradicts header",
+        "modality": "modality contradicts header",
+    }
+)
+"""What pixels may say of an image's header, by what they are asked for."""
+
 
 def term(label: str) -> Term:
     """Return the term of a label.

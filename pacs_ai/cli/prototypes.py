@@ -23,7 +23,6 @@ from pacs_ai.models import insight, likeness
 from pacs_ai.models.likeness import Example
 from pacs_ai.pixels.decoder import one_job
 from pacs_ai.prototypes import ELEMENTS, VIEWS, Prototype
-from pacs_ai.results import Embedding
 from pacs_ai.settings import Endpoint, Settings
 from pacs_ai.study import Instance, Job, Study, values
 
@@ -42,7 +41,7 @@ def make(folder: Path, settings: Settings, name: str | None, out: Path) -> int:
     endpoint = _endpoint(settings, name)
     labelled = _labelled(folder)
     prepare(settings)
-    with running_models(settings):
+    with running_models(settings), one_job():
         examples = {about: _examples(labels, endpoint) for about, labels in labelled.items()}
     missing = [
         f"{about}: {one}" for about, found in examples.items() for one in likeness.too_few(found)
@@ -122,7 +121,7 @@ def _examples(labels: dict[str, Path], endpoint: Endpoint) -> list[Example]:
             for job in _jobs(study, endpoint):
                 header = job.instances[0].header
                 try:
-                    embedding = _embedded(job, endpoint)
+                    embedding = insight.embedding(job, endpoint)
                 except PixelError as error:
                     typer.echo(f"{label}: left out: {error}", err=True)
                     continue
@@ -140,11 +139,6 @@ def _jobs(study: Study, endpoint: Endpoint) -> Iterator[Job]:
             yield job("volume", series.instances)
         else:
             yield from (job("image", (one,)) for one in series.instances)
-
-
-def _embedded(job: Job, endpoint: Endpoint) -> Embedding:
-    with one_job():
-        return insight.embedding(job, endpoint)
 
 
 def _patient(study: Study) -> str:

@@ -21,6 +21,7 @@ from scipy.special import betaincinv
 from pacs_ai.prototypes import ELEMENTS, Prototype, Prototypes
 from pacs_ai.results import Assertion, Embedding, Finding, Likeness
 from pacs_ai.study import Job, values
+from pacs_ai.terms import CONTRADICTIONS
 
 LEAST_EXAMPLES = 10
 """Of each label; a certainty of 0.9 takes 29 at least, one of 0.95 takes 59."""
@@ -31,12 +32,6 @@ _FARTHEST = 5
 """Percent of a label's own examples that may lie farther from it than a picture that gets its name."""
 
 _DOUBT = 0.05
-
-_TERMS = {
-    "view": "view contradicts header",
-    "body": "body part contradicts header",
-    "modality": "modality contradicts header",
-}
 
 # PS3.3 C.8.7.5.1.1; most sites' examples lack the element, which is why they want prototypes.
 _POSITIONS = {"PA": "frontal", "AP": "frontal", "LL": "lateral", "RL": "lateral"}
@@ -120,7 +115,7 @@ def contradictions(embedding: Embedding, known: Prototypes, job: Job) -> Iterato
             meant, claim = "frontal", "the rule takes it as frontal"
         if meant and meant != one.label:
             yield Finding(
-                label=_TERMS[one.about],
+                label=CONTRADICTIONS[one.about],
                 assertion=Assertion.PRESENT,
                 sources=(embedding.source,),
                 score=one.certainty,

@@ -187,8 +187,8 @@ def test_prototype_is_the_mean_direction_of_its_examples() -> None:
 
 
 def test_examples_are_judged_without_their_patient() -> None:
-    # Ten pictures of one patient look like nobody else's of that label, and like the other label's.
-    odd = [example("frontal", 99, 0.3, 1) for _ in range(10)]
+    # Ten pictures of one patient are like each other, else like the other label's more than their own.
+    odd = [example("frontal", 99, 0.3, 0.5, 1) for _ in range(10)]
     made = learned([*two_labels(), *odd])[RECIPE]
     assert [right for _, right in made["lateral"].leads].count(False) == 10
     assert [right for _, right in made["frontal"].leads] == [True] * 12
