@@ -33,7 +33,7 @@ from pacs_ai.results import (
 )
 from pacs_ai.routing import Routing
 from pacs_ai.settings import Endpoint, Settings
-from pacs_ai.study import Job, Study
+from pacs_ai.study import VIEW_FROM_PIXELS, Job, Study
 from pacs_ai.uids import digest
 from pacs_ai.worklist import workitem
 
@@ -230,8 +230,18 @@ def inferred(commit: Commit, row: JobRow, outcome: Outcome, kept: str | None) ->
     commit.said = "; ".join([f"{row.endpoint}: {reason or spoken}", *_stated(outcome)])
     if kept is not None:
         work.add_once(connection, Kind.ENCODE, queue=work.ENCODE, subject=row.id, study=row.study)
-    work.add_page_when_settled(connection, row.study)
+    if row.rule == VIEW_FROM_PIXELS:
+        _route_again(connection, row.study)
+    else:
+        work.add_page_when_settled(connection, row.study)
     work.add_worklist(connection, row.study)
+
+
+def _route_again(connection: Connection, study: str) -> None:
+    """Ask for the routing of the newest version: a rule waited for what the pixels are like."""
+    newest = studies.newest_version(connection, study)
+    if newest is not None and newest.not_current is None:
+        work.add(connection, Kind.ROUTE, queue=work.ROUTE, subject=newest.id, study=study)
 
 
 def _stated(outcome: Outcome) -> list[str]:

@@ -93,7 +93,8 @@ class Gateway:
             if attempt is None:
                 return False
             version, study, rows = self.records.version(attempt.claimed.subject)
-            routed = routing.route(study, self.rules, now=now())
+            pixels = self.records.likenesses(version.study, rows, self.rules.asking)
+            routed = routing.route(study, self.rules, now=now(), pixels=pixels)
             with attempt.commit() as commit:
                 commits.routed(commit, version, routed, rows, self.settings)
             failpoint("route.committed")
