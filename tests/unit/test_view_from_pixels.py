@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 import yaml
 
 from pacs_ai import models, phantom
+from pacs_ai.ledger import studies
 from pacs_ai.prototypes import Prototype, dumps
 from pacs_ai.results import Done, Embedding, Likeness, NotSuitable, Outcome
 from pacs_ai.settings import Endpoint, load
 from pacs_ai.study import Job
+from pacs_ai.uids import derived_uid
 from tests.unit import fake_models
 from tests.unit.test_gateway import DEMO, Driver
 
@@ -27,7 +30,8 @@ ANSWERS: dict[str, Outcome] = {}
 def insight(job: Job, endpoint: Endpoint) -> Outcome:
     """Answer as the test says."""
     fake_models.calls.append(job)
-    return ANSWERS["insight"]
+    (image,) = job.inputs["image"]
+    return ANSWERS.get(image.SOPInstanceUID, ANSWERS["insight"])
 
 
 def like(label: str, certainty: float = 0.97) -> Outcome:
@@ -49,6 +53,7 @@ def silent() -> pydicom.Dataset:
 @pytest.fixture
 def driver(tmp_path: Path, ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     fake_models.calls.clear()
+    ANSWERS.clear()
     monkeypatch.setitem(models.MODELS, "insight", f"{__name__}:insight")
     monkeypatch.setitem(models.MODELS, "cxrreport", "tests.unit.fake_models:nothing")
     values: dict[str, Any] = yaml.safe_load(DEMO.read_text())
@@ -102,17 +107,55 @@ def test_a_study_that_stays_without_a_view_is_not_suitable(
     assert "are asked first" not in timeline["reason"]
 
 
+def another(silent: pydicom.Dataset, **elements: Any) -> pydicom.Dataset:
+    """Return another Instance of the Study, in a Series of its own."""
+    made = deepcopy(silent)
+    made.SOPInstanceUID = derived_uid("instance", "another")
+    made.SeriesInstanceUID = derived_uid("series", "another")
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def test_a_rule_waits_for_every_image_without_a_view(
+    driver: Driver, silent: pydicom.Dataset
+) -> None:
+    other = another(silent)
+    ANSWERS["insight"] = like("frontal")
+    ANSWERS[str(other.SOPInstanceUID)] = like("lateral")
+    driver.receive(silent, other)
+    driver.carry_out()
+    assert ran() == ["insight", "insight", "cxrreport"]
+    given = fake_models.calls[2].inputs
+    assert {role: one.SOPInstanceUID for role, (one,) in given.items()} == {
+        "frontal": silent.SOPInstanceUID,
+        "lateral": other.SOPInstanceUID,
+    }
+
+
+def test_what_other_prototypes_answered_does_not_count(
+    driver: Driver, silent: pydicom.Dataset
+) -> None:
+    ANSWERS["insight"] = like("frontal")
+    driver.receive(silent)
+    driver.carry_out()
+    rules = driver.gateway.rules
+    assert rules.asking is not None
+    records, study = driver.gateway.records, str(silent.StudyInstanceUID)
+    with driver.gateway.ledger.database.read() as connection:
+        (stored,) = studies.source_instances(connection, study)
+    rows = {stored.SOPInstanceUID: stored.id}
+    said = records.likenesses(study, rows, rules.asking)
+    assert said == {silent.SOPInstanceUID: Likeness("view", "frontal", 0.97)}
+    assert records.likenesses(study, rows, replace(rules.asking, identity="another")) == {}
+
+
 def test_a_late_instance_does_not_ask_again(driver: Driver, silent: pydicom.Dataset) -> None:
     ANSWERS["insight"] = like("frontal")
     driver.receive(silent)
     driver.carry_out()
-    late = deepcopy(silent)
-    late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = (
-        f"{silent.SOPInstanceUID[:-4]}.7"
-    )
-    late.SeriesInstanceUID = f"{silent.SeriesInstanceUID[:-4]}.7"
-    late.Modality = "CR"
-    driver.receive(late)
+    driver.receive(another(silent, Modality="CR"))
     driver.carry_out()
     assert ran() == ["insight", "cxrreport"]
     assert driver.timeline(str(silent.StudyInstanceUID))["state"] == "nothing_found"
