@@ -147,8 +147,9 @@ def routed(
     deliveries.match_results(connection, version.study, studies.asked_keys(connection, version))
     if absent or not routing.jobs:
         deliveries.supersede_other_pages(connection, version.study, "")
-    matched = [one.rule for one in routing.verdicts if one.matched]
-    commit.said = f"{len(routing.jobs)} Jobs by {', '.join(matched) or 'no rule'}"
+    by = [one.rule for one in routing.verdicts if one.matched]
+    by += [VIEW_FROM_PIXELS] if any(one.rule == VIEW_FROM_PIXELS for one in routing.jobs) else []
+    commit.said = f"{len(routing.jobs)} Jobs by {', '.join(by) or 'no rule'}"
     if routing.jobs:
         work.add_page_when_settled(connection, version.study)
     work.add_worklist(connection, version.study)
