@@ -18,10 +18,12 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.studies import JobRow, Version
 from pacs_ai.ledger.work import Kind
+from pacs_ai.prototypes import prototypes_of
 from pacs_ai.records import Gathered, WorkitemOrder
 from pacs_ai.results import (
     Assertion,
     Done,
+    Embedding,
     Finding,
     Held,
     ModelIdentity,
@@ -31,7 +33,7 @@ from pacs_ai.results import (
 )
 from pacs_ai.routing import Routing
 from pacs_ai.settings import Endpoint, Settings
-from pacs_ai.study import Job, Study
+from pacs_ai.study import VIEW_FROM_PIXELS, Job, Study
 from pacs_ai.uids import digest
 from pacs_ai.worklist import workitem
 
@@ -145,8 +147,9 @@ def routed(
     deliveries.match_results(connection, version.study, studies.asked_keys(connection, version))
     if absent or not routing.jobs:
         deliveries.supersede_other_pages(connection, version.study, "")
-    matched = [one.rule for one in routing.verdicts if one.matched]
-    commit.said = f"{len(routing.jobs)} Jobs by {', '.join(matched) or 'no rule'}"
+    by = [one.rule for one in routing.verdicts if one.matched]
+    by += [VIEW_FROM_PIXELS] if any(one.rule == VIEW_FROM_PIXELS for one in routing.jobs) else []
+    commit.said = f"{len(routing.jobs)} Jobs by {', '.join(by) or 'no rule'}"
     if routing.jobs:
         work.add_page_when_settled(connection, version.study)
     work.add_worklist(connection, version.study)
@@ -201,7 +204,12 @@ def _job_key(job: Job, endpoint: Endpoint, model: Mapping[str, str | bool]) -> s
         for role, members in job.inputs.items()
     }
     window = [endpoint.window.width, endpoint.window.level] if endpoint.window else None
-    return digest([job.rule, job.kind, dict(model), window, dict(job.parameters), chosen])
+    likened: list[list[str | float]] = []
+    known = prototypes_of(endpoint)
+    if known is not None and endpoint.prototypes is not None:
+        likened = [[known.identity, endpoint.prototypes.certainty]]
+    parameters = dict(job.parameters)
+    return digest([job.rule, job.kind, dict(model), window, parameters, chosen, *likened])
 
 
 # ---------------------------------------------------------------------- infer
@@ -220,11 +228,27 @@ def inferred(commit: Commit, row: JobRow, outcome: Outcome, kept: str | None) ->
         results_digest=kept,
     )
     spoken = _OUTCOMES[type(outcome)].replace("_", " ")
-    commit.said = f"{row.endpoint}: {reason or spoken}"
+    commit.said = "; ".join([f"{row.endpoint}: {reason or spoken}", *_stated(outcome)])
     if kept is not None:
         work.add_once(connection, Kind.ENCODE, queue=work.ENCODE, subject=row.id, study=row.study)
-    work.add_page_when_settled(connection, row.study)
+    if row.rule == VIEW_FROM_PIXELS:
+        _route_again(connection, row.study)
+    else:
+        work.add_page_when_settled(connection, row.study)
     work.add_worklist(connection, row.study)
+
+
+def _route_again(connection: Connection, study: str) -> None:
+    """Ask for the routing of the newest version: a rule waited for what the pixels are like."""
+    newest = studies.newest_version(connection, study)
+    if newest is not None and newest.not_current is None:
+        work.add(connection, Kind.ROUTE, queue=work.ROUTE, subject=newest.id, study=study)
+
+
+def _stated(outcome: Outcome) -> list[str]:
+    """Return of which frame or slices embeddings are: no SOP Instance that is sent says it."""
+    found = outcome.results if isinstance(outcome, Done | NothingFound) else ()
+    return [f"embedding of {one.stated}" for one in found if isinstance(one, Embedding)]
 
 
 def _flagged(outcome: Outcome) -> bool:

@@ -17,7 +17,7 @@ from struct import unpack
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
-from pacs_ai import commits, encoding, models, results, routing
+from pacs_ai import commits, encoding, models, prototypes, results, routing
 from pacs_ai.delivery import Outgoing, doubt, sender
 from pacs_ai.encoding import Encoding
 from pacs_ai.errors import EncodingError
@@ -45,13 +45,14 @@ class Gateway:
     Raises
     ------
     ConfigError
-        When a rule is wrong; with every fault and its line.
+        When a rule is wrong, with every fault and its line; or a file of prototypes is.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.rules = routing.parse(settings)
         self.worklist_rules = worklist_rules.parse(settings)
+        prototypes.check(settings)
         self.spool = Spool(settings.spool_path)
         self.ledger = Ledger(settings.ledger_url, settings.work)
         self.ledger.database.upgrade()
@@ -92,7 +93,8 @@ class Gateway:
             if attempt is None:
                 return False
             version, study, rows = self.records.version(attempt.claimed.subject)
-            routed = routing.route(study, self.rules, now=now())
+            pixels = self.records.likenesses(version.study, rows, self.rules.asking)
+            routed = routing.route(study, self.rules, now=now(), pixels=pixels)
             with attempt.commit() as commit:
                 commits.routed(commit, version, routed, rows, self.settings)
             failpoint("route.committed")

@@ -5,7 +5,7 @@ Only reads. What comes out is frozen: a Study version, a Job, the work of an enc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,18 +23,22 @@ from pacs_ai.ledger.studies import JobRow, StoredInstance, Version
 from pacs_ai.ledger.work import Claimed
 from pacs_ai.results import (
     Done,
+    Embedding,
     Failed,
     Held,
     JobResults,
+    Likeness,
     ModelIdentity,
     NothingFound,
     NotSuitable,
     Outcome,
 )
+from pacs_ai.routing import Asking, pixels
 from pacs_ai.settings import Identity, Settings
 from pacs_ai.spool import RemovedError, Spool
 from pacs_ai.study import (
     REJECTION_NOTES,
+    VIEW_FROM_PIXELS,
     Instance,
     Job,
     Study,
@@ -178,6 +182,39 @@ class Records:
         rejected = [rejected_by(self._instance(note).header) for note in notes]
         study = replace(self._study(version.study, rows), rejected=frozenset().union(*rejected))
         return version, study, {row.SOPInstanceUID: row.id for row in rows}
+
+    def likenesses(
+        self, study: str, rows: Mapping[str, int], asking: Asking | None
+    ) -> dict[str, Likeness | None]:
+        """Return what the pixels of images without a view are like, as far as they were asked.
+
+        Parameters
+        ----------
+        study : str
+        rows : mapping of str to int
+            Row of each SOP Instance UID of the Study version.
+        asking : Asking or None
+            Who is asked now; what another one answered does not count.
+        """
+        if asking is None:
+            return {}
+        with self._ledger.database.read() as connection:
+            jobs = studies.rule_jobs(connection, study, VIEW_FROM_PIXELS)
+        uids = {row: uid for uid, row in rows.items()}
+        found: dict[str, Likeness | None] = {}
+        for one in jobs:
+            asked = [uids[row] for row in one.inputs["image"] if row in uids]
+            if one.outcome is None or one.parameters.get(pixels.PARAMETER) != asking.identity:
+                continue
+            # What retention has removed was asked, and nothing is known of it any more.
+            outcome = None if one.results_removed_at is not None else self._outcome(one)
+            made = outcome.results if isinstance(outcome, Done) else ()
+            said = [
+                like for each in made if isinstance(each, Embedding) for like in each.likenesses
+            ]
+            view = next((like for like in said if like.about == "view"), None)
+            found |= dict.fromkeys(asked, view)
+        return found
 
     def job(self, job_id: str) -> tuple[JobRow, Job]:
         """Return a Job with the headers of its inputs."""

@@ -28,6 +28,10 @@ pixels.
 """
 
 
+EMBEDDING_RECIPE = "insight-512-bicubic/1"
+"""Name and version of the last step to an embedding's picture; the path before it is named after it."""
+
+
 class Assertion(StrEnum):
     """How a sentence speaks of a finding; only PRESENT may raise a priority."""
 
@@ -239,21 +243,46 @@ class Narrative:
 
 
 @dataclass(frozen=True, slots=True)
+class Likeness:
+    """What the pixels are like, by the site's own prototypes (:mod:`pacs_ai.models.likeness`).
+
+    Attributes
+    ----------
+    about : str
+        ``view``, ``body`` or ``modality``.
+    label : str
+        As the site labelled its examples.
+    certainty : float
+        Least share of the site's examples that was named rightly where it was no clearer, 0 to 1.
+    """
+
+    about: str
+    label: str
+    certainty: float
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
-    """A unit vector that stands for one image; kept in the gateway, never sent as DICOM.
+    """A unit vector that stands for an image or a volume; kept in the gateway, never sent as DICOM.
 
     Attributes
     ----------
     vector : ndarray of float32, shape (n,)
     source : str
-        SOP Instance UID.
+        SOP Instance UID of the image, or of a volume's centre slice.
     recipe : str
         Name and version of the pixel path; vectors of different recipes are never compared.
+    stated : str
+        Which frame or slices of the source it was made of, for people.
+    likenesses : tuple of Likeness
+        What is certain enough; empty without prototypes.
     """
 
     vector: NDArray[np.float32] = field(repr=False)
     source: str
     recipe: str
+    stated: str = ""
+    likenesses: tuple[Likeness, ...] = ()
 
 
 Result = Segmentation | Finding | Measurement | Narrative | Embedding
@@ -382,6 +411,8 @@ def _plain(result: Result) -> dict[str, Any]:
             "vector": [float(number) for number in result.vector],
             "source": result.source,
             "recipe": result.recipe,
+            "stated": result.stated,
+            "likenesses": [asdict(one) for one in result.likenesses],
         }
     return {"kind": type(result).__name__, **asdict(result)}
 
@@ -403,7 +434,13 @@ def _result(item: Mapping[str, Any]) -> Result:
             )
         case "Embedding":
             vector = np.asarray(values["vector"], np.float32)
-            return Embedding(vector, values["source"], values["recipe"])
+            return Embedding(
+                vector,
+                values["source"],
+                values["recipe"],
+                stated=values.get("stated", ""),
+                likenesses=tuple(Likeness(**one) for one in values.get("likenesses", ())),
+            )
         case "Finding":
             values["assertion"] = Assertion(values["assertion"])
             values["boxes"] = _boxes(values["boxes"])

@@ -368,6 +368,10 @@ class Study:
         raise KeyError(sop_instance_uid)
 
 
+VIEW_FROM_PIXELS = "view from pixels"
+"""Stands as the rule of the Jobs that only ask what an image shows, whatever rules want to know it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One model to run on chosen Instances of a Study version, because one rule said so.

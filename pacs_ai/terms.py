@@ -149,6 +149,10 @@ def _measurement(label: str, code: Code) -> Term:
     return Term(label, code, None, None, None, None)
 
 
+def _contradiction(label: str, value: str) -> Term:
+    return Term(label, _private(value, label.capitalize()), None, None, None, None)
+
+
 _ALL = (
     _anatomy("left lung", _LUNG, (64, 156, 255), LEFT),
     _anatomy("right lung", _LUNG, (0, 200, 160), RIGHT),
@@ -441,10 +445,23 @@ _ALL = (
     _measurement("mean attenuation", _dcm("112181", "Mean Attenuation Coefficient")),
     _measurement("longest diameter", _sct("103339001", "Long axis")),
     _measurement("number of lesions", _sct("246206008", "Number of lesions (observable entity)")),
+    # What the pixels say of the header, not of the patient: it lies nowhere in the body.
+    _contradiction("view contradicts header", "VIEWCONTRA"),
+    _contradiction("body part contradicts header", "BODYCONTRA"),
+    _contradiction("modality contradicts header", "MODALITYCONTRA"),
 )
 
 TERMS: Mapping[str, Term] = MappingProxyType({one.label: one for one in _ALL})
 """Every term by its label."""
+
+CONTRADICTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "view": "view contradicts header",
+        "body": "body part contradicts header",
+        "modality": "modality contradicts header",
+    }
+)
+"""What pixels may say of an image's header, by what they are asked for."""
 
 
 def term(label: str) -> Term:

@@ -48,7 +48,7 @@ ROOMS: dict[str, frozenset[str]] = {
         {
             *("pacs_ai", "pacs_ai.study", "pacs_ai.results", "pacs_ai.terms", "pacs_ai.uids"),
             *("pacs_ai.errors", "pacs_ai.settings", "pacs_ai.catalogue"),
-            "pacs_ai.distributions",
+            *("pacs_ai.distributions", "pacs_ai.prototypes"),
         }
     ),
     "apart": frozenset({"pacs_ai.reference", "pacs_ai.phantom"}),

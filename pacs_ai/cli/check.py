@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from pacs_ai import routing
+from pacs_ai import prototypes, routing
 from pacs_ai.certificates import held, is_shown_at
 from pacs_ai.cli import disk, neighbours
 from pacs_ai.cli.packages import strangers
@@ -73,7 +73,7 @@ def _tell(faults: list[Fault]) -> None:
 
 
 def _rule_faults(settings: Settings) -> Iterator[Fault]:
-    for parse in (routing.parse, worklist_rules.parse):
+    for parse in (routing.parse, worklist_rules.parse, prototypes.check):
         try:
             parse(settings)
         except ConfigError as error:

@@ -31,6 +31,10 @@ token_app = typer.Typer(help="Tokens of the HTTP face.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
 audit_app = typer.Typer(help="The record of what happened.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+prototypes_app = typer.Typer(
+    help="What pictures look like to the site's own embedding model.", no_args_is_help=True
+)
+app.add_typer(prototypes_app, name="prototypes")
 
 Config = Annotated[
     Path,
@@ -261,6 +265,30 @@ def _lifetime(text: str) -> timedelta | None:
         return None if text == "off" else parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--expires") from error
+
+
+@prototypes_app.command("make")
+def prototypes_make(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled DICOM files: view/frontal, body/chest, modality/CT ...",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    config: Config = DEMO_CONFIG,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Of several insight endpoints the one to ask.")
+    ] = None,
+) -> None:
+    """Have the site's labelled Studies embedded, and write what tells their pictures apart."""
+    from pacs_ai.cli.log import log_to_stderr  # noqa: PLC0415
+    from pacs_ai.cli.prototypes import make  # noqa: PLC0415
+
+    log_to_stderr()
+    sys.exit(make(folder, _settings(config), endpoint, out))
 
 
 @audit_app.command("verify")

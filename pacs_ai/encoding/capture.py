@@ -56,7 +56,7 @@ from pacs_ai.results import (
     Segmentation,
 )
 from pacs_ai.study import MANUFACTURER
-from pacs_ai.terms import Code
+from pacs_ai.terms import CONTRADICTIONS, Code
 
 KIND = "capture"
 
@@ -264,7 +264,9 @@ def _flag(finding: Finding, numbers: list[str]) -> _Line:
     words = [f"{_capital(finding.assertion.value)}: {_named(finding)}"]
     boxes = f"(box {', '.join(numbers)})" if numbers else "(not localised)"
     words.append(boxes)
-    if finding.score is not None:
+    if finding.label in CONTRADICTIONS.values():
+        words = [f"{_capital(_named(finding))}: {finding.sentence} (certainty {finding.score:.0%})"]
+    elif finding.score is not None:
         words.append(f"certainty {finding.score:.0%} as the model gives it")
     return _Line(" ".join(words), swatch=colour_of(finding.label))
 

@@ -47,7 +47,7 @@ from pacs_ai.results import (
     NothingFound,
     Segmentation,
 )
-from pacs_ai.terms import SIDES, term
+from pacs_ai.terms import CONTRADICTIONS, SIDES, term
 
 KIND = "report"
 
@@ -326,6 +326,7 @@ class _Content:
             return
         words = list(self.entry.notes)
         words += identity_of(self.work.study.instances[0]).notes
+        words += [o.sentence for o in self._of(Finding) if o.label in CONTRADICTIONS.values()]
         if self._flagged_nothing():
             words.insert(0, no_finding(self.entry.model))
         for text in words:

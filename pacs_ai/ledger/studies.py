@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
@@ -247,7 +247,9 @@ def add_routing(
     verdicts: Sequence[tuple[str, bool, str]],
     refusals: Sequence[tuple[str, str | None, str]],
 ) -> None:
-    """Record what every rule said of a Study version, and why."""
+    """Record what every rule said of a Study version, and why; what it said before is replaced."""
+    for said in (tables.verdicts, tables.refusals, tables.version_jobs):
+        connection.execute(delete(said).where(said.c.version_id == version_id))
     for position, (rule, matched, deciding) in enumerate(verdicts):
         connection.execute(
             insert(tables.verdicts).values(
@@ -361,6 +363,15 @@ def version_jobs(connection: Connection, version_id: str) -> list[JobRow]:
         .join(link, link.c.job_id == jobs.c.id)
         .where(link.c.version_id == version_id)
         .order_by(link.c.position)
+    )
+    return [_job(row) for row in rows]
+
+
+def rule_jobs(connection: Connection, study: str, rule: str) -> list[JobRow]:
+    """Return the Jobs that one rule has asked for, whatever version of a Study it was."""
+    jobs = tables.jobs
+    rows = connection.execute(
+        select(jobs).where(jobs.c.study_instance_uid == study, jobs.c.rule == rule)
     )
     return [_job(row) for row in rows]
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, or_, select
 from pacs_ai.ledger import studies, tables
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.work import Kind, State
+from pacs_ai.study import VIEW_FROM_PIXELS
 
 _TROUBLE = (State.FAILED, State.HELD)
 
@@ -55,7 +56,8 @@ def study_state(connection: Connection, study: str) -> StudyState:
 def _ended_state(connection: Connection, version_id: str) -> StudyState:
     rows = studies.version_jobs(connection, version_id)
     refused = _refusals(connection, version_id)
-    outcomes = [row.outcome for row in rows]
+    # What only asked for a view is no result: a Study that no rule could take is not done by it.
+    outcomes = [row.outcome for row in rows if row.rule != VIEW_FROM_PIXELS]
     held = [row.reason or "" for row in rows if row.outcome == "held"]
     if held:
         return StudyState("held", held[0])

@@ -7,9 +7,11 @@ headers say; ``conditions.py`` tests it; ``parsing.py`` and ``rules.py`` make ru
 
 from pacs_ai.routing.decisions import Outcome, Refusal, Routing, Verdict, route
 from pacs_ai.routing.explanation import explain_text
+from pacs_ai.routing.pixels import Asking
 from pacs_ai.routing.rules import Rule, Rules, parse
 
 __all__ = [
+    "Asking",
     "Outcome",
     "Refusal",
     "Routing",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import Enum
@@ -18,6 +19,7 @@ from typing import Literal
 from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
 
+from pacs_ai.results import Likeness
 from pacs_ai.routing import kinds
 from pacs_ai.routing.ages import Age, AgePolicy, age_of
 from pacs_ai.routing.views import View, ViewRule, view_of
@@ -44,12 +46,16 @@ class StudyFacts:
         Those that no ``never`` rule leaves out.
     policy : AgePolicy
     today : date
+    pixels : mapping of str to Likeness or None
+        What the pixels of images without a view are like, by SOP Instance UID: None where they were asked
+        and said nothing certain.
     """
 
     study: Study
     passing: tuple[Instance, ...]
     policy: AgePolicy
     today: date
+    pixels: Mapping[str, Likeness | None] = field(default_factory=dict)
 
     @cached_property
     def age(self) -> Age:
@@ -82,7 +88,8 @@ class Subject:
     def view(self, rule: ViewRule) -> View:
         """Return the view as a rule reads it."""
         alone = self.facts.sizes[self.instance.SeriesInstanceUID] == 1
-        return view_of(self.instance.header, rule, alone=alone)
+        pixels = self.facts.pixels.get(self.instance.SOPInstanceUID)
+        return view_of(self.instance.header, rule, alone=alone, pixels=pixels)
 
 
 class Says(Enum):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
+from pacs_ai.results import Likeness
 from pacs_ai.routing.conditions import Answer, Says, StudyFacts, Subject
+from pacs_ai.routing.pixels import Asking
 from pacs_ai.routing.rules import CTR_PROMPTS, Never, Rule, Rules, Run
 from pacs_ai.routing.selection import Chosen, Unsuitable, choose
+from pacs_ai.routing.views import Side, ViewRule
 from pacs_ai.study import Instance, Job, Study
 
 
@@ -95,6 +98,7 @@ class _Opinion:
     rule: Rule
     answers: tuple[tuple[Subject, Answer], ...]
     choice: Chosen | Unsuitable | None
+    silent: tuple[Instance, ...] = ()
 
     @property
     def matching(self) -> frozenset[str]:
@@ -105,7 +109,13 @@ class _Opinion:
         )
 
 
-def route(study: Study, rules: Rules, *, now: datetime) -> Routing:
+def route(
+    study: Study,
+    rules: Rules,
+    *,
+    now: datetime,
+    pixels: Mapping[str, Likeness | None] | None = None,
+) -> Routing:
     """Decide what is run on a Study.
 
     Conditions are judged on each Instance that no ``never`` rule leaves out; a rule goes on with
@@ -119,6 +129,8 @@ def route(study: Study, rules: Rules, *, now: datetime) -> Routing:
     rules : Rules
     now : datetime
         Aware; no age is reckoned at a Study that is dated after it.
+    pixels : mapping of str to Likeness or None, optional
+        What was answered of images without a view, by SOP Instance UID (:mod:`pacs_ai.routing.pixels`).
 
     Returns
     -------
@@ -126,9 +138,9 @@ def route(study: Study, rules: Rules, *, now: datetime) -> Routing:
     """
     kept, note = _apply_notes(study)
     passing, left_out, never_verdicts = _apply_never(study, kept, rules, now.date())
-    facts = StudyFacts(study, passing, rules.ages, now.date())
+    facts = StudyFacts(study, passing, rules.ages, now.date(), pixels or {})
     opinions = [_opinion(rule, facts) for rule in rules.rules]
-    jobs: list[Job] = []
+    jobs = _asked(opinions, rules.asking)
     refusals: list[Refusal] = []
     verdicts = [*note, *never_verdicts]
     if not passing:
@@ -189,7 +201,27 @@ def _opinion(rule: Rule, facts: StudyFacts) -> _Opinion:
     subjects = [Subject(instance, facts) for instance in facts.passing]
     answers = tuple((subject, rule.when.judge(subject)) for subject in subjects)
     held = [subject for subject, answer in answers if answer.says is Says.YES]
-    return _Opinion(rule, answers, choose(rule, held) if held else None)
+    silent = tuple(one.instance for one in held if _is_silent(one, rule.view))
+    unasked = [one for one in silent if one.SOPInstanceUID not in facts.pixels]
+    if unasked:
+        waiting = f"the pixels of {len(unasked)} images without a view are asked first"
+        return _Opinion(rule, answers, Unsuitable(waiting), silent)
+    return _Opinion(rule, answers, choose(rule, held) if held else None, silent)
+
+
+def _is_silent(subject: Subject, rule: ViewRule | None) -> bool:
+    """Tell whether a rule asks the pixels of an image: its header does not say the view."""
+    if rule is None or rule.pixels is None:
+        return False
+    return subject.view(replace(rule, pixels=None)).side is Side.UNKNOWN
+
+
+def _asked(opinions: Sequence[_Opinion], asking: Asking | None) -> list[Job]:
+    """Return the Jobs that ask: the same before and after the answer, so that it stays the version's."""
+    if asking is None:
+        return []
+    instances = {one.SOPInstanceUID: one for opinion in opinions for one in opinion.silent}
+    return [asking.job(one) for one in instances.values()]
 
 
 def _heir(opinion: _Opinion, opinions: Sequence[_Opinion]) -> str | None:

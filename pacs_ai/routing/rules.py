@@ -12,6 +12,7 @@ from pacs_ai.routing.ages import AgePolicy, parse_age_policy
 from pacs_ai.routing.asking import PromptCheck
 from pacs_ai.routing.conditions import AllOf, Condition, Not, Range
 from pacs_ai.routing.parsing import TEXT_ELEMENTS, ConditionParser
+from pacs_ai.routing.pixels import Asking, asking
 from pacs_ai.routing.views import ViewRule, parse_view
 from pacs_ai.routing.words import Term, parse_term
 from pacs_ai.settings import Settings, Source
@@ -159,11 +160,14 @@ class Rules:
         In the order of the settings.
     never : tuple of Never
     ages : AgePolicy
+    asking : Asking or None
+        Who says what pixels are like, where a rule wants to know.
     """
 
     rules: tuple[Rule, ...]
     never: tuple[Never, ...]
     ages: AgePolicy
+    asking: Asking | None = None
 
 
 def parse(settings: Settings) -> Rules:
@@ -201,7 +205,8 @@ class _Reader:
         never = tuple(self._never(part, n) for n, part in enumerate(self._listed("never"), 1))
         sources = self._named(self._listed("rules"))
         rules = tuple(self._rule(name, sources) for name in sources)
-        return Rules(rules, never, ages)
+        wanted = [one.view.pixels for one in rules if one.view and one.view.pixels is not None]
+        return Rules(rules, never, ages, asking(self.settings, wanted, self.faults))
 
     def _listed(self, section: str) -> list[Source]:
         source = self.settings.rules_source(section)

@@ -21,6 +21,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pacs_ai.errors import Fault
+from pacs_ai.results import Likeness
+from pacs_ai.routing.pixels import threshold
 from pacs_ai.routing.words import fold, has_phrase
 from pacs_ai.settings import Source
 from pacs_ai.study import items, values
@@ -62,12 +64,15 @@ class ViewRule:
         Values, or words of descriptions, that mean frontal and lateral.
     unknown : str
         ``not_suitable``, or ``frontal`` where a site vouches for images without a view.
+    pixels : float or None
+        Certainty from which the pixels say it, where nothing else does; None where they are not asked.
     """
 
     sources: tuple[str, ...] = (*CODED, "SeriesDescription")
     frontal: tuple[str, ...] = ("PA", "AP")
     lateral: tuple[str, ...] = ("LL", "RL", "LAT")
     unknown: Literal["not_suitable", "frontal"] = "not_suitable"
+    pixels: float | None = None
 
     def side(self, position: str) -> Side:
         """Return what a position is used as."""
@@ -85,7 +90,7 @@ class View:
     side : Side
     position : str
         Such as ``PA``; empty when unknown, also of an image that is frontal or lateral by its
-        PatientOrientation.
+        PatientOrientation or its pixels.
     source : str
         The element that says so; empty when unknown.
     certain : bool
@@ -101,7 +106,9 @@ class View:
     remark: str
 
 
-def view_of(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
+def view_of(
+    header: Dataset, rule: ViewRule, *, alone: bool, pixels: Likeness | None = None
+) -> View:
     """Read the view of one Instance.
 
     Parameters
@@ -111,6 +118,8 @@ def view_of(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
     alone : bool
         Whether the Instance is the only one of its Series. Words of a Series are believed only
         then: a Series called "chest PA" may hold the lateral image too.
+    pixels : Likeness, optional
+        What its pixels are like; heard only where the rule asks them and the header is silent.
     """
     plane = plane_of(header)
     said = [
@@ -120,7 +129,8 @@ def view_of(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
         and (position := _position(header, source, rule))
     ]
     if not said:
-        return _unsaid(header, rule, alone=alone)
+        view = _unsaid(header, rule, alone=alone)
+        return view if view.side is not Side.UNKNOWN else _seen(view, header, rule, pixels)
     source, position = said[0]
     side = rule.side(position)
     if side in (Side.FRONTAL, Side.LATERAL) and plane not in (side, Side.UNKNOWN):
@@ -168,6 +178,21 @@ def _unsaid(header: Dataset, rule: ViewRule, *, alone: bool) -> View:
         return View(Side.OTHER, "", "", certain=False, remark=f"{ORIENTED} {_PLANES[plane]}")
     remark = _unknown(header, rule, alone=alone)
     return View(Side.UNKNOWN, "", "", certain=False, remark=remark)
+
+
+def _seen(unknown: View, header: Dataset, rule: ViewRule, pixels: Likeness | None) -> View:
+    """Return the view by pixels of an image whose header is silent, or why it stays unknown."""
+    if rule.pixels is None:
+        return unknown
+    if pixels is None or pixels.certainty < rule.pixels:
+        remark = f"{unknown.remark}; the pixels do not say it with a certainty of {rule.pixels:g}"
+        return View(Side.UNKNOWN, "", "", certain=False, remark=remark)
+    remark = f"the pixels are like {pixels.label} with a certainty of {pixels.certainty:.3f}"
+    side, plane = Side(pixels.label), plane_of(header)
+    if plane not in (side, Side.UNKNOWN):
+        remark = f"{remark}, but {ORIENTED} {_PLANES[plane]}"
+        return View(Side.CONTRADICTED, "", "", certain=False, remark=remark)
+    return View(side, "", "pixels", certain=False, remark=remark)
 
 
 def _position(header: Dataset, source: str, rule: ViewRule) -> str:
@@ -220,6 +245,8 @@ def parse_view(source: Source, faults: list[Fault]) -> ViewRule:
             unknown = part.value
         else:
             faults.append(part.fault(_remedy(key)))
+    by_pixels = [one for name in lists["from"] if (one := threshold(name)) is not None]
+    lists["from"] = tuple(name for name in lists["from"] if threshold(name) is None)
     for name in lists["from"]:
         if name not in (*CODED, *WORDED, ORIENTED):
             faults.append(source.child("from").fault(_no_source(name)))
@@ -229,7 +256,13 @@ def parse_view(source: Source, faults: list[Fault]) -> ViewRule:
         faults.append(
             source.fault("say what happens when the view is unknown: not_suitable or frontal")
         )
-    return ViewRule(lists["from"], lists["frontal"], lists["lateral"], unknown or "not_suitable")
+    return ViewRule(
+        lists["from"],
+        lists["frontal"],
+        lists["lateral"],
+        unknown or "not_suitable",
+        max(by_pixels, default=None),
+    )
 
 
 def _words(value: object) -> bool:
@@ -251,5 +284,6 @@ def _no_source(name: str) -> str:
     }
     reason = reasons.get(name, "it is not one that states a view")
     return (
-        f"{name} is no source of the view, {reason}: use {', '.join((*CODED, *WORDED, ORIENTED))}"
+        f"{name} is no source of the view, {reason}: use {', '.join((*CODED, *WORDED, ORIENTED))} "
+        "or pixels>=0.95"
     )

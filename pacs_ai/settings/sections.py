@@ -279,6 +279,15 @@ class Window(Section):
     level: float
 
 
+class Prototypes(Section):
+    """What pictures look like to the site's own embedding model."""
+
+    file: Path
+    """As `pacs-ai prototypes make` wrote it."""
+    certainty: float = Field(default=0.9, gt=0.5, lt=1)
+    """Below it nothing is said of a picture."""
+
+
 class Endpoint(Section):
     """A scoring endpoint and the model behind it."""
 
@@ -304,6 +313,14 @@ class Endpoint(Section):
     """CT goes out in this window; left out, in the catalogue's of each prompt (embeddings: W 1500 L -160)."""
     distributions: Path | None = None
     """The publisher's ``target_dist.json``, the site's own copy; without it no lesion is asked for."""
+    prototypes: Prototypes | None = None
+    """View, body part and modality by pixels; for `insight` only."""
+
+    @model_validator(mode="after")
+    def _prototypes_of_embeddings(self) -> Endpoint:
+        if self.prototypes is not None and self.kind != "insight":
+            raise ValueError("prototypes are of embeddings: only an insight endpoint has them")
+        return self
 
 
 class Defaults(Section):

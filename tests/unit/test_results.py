@@ -75,6 +75,7 @@ RESULTS: st.SearchStrategy[Result] = st.one_of(
         arrays.arrays(np.float32, st.integers(0, 9), elements=st.floats(width=32, allow_nan=False)),
         TEXT,
         TEXT,
+        TEXT,
     ),
 )
 
@@ -115,7 +116,7 @@ made = [
     Finding("lung opacity", Assertion.PRESENT, ("1.2",), (Box("1.2", 1.5, 2, 3.25, 4),), "left", 0.1),
     Measurement("cardiothoracic ratio", 0.1 + 0.2, "1", ("1.2",), "from masks"),
     Narrative((Sentence("Größe unverändert.", (), "compares with a prior"),), ("1.2",)),
-    Embedding(np.linspace(-1, 1, 9, dtype=np.float32) / 3, "1.2", "recipe 1"),
+    Embedding(np.linspace(-1, 1, 9, dtype=np.float32) / 3, "1.2", "recipe 1", "frame 2 of 3"),
 ]
 print(hashlib.sha256(results.dumps(made)).hexdigest())
 """

@@ -103,6 +103,24 @@ def test_no_sentence_of_a_draft_is_drawn(tmp_path: Path, said: list[str]) -> Non
     assert any("Present: lung opacity, right" in one for one in said)
 
 
+def test_a_contradiction_of_the_header_is_drawn_in_words(tmp_path: Path, said: list[str]) -> None:
+    film = make.radiograph(tmp_path)
+    uid = film.SOPInstanceUID
+    against = Finding(
+        "body part contradicts header",
+        Assertion.PRESENT,
+        (uid,),
+        score=0.953,
+        sentence="BodyPartExamined is KNEE, and the pixels are like chest, not like knee",
+    )
+    embedding = Embedding(np.ones(2, np.float32), uid, "r")
+    render(film_work(film, make.entry(embedding, against, kind="insight", sources=[uid])))
+    words = " ".join(" ".join(said).split())
+    assert "Body part contradicts header: BodyPartExamined is KNEE, and the pixels" in words
+    assert "not like knee (certainty 95%)" in words
+    assert "as the model gives it" not in words
+
+
 def test_every_model_has_a_line_with_what_came_of_it(tmp_path: Path, said: list[str]) -> None:
     film = make.radiograph(tmp_path)
     one = mask(film, make.square((60, 50)))

@@ -156,6 +156,18 @@ def test_a_finding_without_a_box_says_that_it_is_not_localised(film: Instance) -
     assert "emphysema 1, not localised" in texts(group)
 
 
+def test_a_contradiction_of_the_header_is_a_finding_with_what_is_held_against_what(
+    film: Instance,
+) -> None:
+    sentence = "ViewPosition is LL, and the pixels are like frontal, not like lateral"
+    against = finding(
+        film, "view contradicts header", Assertion.PRESENT, score=0.95, sentence=sentence
+    )
+    dataset = report(film, against)
+    assert values(groups(dataset)[0], "CODE")["VIEWCONTRA"] == PRESENT
+    assert sentence in texts(dataset)
+
+
 def test_nothing_found_is_not_a_normal_result(film: Instance) -> None:
     absent = finding(film, "pneumothorax", Assertion.ABSENT)
     dataset = report(film, outcome=NothingFound((absent,)))

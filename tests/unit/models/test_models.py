@@ -32,7 +32,8 @@ from pacs_ai.results import (
 )
 from pacs_ai.study import Instance, Job, read_instance
 from tests.unit.models.fake_endpoint import Answer, Asked, endpoint
-from tests.unit.pixels.made import SHARED, image, slices
+from tests.unit.pixels.made import SHARED, image, slices, written
+from tests.unit.pixels.made import grey as grey_image
 
 CINE = "us/us-34frame-ybr422-jpeg.dcm"
 NOT_FOUND = "Not found by the model, which does not say that it is absent: "
@@ -563,6 +564,7 @@ def test_embedding_is_a_unit_vector_in_each_documented_shape(tmp_path: Path, bod
     np.testing.assert_allclose(embedding.vector, VECTOR / np.linalg.norm(VECTOR), atol=1e-7)
     assert embedding.source == frontal.SOPInstanceUID
     assert embedding.recipe == f"insight-512-bicubic/1 {PIXEL_PATH}"
+    assert embedding.stated == "the one image"
     asked = fake.asked[0]
     assert sent_image(asked).shape == (512, 512)
     assert asked.row()["text"] == ""
@@ -578,17 +580,80 @@ def test_vector_that_is_not_1024_finite_numbers_is_refused(tmp_path: Path, featu
         insight.infer(job("insight", {"frontal": (frontal,)}), fake.settings("insight"))
 
 
-def test_volume_is_embedded_by_its_middle_slice_by_geometry(tmp_path: Path) -> None:
-    made = slices(tmp_path, CT)
-    with endpoint(Answer([{"image_features": [VECTOR]}])) as fake:
+def each_by_its_grey(asked: Asked) -> Any:
+    """Answer each row with a vector along the axis of its picture's mean grey."""
+    found = []
+    for row in asked.body["input_data"]["data"]:
+        with PIL.Image.open(io.BytesIO(base64.b64decode(row[0]))) as opened:
+            grey = round(float(np.asarray(opened).mean()))
+        found.append({"image_features": [[float(at == grey) for at in range(1024)]]})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "stated", "first", "last"),
+    [
+        (2, "slices 1 to 2 of 2 along the normal, around slice 2 in the middle", 0, 1),
+        (21, "slices 1 to 21 of 21 along the normal, around slice 11 in the middle", 0, 20),
+        (30, "slices 6 to 26 of 30 along the normal, around slice 16 in the middle", 5, 25),
+    ],
+)
+def test_volume_is_embedded_by_the_mean_of_the_slices_around_its_middle(
+    tmp_path: Path, count: int, stated: str, first: int, last: int
+) -> None:
+    # Each slice has a grey of its own: 8 HU are a bit more than one of 255 steps of the window.
+    stored = np.stack([np.full((8, 9), 300 + 8 * one, np.int16) for one in range(count)])
+    made = slices(tmp_path, stored)
+    drawn = np.rint((stored[:, 0, 0] - 1024 + 160 + 750) / 1500 * 255).astype(int)
+    assert len(set(drawn)) == count
+    with endpoint(each_by_its_grey) as fake:
         outcome = insight.infer(
             job("insight", {"volume": tuple(reversed(made))}), fake.settings("insight")
+        )
+    assert len(fake.asked) == 1
+    assert isinstance(outcome, Done)
+    (embedding,) = outcome.results
+    assert isinstance(embedding, Embedding)
+    assert embedding.source == made[count // 2].SOPInstanceUID
+    assert embedding.stated == f"{stated}; mean of their vectors"
+    assert embedding.recipe.endswith("middle-slices-10/1 volume-window/2 W 1500 L -160")
+    assert np.linalg.norm(embedding.vector) == pytest.approx(1, abs=1e-6)
+    assert set(np.flatnonzero(embedding.vector)) == set(drawn[first : last + 1])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "stated", "grey"),
+    [
+        ({}, "frame 3 of 5, the middle one", 30),
+        ({"frame": 5}, "frame 5 of 5", 50),
+    ],
+)
+def test_cine_is_embedded_by_one_frame_which_is_stated(
+    tmp_path: Path, parameters: dict[str, Any], stated: str, grey: int
+) -> None:
+    cine = grey_image(np.zeros((16, 16), np.uint8), uid="2.25.77", **EXACT)
+    cine.NumberOfFrames = 5
+    cine.PixelData = np.repeat(np.arange(10, 60, 10, dtype=np.uint8), 256).tobytes()
+    stored = written(tmp_path, cine)
+    with endpoint(each_by_its_grey) as fake:
+        outcome = insight.infer(
+            job("insight", {"image": (stored,)}, **parameters), fake.settings("insight")
         )
     assert isinstance(outcome, Done)
     (embedding,) = outcome.results
     assert isinstance(embedding, Embedding)
-    assert embedding.source == made[2].SOPInstanceUID
-    assert embedding.recipe.endswith("middle-slice/1 volume-window/2 W 1500 L -160")
+    assert embedding.stated == stated
+    assert int(np.argmax(embedding.vector)) == grey
+
+
+@pytest.mark.parametrize("role", ["frontal", "image"])
+def test_image_is_embedded_alike_whatever_a_rule_takes_it_for(tmp_path: Path, role: str) -> None:
+    upside_down = image(tmp_path, shapes()[::-1], PatientOrientation=["L", "H"], **EXACT)
+    with endpoint(Answer([{"image_features": [VECTOR]}])) as fake:
+        insight.infer(job("insight", {role: (upside_down,)}), fake.settings("insight"))
+    seen = sent_image(fake.asked[0]).astype(int)
+    wanted = PIL.Image.fromarray(shapes()).resize((512, 512), PIL.Image.Resampling.BICUBIC)
+    assert np.abs(seen - np.asarray(wanted).astype(int)).max() <= 1
 
 
 def test_a_mammogram_and_one_frame_of_a_cine_are_embedded_as_single_images() -> None:
