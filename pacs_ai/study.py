@@ -27,7 +27,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
 )
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from pacs_ai.errors import ReceiveError
 from pacs_ai.uids import is_uid
@@ -53,6 +53,7 @@ _IS_EXPLICIT = {
     for one in AllTransferSyntaxes
     if one.is_little_endian and not one.is_deflated
 }
+_VR = frozenset(one.encode() for one in STANDARD_VR)
 _LONG_VR = frozenset(one.encode() for one in EXPLICIT_VR_LENGTH_32)
 _UNUSUAL = re.compile(rb"[\x00-\x1f\\]")  # several values, escapes, what only the library may judge
 
@@ -250,7 +251,7 @@ def _walk(data: bytes, *, explicit: bool) -> dict[int, bytes] | None:
         place += 8
         if explicit:
             vr = data[place - 4 : place - 2]
-            if not (vr.isalpha() and vr.isupper()):
+            if vr not in _VR:
                 return None
             length >>= 16
             if vr in _LONG_VR:

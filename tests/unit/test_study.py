@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import UID, generate_uid
 
@@ -324,6 +324,7 @@ def test_a_plain_head_is_read_the_short_way(syntax: str, monkeypatch: pytest.Mon
     st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=4),
     st.integers(0, 40),
 )
+@example(EXPLICIT, [(176, 65)], 0)  # a VR that there is not
 def test_the_short_way_reads_what_the_library_reads_or_nothing(
     syntax: str, damages: list[tuple[int, int]], cut: int
 ) -> None:
