@@ -96,7 +96,7 @@ def test_a_disk_that_fills_up_loses_nothing_acknowledged_and_goes_on_with_space(
     tiny = [image() for _ in range(40)]
     answers = small.store(*tiny)  # the ledger is on the same disk, and finds no room either
     assert set(answers) <= {0x0000, 0xA700}
-    assert small.left() == []
+    assert small.temporary() == []
 
     (small.data / "spare").unlink()
     _assert_kept(small, tmp_path, [*sent, *tiny], [*statuses, *answers])
@@ -120,4 +120,4 @@ def _assert_kept(small: SmallDisk, copy: Path, sent: list[Dataset], statuses: li
         held[path.name[:64]] = hashlib.sha256(data_set_bytes(path.read_bytes())).hexdigest()
     assert all(name == digest for name, digest in held.items()), "what has its name is whole"
     assert held.keys() >= {*acknowledged.values()}
-    assert small.left() == []
+    assert small.temporary() == []
