@@ -28,8 +28,9 @@ soak: $(VENV)/.test
 
 COUNT := 100000
 SEED := 1
+# pytest's own log keeps every record with its traceback and all that lies behind it: a gigabyte here.
 fuzz: $(VENV)/.test
-	$(VENV)/bin/pytest tests/fuzz -m soak --timeout 28800 --fuzz-count $(COUNT) --fuzz-seed $(SEED)
+	$(VENV)/bin/pytest tests/fuzz -m soak -p no:logging --timeout 28800 --fuzz-count $(COUNT) --fuzz-seed $(SEED)
 
 sheets: $(VENV)/.test
 	$(VENV)/bin/pytest tests/end_to_end/test_contact_sheets.py --sheets sheets
