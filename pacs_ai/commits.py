@@ -33,7 +33,7 @@ from pacs_ai.results import (
 )
 from pacs_ai.routing import Routing
 from pacs_ai.settings import Endpoint, Settings
-from pacs_ai.study import VIEW_FROM_PIXELS, Job, Study
+from pacs_ai.study import VIEW_FROM_PIXELS, Job, Study, values
 from pacs_ai.uids import digest
 from pacs_ai.worklist import workitem
 
@@ -70,7 +70,7 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
     overtaken = gathered.seen != {row.id for row in studies.source_instances(connection, uid)}
     for instance_id, mark in gathered.marks.items():
         studies.mark_instance(connection, instance_id, mark)
-    accession_number = str(study.header.get("AccessionNumber", "") or "")
+    accession_number = "\\".join(values(study.header, "AccessionNumber"))
     studies.set_accession_number(connection, uid, accession_number)
     if gathered.hold:
         return

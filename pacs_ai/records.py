@@ -44,6 +44,7 @@ from pacs_ai.study import (
     Study,
     read_instance,
     rejected_by,
+    unreadable,
     values,
 )
 from pacs_ai.uids import derived_uid, digest
@@ -378,7 +379,20 @@ class Records:
             # Damage can make the whole read otherwise than the head did when it was received.
             if values(instance.header, "SOPInstanceUID") != (row.SOPInstanceUID,):
                 raise ValueError("another SOP Instance UID than in the ledger")
-            return instance
+        unread = unreadable(instance.header, _IDENTIFYING)
+        if unread:
+            raise SourceError(
+                f"{unread} of Instance {row.SOPInstanceUID} cannot be read: find out at the sender what is "
+                "wrong with it"
+            )
+        return instance
+
+
+_IDENTIFYING = (
+    *("AccessionNumber", "PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID"),
+)
+"""What every result and Workitem copies of its source (PS3.3 C.7.1.1, C.7.2.1)."""
 
 
 @contextmanager

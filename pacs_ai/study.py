@@ -6,8 +6,9 @@ Nothing here decodes pixel data.
 from __future__ import annotations
 
 import re
+import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
@@ -420,6 +421,21 @@ def read_instance(path: Path, *, digest: str) -> Instance:
     header = pydicom.dcmread(path, stop_before_pixels=True)
     syntax = str(header.file_meta.TransferSyntaxUID)
     return Instance(header=header, path=path, digest=digest, transfer_syntax_uid=syntax)
+
+
+def unreadable(header: Dataset, keywords: Iterable[str]) -> str:
+    """Return the first of these elements whose bytes are no value of its VR, or an empty string.
+
+    A value that its VR forbids is one all the same (:func:`values`).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of such values; a warning would show them
+        for keyword in keywords:
+            try:
+                header.get(keyword)
+            except Exception:  # pydicom raises many types on hostile bytes
+                return keyword
+    return ""
 
 
 def values(header: Dataset, keyword: str) -> tuple[str, ...]:

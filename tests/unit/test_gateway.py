@@ -53,7 +53,12 @@ class Driver:
         self.gateway = Gateway(load(path))
         self.views = Views(self.gateway.ledger.database)
 
-    def receive(self, *data_sets: pydicom.Dataset, peer: str = "demo") -> None:
+    def receive(
+        self,
+        *data_sets: pydicom.Dataset,
+        peer: str = "demo",
+        damage: Callable[[bytes], bytes] = bytes,
+    ) -> None:
         for data_set in data_sets:
             buffer = BytesIO()
             data_set.save_as(buffer, enforce_file_format=True)
@@ -63,7 +68,7 @@ class Driver:
                 str(data_set.file_meta.TransferSyntaxUID),
             )
             incoming = self.gateway.incoming(peer, context)
-            incoming.write(data_set_bytes(buffer.getvalue()))
+            incoming.write(damage(data_set_bytes(buffer.getvalue())))
             self.answer = incoming.commit()
             incoming.discard()
 
@@ -178,6 +183,21 @@ def test_a_study_passes_every_step_and_ends_in_one_state(
     assert kinds == ["capture", "report", "segmentation"]
     assert {delivery["state"] for delivery in timeline["deliveries"]} == {"stored"}
     assert "no Instance arrived" in timeline["versions"][0]["evidence"]
+
+
+@pytest.mark.parametrize("vr", [b"QH", b"SL"])
+def test_an_accession_number_that_cannot_be_read_fails_the_study_at_once_and_is_named(
+    driver: Callable[..., Driver], radiographs: tuple[pydicom.Dataset, ...], vr: bytes
+) -> None:
+    one = driver()
+    numbered = [_changed(each, AccessionNumber="A1") for each in radiographs]
+    accession = b"\x08\x00\x50\x00"
+    one.receive(*numbered, damage=lambda data: data.replace(accession + b"SH", accession + vr))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert timeline["state"] == "failed"
+    assert "AccessionNumber of Instance 2.25." in timeline["reason"]
+    assert {row["strikes"] for row in timeline["work"]} == {0}
 
 
 def test_the_same_bytes_again_start_nothing(
