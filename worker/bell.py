@@ -27,6 +27,8 @@ from pacs_ai.spool import Spool
 log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 10.0
+_STALLED = timedelta(seconds=120)
+"""How long work may be due and rung for with nobody taking any."""
 _LEAD = timedelta(seconds=10)
 
 
@@ -41,10 +43,18 @@ class Bell:
     queues : collection of str
         Queues that somebody listens to. Work of any other is held, with the reason: its endpoint or
         destination is gone from the settings.
+    give_up : callable
+        Ends this worker. Celery's consumer can go deaf when broker and children die within seconds: messages
+        pile up and nobody takes them. Nothing runs then, and whoever starts this worker again mends it.
     """
 
     def __init__(
-        self, settings: Settings, ring: Callable[[str, str], None], *, queues: Collection[str]
+        self,
+        settings: Settings,
+        ring: Callable[[str, str], None],
+        *,
+        queues: Collection[str],
+        give_up: Callable[[], object] = lambda: os._exit(os.EX_TEMPFAIL),
     ) -> None:
         self._settings = settings
         self._queues = queues
@@ -52,6 +62,8 @@ class Bell:
         self._owner = owner_name()
         self._retention = Retention(settings, Spool(settings.spool_path))
         self._over = threading.Event()
+        self._give_up = give_up
+        self._due_since: float | None = None
         self._rung: dict[str, float] = {}
         self._looking = threading.Lock()
         os.register_at_fork(
@@ -79,10 +91,14 @@ class Bell:
             if leads:
                 ledger.hold_orphans(self._queues)
             due = ledger.due() if leads else []
+            stalled = self._is_stalled(ledger, is_due=bool(due))
             if leads:
                 ledger.seal_events()
                 self._clean(ledger)
             ledger.close()
+        if stalled:
+            log.error("work is due and nobody takes it: this worker ends, to be started again")
+            self._give_up()
         at = time.monotonic()
         waiting = {work_id for _, work_id in due}
         self._rung = {one: when for one, when in self._rung.items() if one in waiting}
@@ -90,6 +106,14 @@ class Bell:
             if at - self._rung.get(work_id, float("-inf")) >= _AGAIN_SECONDS:
                 self._rung[work_id] = at
                 self._ring(queue, work_id)
+
+    def _is_stalled(self, ledger: Ledger, *, is_due: bool) -> bool:
+        if not is_due:
+            self._due_since = None
+            return False
+        self._due_since = self._due_since or time.monotonic()
+        waited = time.monotonic() - self._due_since
+        return waited > _STALLED.total_seconds() and not ledger.is_moving(_STALLED)
 
     def _clean(self, ledger: Ledger) -> None:
         try:

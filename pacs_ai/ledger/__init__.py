@@ -171,6 +171,11 @@ class Ledger:
         with self.database.read() as connection:
             return work.due(connection, paused=_paused_kinds(connection))
 
+    def is_moving(self, within: timedelta) -> bool:
+        """Tell whether work was claimed in that time, or is carried out now."""
+        with self.database.read() as connection:
+            return work.is_moving(connection, since=now() - within)
+
     def hold_orphans(self, queues: Collection[str]) -> None:
         """Hold the work of queues that nobody listens to, and say why."""
         with self.database.read() as connection:

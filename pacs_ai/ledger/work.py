@@ -388,6 +388,13 @@ def backlog(connection: Connection) -> int:
     return connection.scalar(count) or 0
 
 
+def is_moving(connection: Connection, *, since: datetime) -> bool:
+    """Tell whether work was claimed since, or somebody holds a lease on some now."""
+    leased = and_(table.c.state == State.RUNNING, table.c.lease_until > now())
+    found = select(table.c.id).where(or_(table.c.started_at > since, leased)).limit(1)
+    return connection.scalar(found) is not None
+
+
 def orphans(connection: Connection, queues: Collection[str]) -> list[Row[tuple[object, ...]]]:
     """Return the ready rows of queues other than these."""
     return [*connection.execute(select(table).where(_orphaned(queues)))]

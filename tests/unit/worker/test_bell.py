@@ -17,6 +17,7 @@ from pacs_ai.retention import Retention
 from pacs_ai.settings import Settings, loads
 from tests.peers.postgresql import Cluster
 from tests.unit.ledger.test_work import STUDY, TIMES, add_study
+from worker import bell as bell_module
 from worker.bell import Bell
 
 
@@ -155,3 +156,79 @@ def test_the_leader_lets_retention_remove_and_rings_though_it_cannot(
     leader.look(ledger)
     other.look(ledger)
     assert (looks, rung) == (["look"], ["leader"])
+
+
+# ---------------------------------------------------------------------- a consumer that went deaf
+
+
+@pytest.fixture
+def ended(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[Bell, list[str]]:
+    """A bell that gives up when nobody took due work for 0.2 s, and what it did."""
+    monkeypatch.setattr(bell_module, "_STALLED", timedelta(seconds=0.2))
+    given: list[str] = []
+    bell = Bell(
+        settings, lambda *_: None, queues=["route"], give_up=lambda: given.append("gave up")
+    )
+    return bell, given
+
+
+def _look_for(bell: Bell, ledger: Ledger, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        bell.look(ledger)
+        time.sleep(0.02)
+
+
+def test_due_work_that_nobody_takes_ends_the_worker(
+    settings: Settings, ended: tuple[Bell, list[str]]
+) -> None:
+    bell, given = ended
+    ledger = Ledger(settings.ledger_url, TIMES)
+    _look_for(bell, ledger, 0.3)
+    assert given == [], "nothing is due"
+    _add(settings, "due")
+    bell.look(ledger)
+    assert given == [], "it was due for a moment only"
+    _look_for(bell, ledger, 0.4)
+    assert given
+
+
+def test_work_that_somebody_carries_out_ends_nobody(
+    settings: Settings, ended: tuple[Bell, list[str]]
+) -> None:
+    bell, given = ended
+    ledger = Ledger(settings.ledger_url, TIMES)
+    _add(settings, "under way")
+    _add(settings, "due")
+    with ledger.claim("route") as attempt:
+        assert attempt is not None
+        other = Ledger(settings.ledger_url, TIMES)
+        _look_for(bell, other, 0.6)
+        assert given == []
+        with attempt.commit():
+            pass
+
+
+def test_work_that_is_taken_one_after_the_other_ends_nobody(
+    settings: Settings, ended: tuple[Bell, list[str]]
+) -> None:
+    bell, given = ended
+    ledger = Ledger(settings.ledger_url, TIMES)
+    for number in range(8):
+        _add(settings, f"due {number}")
+    for _ in range(6):
+        with ledger.claim("route") as attempt:
+            assert attempt is not None
+            with attempt.commit():
+                pass
+        _look_for(bell, Ledger(settings.ledger_url, TIMES), 0.1)
+    assert given == []
+
+
+def test_who_does_not_lead_ends_nobody(settings: Settings, ended: tuple[Bell, list[str]]) -> None:
+    bell, given = ended
+    ledger = Ledger(settings.ledger_url, TIMES)
+    Bell(settings, lambda *_: None, queues=["route"]).look(ledger)
+    _add(settings, "due")
+    _look_for(bell, ledger, 0.4)
+    assert given == []
