@@ -23,12 +23,12 @@ test: $(VENV)/.test peers
 	$(VENV)/bin/codespell pacs_ai worker listener docs README.md CHANGELOG.md
 	$(VENV)/bin/pytest -m "not soak" -n auto --dist loadfile
 
+# pytest's own log keeps every record with its traceback and all that lies behind it: a gigabyte here.
 soak: $(VENV)/.test
-	$(VENV)/bin/pytest -m soak --timeout 7200
+	$(VENV)/bin/pytest -m soak -p no:logging --timeout 7200
 
 COUNT := 100000
 SEED := 1
-# pytest's own log keeps every record with its traceback and all that lies behind it: a gigabyte here.
 fuzz: $(VENV)/.test
 	$(VENV)/bin/pytest tests/fuzz -m soak -p no:logging --timeout 28800 --fuzz-count $(COUNT) --fuzz-seed $(SEED)
 
