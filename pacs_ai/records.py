@@ -379,7 +379,7 @@ class Records:
             # Damage can make the whole read otherwise than the head did when it was received.
             if values(instance.header, "SOPInstanceUID") != (row.SOPInstanceUID,):
                 raise ValueError("another SOP Instance UID than in the ledger")
-        unread = unreadable(instance.header, _IDENTIFYING)
+        unread = unreadable(instance.header, _COPIED)
         if unread:
             raise SourceError(
                 f"{unread} of Instance {row.SOPInstanceUID} cannot be read: find out at the sender what is "
@@ -388,11 +388,8 @@ class Records:
         return instance
 
 
-_IDENTIFYING = (
-    *("AccessionNumber", "PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "StudyID"),
-)
-"""What every result and Workitem copies of its source (PS3.3 C.7.1.1, C.7.2.1)."""
+_COPIED = ("AccessionNumber",)
+"""What results and Workitems copy as it stands; every other element is asked for by its text."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pacs_ai.peers.association import Timeouts
 from pacs_ai.peers.echo import EchoAnswer, echo
 from tests.peers.rejecting import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, rejecting
 
-SHORT = Timeouts(connection=1, acse=1, dimse=1, network=1)
+SHORT = Timeouts(connection=3, acse=3, dimse=1, network=3)
 
 
 def ask(port: int) -> EchoAnswer:
