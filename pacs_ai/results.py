@@ -32,6 +32,10 @@ EMBEDDING_RECIPE = "insight-512-bicubic/1"
 """Name and version of the last step to an embedding's picture; the path before it is named after it."""
 
 
+HOUNSFIELD = "[hnsf'U]"
+"""UCUM code of the Hounsfield unit."""
+
+
 class Assertion(StrEnum):
     """How a sentence speaks of a finding; only PRESENT may raise a priority."""
 

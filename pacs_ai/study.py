@@ -484,6 +484,25 @@ def items(header: Dataset, keyword: str) -> tuple[Dataset, ...]:
     return tuple(value) if isinstance(value, pydicom.Sequence) else ()
 
 
+def projection_plane(header: Dataset) -> str:
+    """Return the plane that PatientOrientation puts a projection in (PS3.3 C.7.6.1.1.1).
+
+    Returns
+    -------
+    str
+        ``frontal``, ``lateral`` or ``other``; empty where the header does not say it.
+    """
+    letters = {value[:1] for value in values(header, "PatientOrientation")}
+    if not letters:
+        return ""
+    axes = {axis for axis in ("LR", "AP", "FH") if letters & set(axis)}
+    if len(letters) == 2 and axes == {"LR", "FH"}:
+        return "frontal"
+    if len(letters) == 2 and axes == {"AP", "FH"}:
+        return "lateral"
+    return "other"
+
+
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for one in text.split("\\") if (part := one.strip(" \0\t\r\n")))
 

@@ -43,6 +43,7 @@ from pacs_ai.encoding.scenes import (
 from pacs_ai.encoding.volumes import millilitres
 from pacs_ai.pixels.decoder import one_job
 from pacs_ai.results import (
+    HOUNSFIELD,
     Assertion,
     Embedding,
     Failed,
@@ -220,7 +221,7 @@ def _size(work: Encoding, mask: Segmentation) -> str:
 
 
 def _unit(one: Measurement) -> str:
-    return {"1": "", "[hnsf'U]": " HU"}.get(one.unit, f" {one.unit}")
+    return {"1": "", HOUNSFIELD: " HU"}.get(one.unit, f" {one.unit}")
 
 
 def _measured(work: Encoding) -> list[Measurement]:

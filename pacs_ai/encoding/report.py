@@ -37,6 +37,7 @@ from pacs_ai.encoding.segmentation import KIND as SEGMENTATION
 from pacs_ai.encoding.segmentation import concept, groups, segment_tracking
 from pacs_ai.encoding.volumes import millilitres
 from pacs_ai.results import (
+    HOUNSFIELD,
     Assertion,
     Box,
     Done,
@@ -71,7 +72,7 @@ _UNITS = {
     "1": PydicomCode("1", "UCUM", "no units"),
     "%": PydicomCode("%", "UCUM", "Percent"),
     "ml": PydicomCode("ml", "UCUM", "milliliter"),
-    "[hnsf'U]": PydicomCode("[hnsf'U]", "UCUM", "Hounsfield unit"),
+    HOUNSFIELD: PydicomCode(HOUNSFIELD, "UCUM", "Hounsfield unit"),
     "mm": PydicomCode("mm", "UCUM", "millimeter"),
     "mm2": PydicomCode("mm2", "UCUM", "square millimeter"),
 }

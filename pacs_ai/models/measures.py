@@ -16,11 +16,8 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
 from pacs_ai.pixels.volume import Volume, planes
-from pacs_ai.results import Measurement, Segmentation
+from pacs_ai.results import HOUNSFIELD, Measurement, Segmentation
 from pacs_ai.terms import ABNORMAL, term
-
-HOUNSFIELD = "[hnsf'U]"
-"""UCUM code of the Hounsfield unit."""
 
 _ATTENUATION = "Mean over all voxels of the mask that are not padding"
 _COUNT = "Parts of the mask that touch at no face, edge or corner"

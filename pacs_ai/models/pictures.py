@@ -18,14 +18,12 @@ from pacs_ai.pixels.description import describe
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.volume import grey
 from pacs_ai.settings import Window
-from pacs_ai.study import Instance, Job, values
+from pacs_ai.study import Instance, Job, projection_plane
 
 NEIGHBOURS = 10
 """Slices to either side of the centre one, as the publisher's exam-parameter demo takes them (§3.9)."""
 
 _VOLUME_RECIPE = f"middle-slices-{NEIGHBOURS}/1"
-
-_PLANES = {frozenset("LRFH"): View.FRONTAL, frozenset("APFH"): View.LATERAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +88,8 @@ def _plane(instance: Instance) -> View:
 
     The same image then gives the same vector whatever a rule takes it for, and can contradict it.
     """
-    letters = frozenset(one[:1] for one in values(instance.header, "PatientOrientation"))
-    return next((view for axes, view in _PLANES.items() if _spans(letters, axes)), View.ANY)
-
-
-def _spans(letters: frozenset[str], axes: frozenset[str]) -> bool:
-    return len(letters) == 2 and letters <= axes and len(letters & frozenset("FH")) == 1
+    plane = projection_plane(instance.header)
+    return View(plane) if plane in (View.FRONTAL, View.LATERAL) else View.ANY
 
 
 def _slices(job: Job, window: Window | None) -> Pictures:

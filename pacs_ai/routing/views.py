@@ -25,7 +25,7 @@ from pacs_ai.results import Likeness
 from pacs_ai.routing.pixels import threshold
 from pacs_ai.routing.words import fold, has_phrase
 from pacs_ai.settings import Source
-from pacs_ai.study import items, values
+from pacs_ai.study import items, projection_plane, values
 
 CODED = ("ViewPosition", "ViewCodeSequence")
 WORDED = ("SeriesDescription", "ProtocolName")
@@ -154,17 +154,8 @@ _PLANES = {
 
 
 def plane_of(header: Dataset) -> Side:
-    """Return the plane that PatientOrientation puts an image in (PS3.3 C.7.6.1.1.1)."""
-    letters = {value[:1] for value in values(header, ORIENTED)}
-    if not letters:
-        return Side.UNKNOWN
-    axes = {axis for axis in ("LR", "AP", "FH") if letters & set(axis)}
-    if len(letters) == 2:
-        if axes == {"LR", "FH"}:
-            return Side.FRONTAL
-        if axes == {"AP", "FH"}:
-            return Side.LATERAL
-    return Side.OTHER
+    """Return what an image may be used as by its PatientOrientation alone."""
+    return Side(projection_plane(header) or Side.UNKNOWN)
 
 
 def _unsaid(header: Dataset, rule: ViewRule, *, alone: bool) -> View:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pacs_ai.models.measures import HOUNSFIELD, measure
+from pacs_ai.models.measures import measure
 from pacs_ai.pixels.volume import Volume, assemble
-from pacs_ai.results import Measurement, Segmentation
+from pacs_ai.results import HOUNSFIELD, Measurement, Segmentation
 from tests.unit.pixels.made import slices
 
 SHAPE = (4, 12, 10)
