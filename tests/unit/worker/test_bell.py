@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -183,7 +185,7 @@ def test_due_work_that_nobody_takes_ends_the_worker(
     settings: Settings, ended: tuple[Bell, list[str]]
 ) -> None:
     bell, given = ended
-    ledger = Ledger(settings.ledger_url, TIMES)
+    ledger = Ledger(settings.ledger_url, TIMES)  # the bell closes it after each look
     _look_for(bell, ledger, 0.3)
     assert given == [], "nothing is due"
     _add(settings, "due")
@@ -207,6 +209,7 @@ def test_work_that_somebody_carries_out_ends_nobody(
         assert given == []
         with attempt.commit():
             pass
+    ledger.close()
 
 
 def test_work_that_is_taken_one_after_the_other_ends_nobody(
@@ -221,6 +224,7 @@ def test_work_that_is_taken_one_after_the_other_ends_nobody(
             assert attempt is not None
             with attempt.commit():
                 pass
+        ledger.close()
         _look_for(bell, Ledger(settings.ledger_url, TIMES), 0.1)
     assert given == []
 
@@ -232,3 +236,10 @@ def test_who_does_not_lead_ends_nobody(settings: Settings, ended: tuple[Bell, li
     _add(settings, "due")
     _look_for(bell, ledger, 0.4)
     assert given == []
+
+
+def test_who_gives_up_ends_with_the_exit_code_that_is_documented() -> None:
+    # docs/when-something-dies.md; 75 is EX_TEMPFAIL of sysexits(3).
+    give_up = "from worker.bell import Bell; Bell.__init__.__kwdefaults__['give_up']()"
+    ended = subprocess.run([sys.executable, "-c", give_up], timeout=60, check=False)
+    assert ended.returncode == 75
