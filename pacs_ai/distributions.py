@@ -16,6 +16,7 @@ from typing import Any
 from pacs_ai.catalogue import Kind, Prompt
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings import Endpoint
+from pacs_ai.settings.values import site_text
 from pacs_ai.uids import digest
 
 Betas = tuple[tuple[float, float], ...]
@@ -54,11 +55,9 @@ def read(path: Path) -> Distributions:
         When it cannot be read, or is not such a file.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise _fault(path, "it is too large for one")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _fault(path, f"it cannot be read ({type(error).__name__})") from error
+        text = site_text(path, largest=_LARGEST)
+    except ValueError as error:
+        raise _fault(path, str(error)) from error
     try:
         groups = json.loads(text)
     except (ValueError, RecursionError) as error:

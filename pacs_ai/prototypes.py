@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.results import EMBEDDING_RECIPE, PIXEL_PATH
 from pacs_ai.settings import Endpoint, Settings
+from pacs_ai.settings.values import site_text
 from pacs_ai.uids import digest
 
 FORMAT = "pacs-ai-prototypes/1"
@@ -119,11 +120,9 @@ def prototypes_of(endpoint: Endpoint) -> Prototypes | None:
 @lru_cache(16)
 def _read(path: Path, model: str, version: str) -> Prototypes:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise _fault(path, "it is too large for one")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _fault(path, f"it cannot be read ({type(error).__name__})") from error
+        text = site_text(path, largest=_LARGEST)
+    except ValueError as error:
+        raise _fault(path, str(error)) from error
     try:
         value = json.loads(text)
         if value["format"] != FORMAT:

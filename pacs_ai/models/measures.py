@@ -6,7 +6,7 @@ measured on a projection, whose pixels have no one size in the patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,10 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
+from pacs_ai.catalogue import Prompt
+from pacs_ai.models.prompts import remark
 from pacs_ai.pixels.volume import Volume, planes
-from pacs_ai.results import HOUNSFIELD, Measurement, Segmentation
+from pacs_ai.results import HOUNSFIELD, Done, Measurement, NothingFound, Segmentation
 from pacs_ai.terms import ABNORMAL, term
 
 _ATTENUATION = "Mean over all voxels of the mask that are not padding"
@@ -31,6 +33,31 @@ class _Mean:
 
     total: float = 0.0
     count: int = 0
+
+
+def outcome(
+    volume: Volume, prompts: Sequence[Prompt], found: Mapping[str, Segmentation]
+) -> Done | NothingFound:
+    """Return what prompts on a volume came to, and say what was not found.
+
+    Parameters
+    ----------
+    volume : Volume
+    prompts : sequence of Prompt
+        In the order of the rule.
+    found : mapping of str to Segmentation
+        By the words of its prompt; what was not found is left out.
+
+    Raises
+    ------
+    PixelError
+        As :func:`measure`.
+    """
+    masks = tuple(found[one.words] for one in prompts if one.words in found)
+    notes = remark([one for one in prompts if one.words not in found])
+    if not masks:
+        return NothingFound(notes=notes)
+    return Done((*masks, *measure(volume, masks)), notes)
 
 
 def measure(volume: Volume, masks: Sequence[Segmentation]) -> tuple[Measurement, ...]:

@@ -12,11 +12,11 @@ from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import EMBEDDING_WINDOW, base64_text, volume_of
-from pacs_ai.models.measures import measure
-from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls, remark
+from pacs_ai.models.measures import outcome
+from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
 from pacs_ai.pixels.volume import Volume, grey
-from pacs_ai.results import Done, NothingFound, NotSuitable, Outcome, Segmentation
+from pacs_ai.results import NotSuitable, Outcome, Segmentation
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
 
@@ -67,11 +67,7 @@ def _segment(job: Job, endpoint: Endpoint) -> Outcome:
                     found[one.words] = Segmentation(
                         one.label, mask, volume.order, one.words, volume.frames
                     )
-    results = tuple(found[one.words] for one in prompts if one.words in found)
-    notes = remark([one for one in prompts if one.words not in found])
-    if not results:
-        return NothingFound(notes=notes)
-    return Done((*results, *measure(volume, results)), notes)
+    return outcome(volume, prompts, found)
 
 
 def _ask(endpoint: Endpoint, volume: Volume, encoded: str, texts: Sequence[str]) -> Iterator[_Mask]:

@@ -15,12 +15,12 @@ from pacs_ai.catalogue import Prompt
 from pacs_ai.distributions import Distributions
 from pacs_ai.models import absence
 from pacs_ai.models.inputs import EMBEDDING_WINDOW, volume_of
-from pacs_ai.models.measures import measure
-from pacs_ai.models.prompts import asked, by_window, calls, remark
+from pacs_ai.models.measures import outcome
+from pacs_ai.models.prompts import asked, by_window, calls
 from pacs_ai.models.square import MASKS, SIZE, THRESHOLD, ask
 from pacs_ai.pixels.placement import Placement
 from pacs_ai.pixels.volume import Grey, Volume, grey
-from pacs_ai.results import Done, NothingFound, Outcome, Segmentation
+from pacs_ai.results import Outcome, Segmentation
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
 
@@ -57,11 +57,7 @@ def segment(job: Job, endpoint: Endpoint) -> Outcome:
                     found[one.words] = Segmentation(
                         one.label, mask, volume.order, one.words, volume.frames
                     )
-    results = tuple(found[one.words] for one in prompts if one.words in found)
-    notes = remark([one for one in prompts if one.words not in found])
-    if not results:
-        return NothingFound(notes=notes)
-    return Done((*results, *measure(volume, results)), notes)
+    return outcome(volume, prompts, found)
 
 
 def _stacked(

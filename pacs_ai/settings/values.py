@@ -91,6 +91,22 @@ def in_network(address: str, network: str) -> bool:
     return found in ipaddress.ip_network(network)
 
 
+def site_text(path: Path, *, largest: int) -> str:
+    """Return the text of a file that a site supplies.
+
+    Raises
+    ------
+    ValueError
+        When it cannot be used; with the reason in words.
+    """
+    try:
+        if path.stat().st_size > largest:
+            raise ValueError("it is too large for one")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"it cannot be read ({type(error).__name__})") from error
+
+
 def _certificate_identity(value: str) -> str:
     lower = value.strip().lower()
     if _FINGERPRINT.match(lower):
