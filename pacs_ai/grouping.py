@@ -1,11 +1,12 @@
-"""Group commit: whoever comes first makes all who wait durable, in one go.
+"""Group commit: whoever comes first writes the rows of all who wait, in one transaction.
 
-Two of the syncs that a promise costs, that of the folder and that of the ledger, serve any number of
-Instances at once. The thread that finds nobody at work takes all who wait with it, and hands on to the
-first of those who came meanwhile. One association alone waits for nobody and for no other thread.
+The sync of the ledger serves any number of Instances at once. The thread that finds nobody at work takes all
+who wait with it, and hands on to the first of those who came meanwhile. One association alone waits for
+nobody and for no other thread.
 
-Names are given inside the ledger's transaction: while the ledger cannot be written, no file gets a name
-that no row will know.
+Each gives its file its name before: writers of the ledger exclude each other, and a sync of a folder in their
+transaction is what all others wait for. Inside of it each looks once more whether the name is still its
+own. A name that no row will know, because the ledger cannot be written, is taken back.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import Ledger, arrivals, retention
 from pacs_ai.ledger.arrivals import Arrival
-from pacs_ai.spool import Spool, SpoolFullError, Writer
+from pacs_ai.spool import RemovedMeanwhileError, Spool, SpoolFullError, Writer
 
 LARGEST = 64
 """Most Instances in one transaction; it holds the locks of all their Studies."""
@@ -91,9 +94,13 @@ class GroupCommit:
         ------
         SpoolFullError
             When the disk refused the name or its sync.
+        RemovedMeanwhileError
+            When retention removed the file, whose bytes it had let go before.
         LedgerBusyError
             When the ledger could not take it now.
         """
+        writer.name(path)
+        failpoint("receive.linked")
         one = _Waiting(arrival, writer, path)
         with self._lock:
             self._waiting.append(one)
@@ -143,15 +150,16 @@ class GroupCommit:
 
     def _record(self, group: Sequence[_Waiting]) -> None:
         studies = {one.arrival.head.StudyInstanceUID for one in group}
-        with self._writing.write() as connection:
-            retention.hold_files(connection, studies)  # what has its name now keeps it
+        with self._spool.names_stay(), self._writing.write() as connection:
+            retention.hold_files(connection, studies)
+            held = self._hold_names(connection, group)
             noted = self._noted(studies)
-            named = self._named(group)
-            failpoint("receive.linked")
-            recorded = arrivals.record(connection, [one.arrival for one in named], noted=noted)
+            recorded = arrivals.record(connection, [one.arrival for one in held], noted=noted)
+            for one in held:  # a commit that fails may have done its work
+                one.writer.keep()
         failpoint("receive.recorded")
         self._note(recorded.asked)
-        for one, is_new in zip(named, recorded.new, strict=True):
+        for one, is_new in zip(held, recorded.new, strict=True):
             one.new = is_new
 
     def _noted(self, studies: Collection[str]) -> set[str]:
@@ -166,14 +174,21 @@ class GroupCommit:
             self._asked.clear()
         self._asked |= {one: at for one, quiet in asked.items() if quiet >= _LONG}
 
-    def _named(self, group: Sequence[_Waiting]) -> list[_Waiting]:
+    def _hold_names(self, connection: Connection, group: Sequence[_Waiting]) -> list[_Waiting]:
+        """See to it that names stand for their bytes until the transaction ends; return whose do.
+
+        A name is its own file's, or that of a file which a row counts on; any other may not be durable.
+        """
+        held: dict[Path, bool] = {}
         for one in group:
+            if held.get(one.path):
+                continue  # the same bytes came twice, and one file is enough
             try:
-                one.writer.name(one.path)
-            except SpoolFullError as error:
+                if not one.writer.has_name(one.path) and not (
+                    arrivals.known(connection, one.arrival) and one.path.exists()
+                ):
+                    one.writer.take_name(one.path)
+            except (SpoolFullError, RemovedMeanwhileError) as error:
                 one.error = error
-        refused = self._spool.sync_names(one.path for one in group if one.error is None)
-        for one in group:
-            if one.path in refused:
-                one.error = SpoolFullError("the spool cannot be written: check its disk")
+            held[one.path] = one.error is None
         return [one for one in group if one.error is None]

@@ -2,7 +2,7 @@
 
 C-STORE and STOW-RS both push through :class:`Incoming`. Success is said only after the bytes are in a
 temporary file, synced, linked under their name, the folder synced, and the ledger has committed, in this
-order. All but the first sync is shared by those that come at the same time (:mod:`pacs_ai.grouping`).
+order. The last is shared by those that come at the same time (:mod:`pacs_ai.grouping`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pacs_ai.grouping import GroupCommit
 from pacs_ai.ledger import Ledger, arrivals
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.settings import Settings
-from pacs_ai.spool import PIECE, Spool, SpoolFullError
+from pacs_ai.spool import PIECE, RemovedMeanwhileError, Spool, SpoolFullError
 from pacs_ai.study import HEAD_LIMIT, plain_head, read_head
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,8 @@ class Incoming:
             return Refused("the data set cannot be read", error.status)
         except SpoolFullError:
             return Refused("the disk does not take it now", OUT_OF_RESOURCES)
+        except RemovedMeanwhileError:
+            return Refused("its bytes were removed in that moment", OUT_OF_RESOURCES)
         except TransientError:
             return Refused("the ledger is busy", OUT_OF_RESOURCES)
 

@@ -2,17 +2,22 @@
 
 A name is the SHA-256 of what it holds. Bytes are written to a temporary file on the same file system,
 synced, linked under their name and the folder synced, before anyone is told that they are safe.
+
+The temporary file of an Instance has no name of its own where the file system can do that (``O_TMPFILE``,
+open(2)): nothing of it is left when its process dies.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
@@ -40,8 +45,11 @@ _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
-_SYNCED: set[Path] = set()
+_SYNCED: set[str] = set()
 """Folders whose own name this process made durable; one that another has just made may not be yet."""
+
+_NEEDS_NAME = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+"""How a file system, or a kernel, says that it knows no files without a name (open(2))."""
 
 
 class SpoolFullError(SpoolError, TransientError):
@@ -49,7 +57,7 @@ class SpoolFullError(SpoolError, TransientError):
 
 
 class RemovedMeanwhileError(SpoolError, TransientError):
-    """A file that was just stored, and had been let go before, was removed in that moment."""
+    """A file that was just stored, and had been let go before, was removed in that moment: store it again."""
 
 
 class RemovedError(SpoolError):
@@ -68,6 +76,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
+        self._instances = str(path / "instances")
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -119,25 +128,57 @@ class Spool:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            give_name(str(temporary), path)
-            sync_folder(path.parent)
+            self.take_name(str(temporary), path)
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
         finally:
             temporary.unlink(missing_ok=True)
 
-    def sync_names(self, paths: Iterable[Path]) -> set[Path]:
-        """Make the names of files durable; return those of them for which the disk refused."""
-        refused = set()
-        by_folder: dict[Path, list[Path]] = {}
-        for path in paths:
-            by_folder.setdefault(path.parent, []).append(path)
-        for folder, names in by_folder.items():
-            try:
-                sync_folder(folder)
-            except OSError:
-                refused.update(names)
-        return refused
+    def take_name(self, source: str, path: Path) -> None:
+        """Give a synced file a durable name, whoever has it.
+
+        A name that is there already may stem from a sync that failed, and a second sync could say "done" of
+        what was lost by the first: it is replaced, by a name of the same bytes that this process has synced.
+        """
+        if give_name(source, path):
+            return
+        other = self.temporary / temporary_name()
+        try:
+            _link(source, str(self.temporary), other.name)
+            other.replace(path)
+        finally:
+            other.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+    @contextmanager
+    def names_stay(self) -> Iterator[None]:
+        """Let no other writer take back its name inside the block.
+
+        Raises
+        ------
+        SpoolFullError
+            When the folder of Instances cannot be opened.
+        """
+        with self._locked_names(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def names_go(self) -> Iterator[None]:
+        """Let nobody come to count on a name inside the block, and wait for those who do."""
+        with self._locked_names(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _locked_names(self, how: int) -> Iterator[None]:
+        try:
+            descriptor = os.open(self._instances, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SpoolFullError(_CANNOT) from error
+        try:
+            fcntl.flock(descriptor, how)  # it ends with the process, however that does
+            yield
+        finally:
+            os.close(descriptor)
 
     def sweep(self) -> int:
         """Remove temporary files whose process is gone, or that are an hour old; return how many."""
@@ -187,18 +228,18 @@ class Writer:
     """
 
     def __init__(self, spool: Spool) -> None:
-        self._path = f"{spool.temporary}/{temporary_name()}"
+        self._spool = spool
+        self._named: Path | None = None
         self._hash = hashlib.sha256()
         self._size = 0
         self._meta = b""
         self._written = self._started = 0
         self._gathered = bytearray()
         try:
-            self._file: int | None = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
+            descriptor, self._temporary = _open_temporary(str(spool.temporary))
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
+        self._file: int | None = descriptor
 
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
         """Begin the file with preamble and File Meta Information (PS3.10 section 7.1)."""
@@ -300,27 +341,76 @@ class Writer:
         failpoint("receive.synced")
 
     def name(self, path: Path) -> None:
-        """Give the synced file its name; :meth:`Spool.sync_names` makes that durable.
+        """Give the synced file its name, durably, unless another file has it.
 
         Raises
         ------
         SpoolFullError
             When the disk refused.
         """
+        self._named = path  # a name that is there and was not synced is taken back too
         try:
-            give_name(self._path, path)
+            give_name(self._source, path)
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
 
+    def has_name(self, path: Path) -> bool:
+        """Tell whether the name is this file's; another's may hold the same bytes."""
+        own = os.fstat(cast("int", self._file))
+        try:
+            there = os.stat(path)  # noqa: PTH116 - for every Instance
+        except FileNotFoundError:
+            return False
+        return (own.st_ino, own.st_dev) == (there.st_ino, there.st_dev)
+
+    def take_name(self, path: Path) -> None:
+        """Take the name from another file, durably; from now on it is not taken back.
+
+        Raises
+        ------
+        RemovedMeanwhileError
+            When this file had it and lost it: what has lost its last name gets no other (linkat(2)).
+        SpoolFullError
+            When the disk refused.
+        """
+        self._named = None  # others may have counted on the one that is replaced
+        try:
+            self._spool.take_name(self._source, path)
+        except FileNotFoundError as error:
+            raise RemovedMeanwhileError(f"{path.name} was removed in that moment") from error
+        except OSError as error:
+            raise SpoolFullError(_CANNOT) from error
+
+    def keep(self) -> None:
+        """Leave the name from now on: a row may count on it."""
+        self._named = None
+
     def discard(self) -> None:
-        """Forget the bytes; safe to call twice."""
+        """Forget the bytes, and the name unless it is kept; safe to call twice.
+
+        A name that cannot be taken back is a stray (:mod:`pacs_ai.retention`).
+        """
         if self._file is None:
             return
+        if self._named is not None:
+            with suppress(OSError, SpoolFullError):
+                self._take_back(self._named)
+            self._named = None
         file, self._file = self._file, None
         with suppress(OSError):
             os.close(file)
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)  # noqa: PTH108 - for every Instance: a Path costs as much again
+        if self._temporary:
+            with suppress(FileNotFoundError):
+                Path(self._temporary).unlink()
+
+    def _take_back(self, path: Path) -> None:
+        with self._spool.names_go():
+            if self.has_name(path):
+                path.unlink()
+
+    @property
+    def _source(self) -> str:
+        return self._temporary or f"/proc/self/fd/{self._file}"
 
 
 def _text(element: int, vr: bytes, value: str) -> bytes:
@@ -379,26 +469,41 @@ def _owner_is_gone(file: Path) -> bool:
     return owner.isdigit() and not Path("/proc", owner).exists()
 
 
-def give_name(temporary: str, path: Path) -> None:
-    """Give a synced file its name.
+def _open_temporary(folder: str) -> tuple[int, str]:
+    """Open a new file; return its descriptor, and its path where it has to have one."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(folder, flags | os.O_TMPFILE, 0o600), ""
+    except OSError as error:
+        if error.errno not in _NEEDS_NAME:
+            raise
+    path = f"{folder}/{temporary_name()}"
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), path
 
-    A name that is there already may stem from a sync that failed, and a second sync could say "done" of
-    what was lost by the first: it is replaced, by a name of the same bytes that this process has synced.
-    """
-    if path.parent not in _SYNCED:
+
+def give_name(source: str, path: Path) -> bool:
+    """Give a synced file a durable name; False when another file has it, and nothing is done."""
+    folder, name = os.path.split(path)
+    if folder not in _SYNCED:
         _make_folder(path.parent)
     try:
-        _link(temporary, path)
+        _link(source, folder, name)
+    except FileExistsError:
+        return False
     except FileNotFoundError:  # somebody removed the folder
         _make_folder(path.parent)
-        _link(temporary, path)
+        _link(source, folder, name)
+    return True
 
 
-def _link(temporary: str, path: Path) -> None:
+def _link(source: str, folder: str, name: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        Path(temporary).replace(path)
+        # Of a file without a name the source is a link to its descriptor, which must be followed (proc(5)).
+        os.link(source, name, dst_dir_fd=descriptor, follow_symlinks=True)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:
@@ -412,7 +517,7 @@ def _make_folder(folder: Path) -> None:
         with suppress(OSError):  # an empty one is made anew, not synced again
             folder.rmdir()
         raise
-    _SYNCED.update(there)
+    _SYNCED.update(map(str, there))
 
 
 def sync_folder(path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.integration.listening import (
     write_settings,
 )
 from tests.integration.test_stow import BOUNDARY, body_of
+from tests.unfinished import unfinished
 
 MEMORY = 64 * 2**20
 STORED, MISMATCH, UNREADABLE = 0x0000, 0xA900, 0xC000
@@ -186,7 +187,7 @@ def run_bodies(folder: Path, seed: int, numbers: range) -> None:
             reasons = {reason for _, reason in storing.failed}
             if not reasons <= {MISMATCH, UNREADABLE, 0x0122, 0xC122}:
                 findings.add(f"reasons {reasons}")
-            if any(gateway.spool.temporary.iterdir()):
+            if unfinished(gateway.spool.temporary):
                 findings.add("a temporary file is left")
             storing.response().to_json()
         for path in (gateway.spool.path / "instances").rglob("*.dcm"):

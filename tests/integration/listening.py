@@ -29,6 +29,7 @@ from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Settings, loads
 from tests.peers import free_port
+from tests.unfinished import unfinished
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CALLING, CALLED = "MODALITY", "PACSAI"
@@ -65,8 +66,8 @@ class Listening:
         return sorted((self.gateway.spool.path / "instances").rglob("*.dcm"))
 
     def temporary(self) -> list[Path]:
-        """Return what lies in the folder of temporary files."""
-        return sorted(self.gateway.spool.temporary.iterdir())
+        """Return the files that are being written."""
+        return unfinished(self.gateway.spool.temporary)
 
     def left(self) -> list[Path]:
         """Return temporary files that stay; one outlives its answer by a moment."""

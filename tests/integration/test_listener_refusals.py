@@ -211,7 +211,7 @@ def test_a_disk_that_fills_during_an_association_is_a700(
 def test_a_disk_that_refuses_is_a700_and_a_later_try_succeeds(
     listener: Listening, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     data_set = image()
@@ -228,8 +228,7 @@ def test_a_disk_that_refuses_is_a700_and_a_later_try_succeeds(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: str) -> Iterator[Listening]:
     """A listener whose ledger waits a tenth of a second for a lock, in place of ten seconds."""
-    pragmas = [one for one in sqlite._PRAGMAS if "busy_timeout" not in one]
-    monkeypatch.setattr(sqlite, "_PRAGMAS", ("PRAGMA busy_timeout=100", *pragmas))
+    monkeypatch.setattr(sqlite, "_PATIENCE", 0.1)
     with listening(make_settings(tmp_path, transport=transport)) as started:
         yield started
 

@@ -20,6 +20,7 @@ from pacs_ai.ledger.views import Views
 from pacs_ai.settings import loads
 from tests.integration.listening import association, encoded, image, send, write_settings
 from tests.peers import missing, require
+from tests.unfinished import unfinished
 
 SIZE = "8m"
 SPARE = 2 << 20
@@ -52,7 +53,7 @@ class SmallDisk:
             database.close()
 
     def temporary(self) -> list[Path]:
-        return [*(self.data / "spool" / "tmp").iterdir()]
+        return unfinished(self.data / "spool" / "tmp")
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from tests.integration.listening import store as c_store
 from tests.peers import free_port
 from tests.peers.orthanc import orthanc
 from tests.running import Running, running_gateway
+from tests.unfinished import unfinished
 
 BOUNDARY = "between-the-parts"
 MULTIPART = f'multipart/related; type="application/dicom"; boundary="{BOUNDARY}"'
@@ -72,7 +73,7 @@ class Web:
             return connection.execute(query, {"uid": str(data_set.SOPInstanceUID)}).first()
 
     def temporary(self) -> list[Path]:
-        return [*(self.running.settings.spool_path / "tmp").iterdir()]
+        return unfinished(self.running.settings.spool_path / "tmp")
 
     def log(self) -> str:
         folder = self.running.settings.data.parent / "log"

@@ -25,6 +25,7 @@ from pacs_ai.intake import Context, Stored
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import load
 from pacs_ai.uids import derived_uid
+from tests.unfinished import unfinished
 from tests.unit import fake_models
 
 DEMO = Path(__file__).parents[2] / "config/demo.yaml"
@@ -997,7 +998,7 @@ def test_a_disk_that_refuses_what_was_made_puts_the_step_off_and_keeps_nothing_h
 
     monkeypatch.setattr(os, call, full)
     one.gateway.carry_out(encode)
-    assert not [*one.gateway.spool.temporary.iterdir()]
+    assert not unfinished(one.gateway.spool.temporary)
     assert {row["strikes"] for row in one.timeline(_study(radiographs))["work"]} == {0}
     deadline = time.monotonic() + 30
     while not one.timeline(_study(radiographs))["deliveries"] and time.monotonic() < deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import pytest
 from sqlalchemy import select
 
 from pacs_ai.gateway import Gateway
-from pacs_ai.grouping import _FRESH, _LONG, GroupCommit
+from pacs_ai.grouping import _FRESH, _LONG, GroupCommit, _Waiting
 from pacs_ai.ledger import arrivals, tables
 from pacs_ai.ledger.arrivals import Arrival, Recorded
-from pacs_ai.ledger.engine import LedgerBusyError
+from pacs_ai.ledger.engine import LedgerBusyError, Steady
 from pacs_ai.ledger.views import Views
-from pacs_ai.spool import SpoolFullError
+from pacs_ai.spool import RemovedMeanwhileError, SpoolFullError, Writer
 from pacs_ai.study import Head
 from tests.integration.listening import CT, make_settings
+
+SYNTAX = "1.2.840.10008.1.2.1"
 
 
 @pytest.fixture
@@ -31,13 +34,18 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 def arrival(number: int, study: str = "1.2.3") -> Arrival:
     head = Head(CT, f"1.2.3.{number}", study, "1.2.4", "CT", "")
-    return Arrival(head, f"{number:064}", 1, "1.2.840.10008.1.2.1", "modality", timedelta())
+    return Arrival(head, f"{number:064}", 1, SYNTAX, "modality", timedelta())
 
 
-def record(gateway: Gateway, group: GroupCommit, one: Arrival) -> bool:
+def synced(gateway: Gateway) -> Writer:
     writer = gateway.spool.writer()
     writer.write(b"a data set")
     writer.sync()
+    return writer
+
+
+def record(gateway: Gateway, group: GroupCommit, one: Arrival) -> bool:
+    writer = synced(gateway)
     path = gateway.spool.instance_path(one.digest, one.transfer_syntax_uid)
     try:
         return group.record(one, writer, path)
@@ -46,7 +54,7 @@ def record(gateway: Gateway, group: GroupCommit, one: Arrival) -> bool:
 
 
 def files(gateway: Gateway) -> list[Path]:
-    return [one for one in gateway.spool.path.rglob("*") if one.is_file()]
+    return [one for one in (gateway.spool.path / "instances").rglob("*") if one.is_file()]
 
 
 def at_once(
@@ -148,17 +156,83 @@ def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
     assert record(gateway, group, arrival(9))
 
 
-def test_a_name_that_the_disk_does_not_sync_is_not_recorded(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("door", ["name", "has_name"])
+def test_a_name_that_the_disk_refuses_is_not_recorded(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
+    def refuse(*_: object) -> None:
+        raise SpoolFullError("no")
+
     group = GroupCommit(gateway.ledger, gateway.spool)
-    monkeypatch.setattr(type(gateway.spool), "sync_names", lambda self, paths: set(paths))
-    with pytest.raises(SpoolFullError):
-        record(gateway, group, arrival(0))
+    one = arrival(0)
+    writer = synced(gateway)
+    with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
+        patched.setattr(Writer, door, refuse)
+        group.record(one, writer, gateway.spool.instance_path(one.digest, SYNTAX))
+    writer.discard()
     assert Views(gateway.ledger.database).instances(None) == []
+    assert files(gateway) == []
 
 
-def test_while_the_ledger_cannot_be_written_no_file_gets_a_name(
+def test_one_whose_name_is_refused_in_the_transaction_is_not_the_others_fault(
+    gateway: Gateway, transactions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, _ = transactions
+    real = Writer.has_name
+
+    def refuse(writer: Writer, path: Path) -> bool:
+        if path.name.startswith(f"{2:064}"):
+            raise SpoolFullError("no")
+        return real(writer, path)
+
+    monkeypatch.setattr(Writer, "has_name", refuse)
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
+    assert isinstance(answers.pop(2), SpoolFullError)
+    assert answers == [True, True, True]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_same_bytes_twice_in_a_group_need_one_file(
+    gateway: Gateway, transactions: Any, first: int
+) -> None:
+    hold, _ = transactions
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    path = gateway.spool.instance_path(arrival(1).digest, SYNTAX)
+    pair = [synced(gateway), synced(gateway)]
+    for writer in pair:
+        writer.name(path)  # the first has it
+    waiting = [_Waiting(arrival(1), writer, path) for writer in pair]
+    hold.set()
+    group._commit([waiting[first], waiting[1 - first]])
+    assert [one.error for one in waiting] == [None, None]
+    assert sorted(one.new for one in waiting) == [False, True]
+    for writer in pair:
+        writer.discard()
+    assert files(gateway) == [path]
+
+
+def test_bytes_that_a_row_counts_on_keep_their_file(gateway: Gateway) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    assert record(gateway, group, arrival(0))
+    (file,) = files(gateway)
+    first = file.stat().st_ino
+    assert not record(gateway, group, arrival(0)), (
+        "another association brought them at the same time"
+    )
+    assert file.stat().st_ino == first
+
+
+def test_bytes_that_no_row_counts_on_get_a_file_that_is_synced(gateway: Gateway) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    stray = gateway.spool.instance_path(arrival(0).digest, SYNTAX)
+    stray.parent.mkdir()
+    stray.write_bytes(b"cut off by a pow")
+    assert record(gateway, group, arrival(0))
+    assert stray.read_bytes().endswith(b"a data set")
+
+
+def test_while_the_ledger_cannot_be_written_no_file_keeps_its_name(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = GroupCommit(gateway.ledger, gateway.spool)
@@ -167,9 +241,48 @@ def test_while_the_ledger_cannot_be_written_no_file_gets_a_name(
         raise LedgerBusyError("busy")
 
     with monkeypatch.context() as patched, pytest.raises(LedgerBusyError):
-        patched.setattr(type(gateway.ledger.database.steady()), "write", busy)
+        patched.setattr(Steady, "write", busy)
         record(gateway, group, arrival(0))
     assert files(gateway) == []
+
+
+def test_a_file_keeps_its_name_when_nobody_knows_whether_its_row_was_written(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    real = Steady.write
+
+    @contextmanager
+    def cut_off_late(self: Any) -> Iterator[Any]:
+        with real(self) as connection:
+            yield connection
+        raise LedgerBusyError("the connection broke while it was committed")
+
+    with monkeypatch.context() as patched, pytest.raises(LedgerBusyError):
+        patched.setattr(Steady, "write", cut_off_late)
+        record(gateway, group, arrival(0))
+    assert len(files(gateway)) == len(Views(gateway.ledger.database).instances(None)) == 1
+
+
+def test_a_file_that_retention_removed_before_its_row_was_written_is_not_recorded(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = GroupCommit(gateway.ledger, gateway.spool)
+    real = Steady.write
+
+    @contextmanager
+    def removed_before(self: Any) -> Iterator[Any]:
+        (file,) = files(gateway)
+        file.unlink()
+        with real(self) as connection:
+            yield connection
+
+    with monkeypatch.context() as patched, pytest.raises(RemovedMeanwhileError):
+        patched.setattr(Steady, "write", removed_before)
+        record(gateway, group, arrival(0))
+    assert Views(gateway.ledger.database).instances(None) == []
+    assert record(gateway, group, arrival(0))
+    assert len(files(gateway)) == 1
 
 
 def asked(gateway: Gateway) -> list[tuple[str, datetime]]:
@@ -180,8 +293,7 @@ def asked(gateway: Gateway) -> list[tuple[str, datetime]]:
 
 def waiting(number: int, quiet: float, study: str = "1.2.3", modality: str = "CT") -> Arrival:
     head = Head(CT, f"1.2.3.{number}", study, "1.2.4", modality, "")
-    digest, syntax = f"{number:064}", "1.2.840.10008.1.2.1"
-    return Arrival(head, digest, 1, syntax, "modality", timedelta(seconds=quiet))
+    return Arrival(head, f"{number:064}", 1, SYNTAX, "modality", timedelta(seconds=quiet))
 
 
 def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(gateway: Gateway) -> None:

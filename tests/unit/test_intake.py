@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,12 +76,13 @@ def recorded(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
 
     def fsync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        kind = "file" if path.is_file() else "parent" if path.name == "instances" else "folder"
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        kind = "file" if is_file else "parent" if path.name == "instances" else "folder"
         real_fsync(descriptor)
         steps.append(f"fsync {kind}")
 
-    def link(source: Path, target: Path) -> None:
-        real_link(source, target)
+    def link(source: str, name: str, **how: Any) -> None:
+        real_link(source, name, **how)
         steps.append("link")
 
     def commit(connection: Connection) -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
-from pacs_ai.spool import Spool, SpoolFullError, Writer, temporary_name
+from pacs_ai.spool import RemovedMeanwhileError, Spool, SpoolFullError, Writer, temporary_name
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from tests.unfinished import without_nameless_files
 
 SYNTAX = "1.2.840.10008.1.2.1"
 DATA = b"a data set, which the spool never reads" * 10
@@ -43,9 +45,11 @@ def keep(spool: Spool, writer: Writer, syntax: str = SYNTAX) -> Path:
     try:
         writer.sync()
         writer.name(path)
+        if not writer.has_name(path):
+            writer.take_name(path)
+        writer.keep()
     finally:
         writer.discard()
-    assert spool.sync_names([path]) == set()
     return path
 
 
@@ -53,7 +57,7 @@ def files(spool: Spool) -> list[Path]:
     return [one for one in spool.path.rglob("*") if one.is_file()]
 
 
-def full(*_: object) -> None:
+def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -119,13 +123,14 @@ def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         if path.is_dir():
             steps.append(("fsync", str(path)))
         else:
-            assert path.stat().st_size > len(DATA), "synced before it was written"
+            assert os.fstat(descriptor).st_size > len(DATA), "synced before it was written"
             steps.append(("fsync", f"file of {len(DATA)} bytes and more"))
         real_fsync(descriptor)
 
-    def link(source: Path, target: Path) -> None:
-        steps.append(("link", str(target)))
-        real_link(source, target)
+    def link(source: str, name: str, *, dst_dir_fd: int, follow_symlinks: bool) -> None:
+        folder = Path(f"/proc/self/fd/{dst_dir_fd}").readlink()
+        steps.append(("link", str(folder / name)))
+        real_link(source, name, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
@@ -176,28 +181,95 @@ def test_the_same_bytes_in_another_syntax_are_another_instance(spool: Spool) -> 
     assert len(files(spool)) == 2
 
 
-def test_one_sync_of_a_folder_serves_every_name_in_it(
+def test_a_name_that_no_row_counts_on_is_taken_back(spool: Spool) -> None:
+    writer = begun(spool)
+    writer.sync()
+    writer.name(spool.instance_path(writer.digest(), SYNTAX))
+    assert len(files(spool)) == 1
+    writer.discard()
+    assert files(spool) == []
+
+
+def test_a_name_whose_folder_cannot_be_synced_is_taken_back(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = keep(spool, begun(spool))
-    steps = record(monkeypatch)
-    assert spool.sync_names([one, one.with_name("other"), one]) == set()
-    assert steps == [("fsync", str(one.parent))]
+    keep(spool, begun(spool))  # the folder is there
+    other = spool.instance_path(DIGEST, "1.2.840.10008.1.2.4.50")
+    writer = begun(spool)
+    writer.sync()
+    with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
+        patched.setattr(os, "fsync", full)
+        writer.name(other)
+    writer.discard()
+    assert not other.exists()
 
 
-def test_names_in_a_folder_that_the_disk_does_not_sync_are_refused(
+def test_a_name_that_was_taken_from_another_file_is_never_taken_back(
+    spool: Spool,
+) -> None:
+    path = keep(spool, begun(spool))
+    first = path.stat().st_ino
+    writer = begun(spool)
+    writer.sync()
+    writer.name(path)
+    assert path.stat().st_ino == first
+    assert not writer.has_name(path)
+    writer.take_name(path)
+    assert path.stat().st_ino != first
+    writer.discard()  # its row was not written; that of the first may be
+    assert path.exists()
+    assert [*spool.temporary.iterdir()] == []
+
+
+def test_a_file_that_was_removed_meanwhile_must_be_stored_again(spool: Spool) -> None:
+    writer = begun(spool)
+    writer.sync()
+    path = spool.instance_path(writer.digest(), SYNTAX)
+    writer.name(path)
+    path.unlink()
+    assert not writer.has_name(path)
+    with pytest.raises(RemovedMeanwhileError):
+        writer.take_name(path)
+    writer.discard()
+    assert data_set_bytes(keep(spool, begun(spool)).read_bytes()) == DATA
+
+
+def test_no_name_is_taken_back_while_others_come_to_count_on_names(spool: Spool) -> None:
+    writer = begun(spool)
+    writer.sync()
+    path = spool.instance_path(writer.digest(), SYNTAX)
+    writer.name(path)
+    taking_back = threading.Thread(target=writer.discard)
+    with spool.names_stay():
+        taking_back.start()
+        taking_back.join(0.3)
+        assert path.exists()
+        counted = begun(spool)  # the same bytes, by another writer whose row is written now
+        counted.sync()
+        counted.take_name(path)
+        counted.keep()
+    taking_back.join(10)
+    counted.discard()
+    assert path.exists(), "it is another's by now"
+
+
+def test_what_comes_has_no_name_until_it_is_synced(spool: Spool) -> None:
+    writer = begun(spool)
+    assert files(spool) == []
+    writer.discard()
+
+
+def test_a_file_system_without_nameless_files_keeps_the_same(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, bad = keep(spool, begun(spool)), keep(spool, begun(spool, b"other"))
-    real = os.fsync
-
-    def fail(descriptor: int) -> None:
-        if Path(f"/proc/self/fd/{descriptor}").readlink() == bad.parent:
-            raise OSError(errno.EIO, "Input/output error")
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    assert spool.sync_names([good, bad]) == {bad}
+    without_nameless_files(monkeypatch)
+    writer = begun(spool)
+    assert len([*spool.temporary.iterdir()]) == 1
+    assert data_set_bytes(keep(spool, writer).read_bytes()) == DATA
+    keep(spool, begun(spool))
+    assert len(files(spool)) == 1
+    begun(spool).discard()
+    assert [*spool.temporary.iterdir()] == []
 
 
 def test_what_is_discarded_leaves_nothing_and_may_be_discarded_twice(spool: Spool) -> None:

@@ -190,11 +190,12 @@ def test_sqlite_runs_with_the_settings_that_durability_needs(
         assert connection.execute(text(f"pragma {pragma}")).scalar() == value
 
 
-def test_a_writer_that_cannot_begin_says_busy_and_not_more(sqlite: Database) -> None:
+def test_a_writer_that_cannot_begin_says_busy_and_not_more(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_ai.ledger.sqlite._PATIENCE", 0.05)
     with sqlite.write() as holder:
         holder.execute(text("delete from switches"))
-        with sqlite.engine.connect().execution_options(writes=True) as other:
-            other.connection.driver_connection.execute("pragma busy_timeout=50")  # type: ignore[union-attr]
         with pytest.raises(LedgerBusyError), sqlite.write():
             pass
 

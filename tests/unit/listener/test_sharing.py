@@ -14,6 +14,7 @@ from listener.sharing import Share, beat_to_parent
 from pacs_ai.errors import ConfigError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context
+from pacs_ai.spool import Writer
 from tests.integration.listening import CT, encoded, image, make_settings
 
 SYNTAX = "1.2.840.10008.1.2.1"
@@ -82,7 +83,7 @@ def test_a_process_whose_commit_hangs_does_not_say_that_it_lives(
     beat()
     assert capfd.readouterr().out == "\n"
     monkeypatch.setattr(sharing, "STUCK", 0.2)
-    monkeypatch.setattr(gateway.spool, "sync_names", lambda paths: stuck.wait() and set())
+    monkeypatch.setattr(Writer, "has_name", lambda writer, path: stuck.wait())
     committing = threading.Thread(target=incoming.commit)
     committing.start()
     try:

@@ -28,6 +28,7 @@ from pacs_ai.web.guard import Guard
 from pacs_ai.web.store import Store
 from tests.integration.listening import image, make_settings
 from tests.integration.test_stow import MULTIPART, body_of, digest_of, file_of
+from tests.unfinished import unfinished, without_nameless_files
 
 STUDIES = "/dicom-web/studies"
 READ = {
@@ -216,13 +217,14 @@ def test_what_goes_wrong_in_one_instance_is_told_and_the_next_is_stored(
     answer = send(client(gateway), token, body_of(file_of(image()), file_of(good)))
     assert answer.status_code == 202
     assert held(gateway) == 1
-    assert [*gateway.spool.temporary.iterdir()] == []
+    assert unfinished(gateway.spool.temporary) == []
 
 
 def test_an_instance_whose_bytes_were_swept_away_is_not_called_stored(
     gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A temporary file that is an hour old is swept, whoever writes it.
+    # A temporary file that has a name is swept when it is an hour old, whoever writes it.
+    without_nameless_files(monkeypatch)
     real = intake.Incoming.commit
 
     def swept(self: Any) -> Any:
@@ -250,7 +252,7 @@ def test_a_sender_that_is_silent_is_cut_off(
     answer = send(client(gateway), make(tokens))
     assert answer.status_code == 408
     assert held(gateway) == 0
-    assert [*gateway.spool.temporary.iterdir()] == []
+    assert unfinished(gateway.spool.temporary) == []
 
 
 def test_too_many_instances_are_413_and_those_before_are_named(
@@ -342,4 +344,4 @@ def test_no_body_breaks_the_gateway_or_its_word(
         assert bool(items) == (answer.status_code in (200, 202))
     assert seen <= {200, 202, 400, 409}
     assert {200, 400} < seen, "the mutations reach too little"
-    assert [*gateway.spool.temporary.iterdir()] == []
+    assert unfinished(gateway.spool.temporary) == []
