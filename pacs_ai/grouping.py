@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-
-from sqlalchemy import Connection
 
 from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
@@ -152,7 +151,7 @@ class GroupCommit:
         studies = {one.arrival.head.StudyInstanceUID for one in group}
         with self._spool.names_stay(), self._writing.write() as connection:
             retention.hold_files(connection, studies)
-            held = self._hold_names(connection, group)
+            held = self._hold_names(group, partial(arrivals.known, connection))
             noted = self._noted(studies)
             recorded = arrivals.record(connection, [one.arrival for one in held], noted=noted)
             for one in held:  # a commit that fails may have done its work
@@ -174,7 +173,9 @@ class GroupCommit:
             self._asked.clear()
         self._asked |= {one: at for one, quiet in asked.items() if quiet >= _LONG}
 
-    def _hold_names(self, connection: Connection, group: Sequence[_Waiting]) -> list[_Waiting]:
+    def _hold_names(
+        self, group: Sequence[_Waiting], counts: Callable[[Arrival], bool]
+    ) -> list[_Waiting]:
         """See to it that names stand for their bytes until the transaction ends; return whose do.
 
         A name is its own file's, or that of a file which a row counts on; any other may not be durable.
@@ -185,7 +186,7 @@ class GroupCommit:
                 continue  # the same bytes came twice, and one file is enough
             try:
                 if not one.writer.has_name(one.path) and not (
-                    arrivals.known(connection, one.arrival) and one.path.exists()
+                    counts(one.arrival) and one.path.exists()
                 ):
                     one.writer.take_name(one.path)
             except (SpoolFullError, RemovedMeanwhileError) as error:
