@@ -32,6 +32,9 @@ PIECE = 64 * 1024
 
 _CANNOT = "the spool cannot be written: check its disk"
 
+LOCK = "names.lock"
+"""File that is locked by who counts on names, and by who takes one back."""
+
 FOLDERS = 256
 """Folders that Instances rest in, by the first two digits of their digest."""
 
@@ -76,7 +79,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
-        self._instances = str(path / "instances")
+        self._lock = str(path / LOCK)
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -157,7 +160,7 @@ class Spool:
         Raises
         ------
         SpoolFullError
-            When the folder of Instances cannot be opened.
+            When the disk does not take the file that is locked.
         """
         with self._locked_names(fcntl.LOCK_SH):
             yield
@@ -171,7 +174,8 @@ class Spool:
     @contextmanager
     def _locked_names(self, how: int) -> Iterator[None]:
         try:
-            descriptor = os.open(self._instances, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # A file, and one to write: on NFS a lock of several hosts asks for both (flock(2)).
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
         try:

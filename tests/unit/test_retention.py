@@ -31,7 +31,7 @@ from pacs_ai.ledger.engine import LedgerBusyError
 from pacs_ai.ledger.views import Views
 from pacs_ai.retention import Retention, holdings
 from pacs_ai.settings import loads
-from pacs_ai.spool import FOLDERS, TEMPORARY_AGE, Spool, SpoolFullError, Writer
+from pacs_ai.spool import FOLDERS, LOCK, TEMPORARY_AGE, Spool, SpoolFullError, Writer
 from tests.integration.listening import CT, encoded, image, write_settings
 from tests.unit.test_gateway import Driver
 
@@ -76,7 +76,8 @@ class Site:
             self.clean()
 
     def files(self) -> list[Path]:
-        return sorted(one for one in self.gateway.spool.path.rglob("*") if one.is_file())
+        every = self.gateway.spool.path.rglob("*")
+        return sorted(one for one in every if one.is_file() and one.name != LOCK)
 
     def states(self) -> list[str]:
         return [one["state"] for one in self.views.instances(None)]

@@ -18,7 +18,7 @@ import pytest
 
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
-from pacs_ai.spool import RemovedMeanwhileError, Spool, SpoolFullError, Writer, temporary_name
+from pacs_ai.spool import LOCK, RemovedMeanwhileError, Spool, SpoolFullError, Writer, temporary_name
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.unfinished import without_nameless_files
 
@@ -54,7 +54,7 @@ def keep(spool: Spool, writer: Writer, syntax: str = SYNTAX) -> Path:
 
 
 def files(spool: Spool) -> list[Path]:
-    return [one for one in spool.path.rglob("*") if one.is_file()]
+    return [one for one in spool.path.rglob("*") if one.is_file() and one.name != LOCK]
 
 
 def full(*_: object, **__: object) -> None:
