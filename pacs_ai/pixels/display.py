@@ -279,12 +279,16 @@ def _voi(
         return _windowed(instance, header, values)
     image = values[~padding]
     if image.size == 0:
-        raise PixelError(f"{named(instance)} is padding only (PixelPaddingValue): no image")
+        raise PixelError(
+            f"{named(instance)} is padding only (PixelPaddingValue): correct it at its source"
+        )
     low, high = np.percentile(image, (1, 99))
     if low == high:
         low, high = image.min(), image.max()
     if low == high:
-        raise PixelError(f"{named(instance)} has one value in all its PixelData: no image")
+        raise PixelError(
+            f"{named(instance)} has one value in all its PixelData, which shows nothing: send the original"
+        )
     return _ramp(values, float(low), float(high))
 
 
