@@ -307,7 +307,9 @@ def _windowed(
         "SIGMOID": lambda: _sigmoid(values, center, width),
     }
     if function not in windows:
-        raise PixelError(f"{named(instance)} has a VOILUTFunction unknown to PS3.3 C.11.2.1.3")
+        raise PixelError(
+            f"{named(instance)} has a VOILUTFunction unknown to PS3.3 C.11.2.1.3: correct it at its source"
+        )
     if width < 1 if function == "LINEAR" else width <= 0:
         raise PixelError(
             f"{named(instance)} has a WindowWidth that PS3.3 C.11.2.1.2 does not allow: "
