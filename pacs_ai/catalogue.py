@@ -8,7 +8,7 @@ of its term; where several rows give that term, as the row's own words.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -228,19 +228,38 @@ def find(asked: str, *, model: str, modality: str) -> Prompt:
     """
     where = f"{model} on {modality}"
     keys = dicom_modalities().get(modality, ())
-    rows = [one for one in prompts() if one.model == model and one.modality in keys]
+    known = [one for one in prompts() if one.modality in keys]
+    rows = [one for one in known if one.model == model]
     found = [one for one in rows if asked in (one.label, one.words)]
     if len({one.modality for one in found}) > 1:
         choices = " or ".join(repr(one.words) for one in found)
         raise UnknownPromptError(asked, where, f"write {choices}, and select such images")
     if not found:
-        raise UnknownPromptError(asked, where, _nearest(asked, rows))
+        raise UnknownPromptError(asked, where, _nearest(asked, rows) if rows else _other(known))
     return found[0]
 
 
+def elsewhere(prompt: Prompt) -> tuple[str, ...]:
+    """Return the other models that have a row with a prompt's label for images of its Modality."""
+    alike = {key for keys in dicom_modalities().values() if prompt.modality in keys for key in keys}
+    found = (
+        one.model
+        for one in prompts()
+        if one.label == prompt.label and one.modality in alike and one.model != prompt.model
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _other(known: Sequence[Prompt]) -> str:
+    """Say that nothing is published for a model on some images, and what is for another."""
+    nothing = "its publisher names no prompts for these images at all"
+    if not known:
+        return f"{nothing}: leave it out"
+    labels = ", ".join(dict.fromkeys(one.label for one in known))
+    return f"{nothing}; for {known[0].model} there is {labels}"
+
+
 def _nearest(asked: str, rows: list[Prompt]) -> str:
-    if not rows:
-        return "it has no prompts for these images at all"
     names: dict[str, Any] = dict.fromkeys(name for one in rows for name in (one.label, one.words))
     near = difflib.get_close_matches(asked, names, n=3)
     if near:

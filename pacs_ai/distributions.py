@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pacs_ai import catalogue
 from pacs_ai.catalogue import Kind, Prompt
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.settings import Endpoint
@@ -117,10 +118,8 @@ def refusal(prompt: Prompt, endpoint: Endpoint, known: Distributions | None) -> 
         return "only the built-in reference models know it: leave it out"
     drawn = "a lesion is drawn where there is none too"
     if prompt.model == "parse3d":
-        return (
-            f"{drawn}, and what the 3-D model answers cannot be checked: ask parse2d for it, or leave "
-            "it out"
-        )
+        others = "".join(f"ask {one} for it, or " for one in catalogue.elsewhere(prompt))
+        return f"{drawn}, and what the 3-D model answers cannot be checked: {others}leave it out"
     if known is None:
         return (
             f"{drawn}: give the publisher's target_dist.json as distributions of the endpoint, so that "

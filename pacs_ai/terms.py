@@ -125,6 +125,7 @@ _BRAIN = _sct("12738006", "Brain")
 _BREAST = _sct("76752008", "Breast")
 _SKIN = _sct("39937001", "Skin")
 _RETINA = _sct("5665001", "Retina")
+_BODY = _sct("38266002", "Entire body")
 
 _Colour = tuple[int, int, int]
 
@@ -159,7 +160,7 @@ _ALL = (
     _anatomy("lung", _LUNG, (110, 190, 230)),
     _anatomy("heart", _HEART, (255, 92, 92)),
     _anatomy("bone", _BONE, (241, 225, 170)),
-    _anatomy("body", _sct("38266002", "Entire body"), (199, 154, 128)),
+    _anatomy("body", _BODY, (199, 154, 128)),
     _anatomy("trachea", _sct("44567001", "Trachea"), (140, 235, 250)),
     _anatomy("aorta", _sct("15825003", "Aorta"), (224, 36, 76)),
     _anatomy("liver", _LIVER, (196, 112, 64)),
@@ -398,6 +399,7 @@ _ALL = (
     ),
     _lesion("retinal edema", _sct("79654002", "Edema"), (166, 97, 242), _RETINA),
     _lesion("skin lesion", _sct("52988006", "Lesion"), (115, 199, 131), _SKIN),
+    _lesion("whole-body lesion", _sct("52988006", "Lesion"), (240, 160, 210), _BODY),
     _lesion("skin melanoma", _sct("1162635006", "Malignant melanoma"), (224, 34, 54), _SKIN),
     _lesion("colon polyp", _sct("41329004", "Polyp"), (69, 111, 173), _COLON),
     _lesion(

@@ -53,8 +53,10 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
         When the endpoint refuses, or its answer is not sentences with boxes.
     """
     try:
-        frontal = projection(job, "frontal")
-        lateral = projection(job, "lateral") if "lateral" in job.inputs else None
+        frontal = projection(job, "frontal").towards_square()
+        lateral = None
+        if "lateral" in job.inputs:
+            lateral = projection(job, "lateral").towards_square()
     except PixelError as error:
         return NotSuitable(str(error))
     # Nothing of the patient's or the order's text goes out: the model is given pixels only.
@@ -73,7 +75,7 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
 
 
 def _picture(image: DisplayImage) -> bytes:
-    """Return what is sent: the image as it is displayed, unless its pixels are not square."""
+    """Return what is sent: the image as it is displayed; with square pixels, where it has others."""
     square = _squared(image)
     return image.png() if square is None else png(square.apply(image.pixels))
 
@@ -120,15 +122,15 @@ def _box(value: Any, frontal: DisplayImage) -> Box:
     x1, y1, x2, y2 = answer.numbers(value, length=4, what="a box")
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
         raise InferenceError("a box of the draft is not within the image, or has no area")
-    turn = frontal.turn
+    turn, cut = frontal.turn, frontal.turn.cut
     a, b = (turn.undo_point(*_displayed(x, y, frontal)) for x, y in ((x1, y1), (x2, y2)))
     (x_low, x_high), (y_low, y_high) = (sorted(pair) for pair in zip(a, b, strict=True))
     return Box(
         source=frontal.source,
-        left=max(x_low, 0.0),
-        top=max(y_low, 0.0),
-        right=min(x_high, float(turn.columns)),
-        bottom=min(y_high, float(turn.rows)),
+        left=max(x_low, float(cut.left)),
+        top=max(y_low, float(cut.top)),
+        right=min(x_high, float(turn.columns - cut.right)),
+        bottom=min(y_high, float(turn.rows - cut.bottom)),
     )
 
 

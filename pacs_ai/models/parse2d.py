@@ -52,12 +52,14 @@ def infer(job: Job, endpoint: Endpoint) -> Outcome:
 
 
 def _image(job: Job, endpoint: Endpoint) -> Outcome:
-    image = projection(job, "frontal", "image")
+    image = projection(job, "frontal", "image").without_border()
     instance = next(one for one in job.instances if one.SOPInstanceUID == image.source)
     prompts, known = asked(job, endpoint, modality=instance.Modality)
     masks: dict[str, NDArray[np.bool_]] = {}
     for window, members in by_window(prompts, endpoint):
-        shown = image if window is None else projection(job, "frontal", "image", window=window)
+        shown = image
+        if window is not None:
+            shown = projection(job, "frontal", "image", window=window).without_border()
         masks |= _masks(endpoint, shown, members, known)
     ordered = [one for one in prompts if one.words in masks]
     results: list[Result] = [

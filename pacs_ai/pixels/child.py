@@ -92,7 +92,8 @@ class Reading:
         description = self._description
         if not 0 <= number < description.frames:
             raise description.error(
-                f"has {description.frames} frames (NumberOfFrames) and none of number {number + 1}"
+                f"has {description.frames} frames (NumberOfFrames) and none of number {number + 1}: "
+                "name another in the rule"
             )
         values = self._native(number) if description.codec is Codec.NATIVE else self._packed(number)
         wanted = (description.rows, description.columns)

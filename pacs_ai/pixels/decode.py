@@ -79,7 +79,7 @@ def check_header(instance: Instance) -> None:
         raise PixelError(
             f"{named(instance)} has SamplesPerPixel {description.samples} and "
             f"PhotometricInterpretation {description.photometric}: only grey images (MONOCHROME1, "
-            "MONOCHROME2) are read here"
+            "MONOCHROME2) are read here; select grey images"
         )
     if description.frames != 1:
         raise PixelError(

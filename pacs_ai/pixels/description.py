@@ -221,11 +221,15 @@ def _number(header: Dataset, keyword: str) -> int:
 
 
 def _check_colour(found: Description, header: Dataset) -> None:
-    if SAMPLES.get(found.photometric) != found.samples:
+    if found.photometric not in SAMPLES:
         raise found.error(
-            f"has SamplesPerPixel {found.samples} and PhotometricInterpretation "
-            f"{_shown(found.photometric)}, which is not read or contradictory: read are "
-            + ", ".join(f"{name} with {samples}" for name, samples in SAMPLES.items())
+            f"has PhotometricInterpretation {_shown(found.photometric)}, which is not read: have the "
+            f"sender use one of {', '.join(SAMPLES)}"
+        )
+    if SAMPLES[found.photometric] != found.samples:
+        raise found.error(
+            f"has SamplesPerPixel {found.samples}, which contradicts PhotometricInterpretation "
+            f"{found.photometric} (PS3.3 C.7.6.3.1.2): correct it at its source"
         )
     if found.codec in (Codec.NATIVE, Codec.FRAGMENTS) and found.photometric in _COMPRESSED_ONLY:
         raise found.error(
@@ -252,11 +256,15 @@ def _check_bits(found: Description, header: Dataset) -> None:
             raise found.error("has no BitsStored: correct it at its source")
     if found.allocated not in allowed or not 1 <= found.stored <= found.allocated:
         raise found.error(
-            f"has BitsAllocated {found.allocated} and BitsStored {found.stored}: "
-            f"{', '.join(map(str, allowed))} allocated and no more stored than allocated are read"
+            f"has BitsAllocated {found.allocated} and BitsStored {found.stored}, which is not read: "
+            f"have the sender allocate {' or '.join(map(str, allowed))} bits and store no more than "
+            "these"
         )
     if found.allocated == 1 and found.codec is not Codec.NATIVE:
-        raise found.error("has BitsAllocated 1 and is compressed, which is not read")
+        raise found.error(
+            "has BitsAllocated 1 and is compressed, which is not read: have the sender use Explicit "
+            "VR Little Endian"
+        )
     high = found.stored - 1 if found.floating else _number(header, "HighBit")
     if high != found.stored - 1:
         raise found.error(
@@ -264,14 +272,17 @@ def _check_bits(found: Description, header: Dataset) -> None:
             "than BitsStored (PS3.5 8.1.1); correct it at its source"
         )
     if not found.floating and _number(header, "PixelRepresentation") not in (0, 1):
-        raise found.error("has a PixelRepresentation other than 0 and 1")
+        raise found.error("has a PixelRepresentation other than 0 and 1: correct it at its source")
     if found.colour and found.signed:
         raise found.error("is colour and signed (PixelRepresentation): correct it at its source")
 
 
 def _check_size(found: Description, header: Dataset) -> None:
     if found.rows < 1 or found.columns < 1:
-        raise found.error(f"has Rows {found.rows} and Columns {found.columns}: no image")
+        raise found.error(
+            f"has Rows {found.rows} and Columns {found.columns}, which is no image: correct it at "
+            "its source"
+        )
     if found.frames < 1:
         raise found.error(f"has NumberOfFrames {found.frames}: correct it at its source")
     # A bit becomes a byte, and a palette makes three of one.

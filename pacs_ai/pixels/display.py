@@ -5,7 +5,8 @@ stored values, Modality LUT, the window asked for or the VOI LUT or first window
 the 1st to 99th percentile), inversion of MONOCHROME1. Colour: red, green and blue as decoded. Then
 what is padding or behind a shutter turns black, and the image is turned so that the patient stands
 upright and, on a frontal image, the patient's left is on the right. An image without
-PatientOrientation is taken as displayed.
+PatientOrientation is taken as displayed. The border of a radiograph has no say in the contrast, and
+a picture for a model can do without it (:mod:`~pacs_ai.pixels.border`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -23,11 +24,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels import shutter
+from pacs_ai.pixels import border, shutter
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
 from pacs_ai.pixels.modality import finite, first, frames, looked_up, standing
-from pacs_ai.pixels.placement import Turn
+from pacs_ai.pixels.placement import WHOLE, Cut, Turn
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
@@ -65,6 +66,8 @@ class DisplayImage:
         SOP Instance UID.
     aspect : float
         Height of a displayed pixel over its width.
+    border : Cut
+        Stored rows and columns at the edges that show nothing of the patient.
     recipe : str
         The path that made it.
     """
@@ -73,7 +76,28 @@ class DisplayImage:
     turn: Turn
     source: str
     aspect: float = 1.0
+    border: Cut = WHOLE
     recipe: str = PIXEL_PATH
+
+    def without_border(self) -> DisplayImage:
+        """Return it without its border, for a model that gets a padded square."""
+        return self._cut(self.border)
+
+    def towards_square(self) -> DisplayImage:
+        """Return it with no more border than makes it square, for a model that takes the middle."""
+        return self._cut(self.border.towards_square(self.turn.rows, self.turn.columns))
+
+    def _cut(self, cut: Cut) -> DisplayImage:
+        whole = self.turn
+        corners = (
+            whole.apply_point(cut.left, cut.top),
+            whole.apply_point(whole.columns - cut.right, whole.rows - cut.bottom),
+        )
+        (left, right), (top, bottom) = (
+            sorted(map(int, ends)) for ends in zip(*corners, strict=True)
+        )
+        pixels = np.ascontiguousarray(self.pixels[top:bottom, left:right])
+        return replace(self, pixels=pixels, turn=replace(whole, cut=cut))
 
     def png(self) -> bytes:
         """Return it as a grey PNG: pixels only, nothing of the header."""
@@ -137,29 +161,35 @@ def display_image(
     if description.colour:
         (pixels,) = stored_frames(instance, [chosen])
         pixels = np.where(hidden[..., np.newaxis], np.uint8(0), pixels) if hidden.any() else pixels
+        edges = WHOLE
     else:
-        pixels = _grey(instance, chosen, window, hidden)
+        pixels, edges = _grey(instance, chosen, window, hidden)
     shape = _aspect(instance, chosen)
     return DisplayImage(
         turn.apply(pixels),
         turn,
         instance.SOPInstanceUID,
         1 / shape if turn.transpose else shape,
+        edges,
     )
 
 
 def _grey(
     instance: Instance, index: int, window: Window | None, hidden: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], Cut]:
+    """Draw a frame of a grey image on the stored grid, and find its border."""
     inverted = _inverted(instance)
     (one,) = frames(instance, [index])
     no_image = one.padding | hidden
-    shown = _voi(instance, index, window, one.values, no_image)
+    edges = border.find(instance, one.values, no_image)
+    says = np.zeros_like(no_image)
+    says[edges.inside(*says.shape)] = True
+    shown = _voi(instance, index, window, one.values, no_image | ~says)
     if inverted:
         shown = 1.0 - shown
     shown[no_image] = 0.0
     pixels: NDArray[np.uint8] = np.rint(shown * 255.0).astype(np.uint8)
-    return pixels
+    return pixels, edges
 
 
 def _aspect(instance: Instance, index: int) -> float:
@@ -249,12 +279,16 @@ def _voi(
         return _windowed(instance, header, values)
     image = values[~padding]
     if image.size == 0:
-        raise PixelError(f"{named(instance)} is padding only (PixelPaddingValue): no image")
+        raise PixelError(
+            f"{named(instance)} is padding only (PixelPaddingValue): correct it at its source"
+        )
     low, high = np.percentile(image, (1, 99))
     if low == high:
         low, high = image.min(), image.max()
     if low == high:
-        raise PixelError(f"{named(instance)} has one value in all its PixelData: no image")
+        raise PixelError(
+            f"{named(instance)} has one value in all its PixelData, which shows nothing: send the original"
+        )
     return _ramp(values, float(low), float(high))
 
 
@@ -273,7 +307,9 @@ def _windowed(
         "SIGMOID": lambda: _sigmoid(values, center, width),
     }
     if function not in windows:
-        raise PixelError(f"{named(instance)} has a VOILUTFunction unknown to PS3.3 C.11.2.1.3")
+        raise PixelError(
+            f"{named(instance)} has a VOILUTFunction unknown to PS3.3 C.11.2.1.3: correct it at its source"
+        )
     if width < 1 if function == "LINEAR" else width <= 0:
         raise PixelError(
             f"{named(instance)} has a WindowWidth that PS3.3 C.11.2.1.2 does not allow: "

@@ -118,7 +118,10 @@ def frames_of(instance: Instance, wanted: Collection[int] = ()) -> tuple[Frame, 
             "of PerFrameFunctionalGroupsSequence: correct it at its source"
         )
     if wanted and not set(wanted) <= set(range(1, len(own) + 1)):
-        raise PixelError(f"Instance {instance.SOPInstanceUID} has not all of the frames selected")
+        raise PixelError(
+            f"Instance {instance.SOPInstanceUID} has {count} frames (NumberOfFrames) and not all of "
+            "those selected: name others in the rule"
+        )
     shared = tuple(header.get("SharedFunctionalGroupsSequence") or ())[:1]
     return tuple(
         Frame(instance, number, (group, *shared))

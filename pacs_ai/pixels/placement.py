@@ -1,8 +1,8 @@
 """Where an image lies in the picture that a model sees, and the exact way back.
 
 Two frozen records, each with its inverse: :class:`Turn` (stored columns and rows to the image as
-it is displayed: a quarter turn or mirror, no resampling) and :class:`Placement` (the displayed
-image to a square of the model's size: centred padding, then resizing).
+it is displayed: a border left out, a quarter turn or mirror, no resampling) and :class:`Placement`
+(the displayed image to a square of the model's size: centred padding, then resizing).
 
 Points are sub-pixel image coordinates: 0, 0 is the top left corner of the top left pixel, x runs
 along columns (PS3.3 C.18.6.1.1).
@@ -21,8 +21,51 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """How many rows and columns at the edges of a stored image are left out.
+
+    Attributes
+    ----------
+    top, bottom, left, right : int
+        From 0.
+    """
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+    def inside(self, rows: int, columns: int) -> tuple[slice, slice]:
+        """Return the rows and the columns that are left of an image of a size."""
+        return slice(self.top, rows - self.bottom), slice(self.left, columns - self.right)
+
+    def towards_square(self, rows: int, columns: int) -> Cut:
+        """Return the cut without the lines that an image of a size needs to become square again.
+
+        Who takes the square in the middle then loses no line of the image for one of the border.
+        """
+        tall = rows - self.top - self.bottom
+        wide = columns - self.left - self.right
+        return Cut(
+            *_without(self.top, self.bottom, wide - tall),
+            *_without(self.left, self.right, tall - wide),
+        )
+
+
+WHOLE = Cut()
+"""Nothing is left out."""
+
+
+def _without(before: int, after: int, lines: int) -> tuple[int, int]:
+    """Take lines, as far as there are any, from two numbers: half from each, the rest from one."""
+    lines = min(max(lines, 0), before + after)
+    first = min(before, max(lines // 2, lines - after))
+    return before - first, after - (lines - first)
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """How a stored image becomes the displayed one: first transposed, then flipped.
+    """How a stored image becomes the displayed one: first cut, then transposed, then flipped.
 
     Attributes
     ----------
@@ -34,6 +77,8 @@ class Turn:
         After that, left and right change places.
     flip_rows : bool
         After that, top and bottom change places.
+    cut : Cut
+        What of the stored image is not displayed.
     """
 
     rows: int
@@ -41,25 +86,35 @@ class Turn:
     transpose: bool = False
     flip_columns: bool = False
     flip_rows: bool = False
+    cut: Cut = WHOLE
 
     @property
     def displayed(self) -> tuple[int, int]:
         """Rows and columns of the displayed image."""
-        return (self.columns, self.rows) if self.transpose else (self.rows, self.columns)
+        rows = self.rows - self.cut.top - self.cut.bottom
+        columns = self.columns - self.cut.left - self.cut.right
+        return (columns, rows) if self.transpose else (rows, columns)
 
     def apply(self, image: NDArray[Number]) -> NDArray[Number]:
         """Return a stored image as it is displayed; shape (rows, columns) of each, or with 3."""
-        turned = image.swapaxes(0, 1) if self.transpose else image
+        kept = image[self.cut.inside(self.rows, self.columns)]
+        turned = kept.swapaxes(0, 1) if self.transpose else kept
         return np.ascontiguousarray(turned[self._steps])
 
     def undo(self, image: NDArray[Number]) -> NDArray[Number]:
-        """Return a displayed image, or a mask on it, on the stored grid."""
+        """Return a displayed image, or a mask on it, on the stored grid; 0 where it was cut."""
         turned = image[self._steps]
-        return np.ascontiguousarray(turned.swapaxes(0, 1) if self.transpose else turned)
+        stored = turned.swapaxes(0, 1) if self.transpose else turned
+        if self.cut == WHOLE:
+            return np.ascontiguousarray(stored)
+        whole = np.zeros((self.rows, self.columns, *image.shape[2:]), image.dtype)
+        whole[self.cut.inside(self.rows, self.columns)] = stored
+        return whole
 
     def apply_point(self, x: float, y: float) -> tuple[float, float]:
         """Return a point of the stored columns and rows on the displayed image."""
         rows, columns = self.displayed
+        x, y = x - self.cut.left, y - self.cut.top
         x, y = (y, x) if self.transpose else (x, y)
         return (columns - x if self.flip_columns else x, rows - y if self.flip_rows else y)
 
@@ -68,7 +123,8 @@ class Turn:
         rows, columns = self.displayed
         x = columns - x if self.flip_columns else x
         y = rows - y if self.flip_rows else y
-        return (y, x) if self.transpose else (x, y)
+        x, y = (y, x) if self.transpose else (x, y)
+        return x + self.cut.left, y + self.cut.top
 
     @property
     def _steps(self) -> tuple[slice, slice]:

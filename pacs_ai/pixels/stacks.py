@@ -42,6 +42,9 @@ TRAITS: tuple[tuple[str, ...], ...] = (
 
 _ACQUISITION = ("FrameAcquisitionNumber", "AcquisitionNumber")
 
+_SHOWN = 64
+"""Most characters of a value in a message: as long as a SOP Instance UID can be."""
+
 _LOCALIZER = "LOCALIZER"
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE"})
 _FLAT = frozenset({"", "NONE", "MPR"})
@@ -114,6 +117,17 @@ class Stack:
         """Frame numbers along the normal; empty where the planes are single-frame Instances."""
         multi = self.planes[0].frame.groups
         return tuple(one.frame.number for one in self.planes) if multi else ()
+
+    def stated(self, differ: str) -> str:
+        """Return what it says of :attr:`Stacks.differ`, such as ``AcquisitionNumber 2``."""
+        first = self.planes[0].frame
+        every = {keywords[-1]: keywords for keywords in (*TRAITS, _ACQUISITION)}
+        found = (
+            (one, first.text(*every.get(one, (one,)))[:_SHOWN]) for one in differ.split(", ") if one
+        )
+        return ", ".join(
+            f"{keyword} {text}" if text else f"no {keyword}" for keyword, text in found
+        )
 
 
 @dataclass(frozen=True, slots=True)

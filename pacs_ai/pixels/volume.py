@@ -97,11 +97,13 @@ def assemble(instances: Sequence[Instance], *, frames: Collection[int] = ()) -> 
     if not found.usable:
         raise PixelError(found.why_none())
     if len(found.usable) > 1:
-        counts = ", ".join(str(len(one.planes)) for one in found.usable)
+        each = "; ".join(
+            f"{len(one.planes)} slices of {one.stated(found.differ)}" for one in found.usable
+        )
         raise PixelError(
-            f"Series {instances[0].SeriesInstanceUID} holds {len(found.usable)} volumes of "
-            f"{counts} slices that differ in {found.differ}: let the rule select one of them, or "
-            "send each as a Series of its own"
+            f"Series {instances[0].SeriesInstanceUID} holds {len(found.usable)} volumes that differ "
+            f"in {found.differ} ({each}): let the rule select one of them, or send each as a Series "
+            "of its own"
         )
     notes = tuple(
         f"{len(one.frames)} of its frames left out: {one.reason}" for one in found.refused
@@ -224,9 +226,11 @@ def _percentiles(volume: Volume) -> tuple[float, float]:
             np.add.at(counts, _keys(values), weights)
     name = f"Series {volume.stack.planes[0].frame.instance.SeriesInstanceUID}"
     if not math.isfinite(least):
-        raise PixelError(f"{name} is padding only (PixelPaddingValue): no image")
+        raise PixelError(f"{name} is padding only (PixelPaddingValue): correct it at its source")
     if least == most:
-        raise PixelError(f"{name} has one value in all its PixelData: no image")
+        raise PixelError(
+            f"{name} has one value in all its PixelData, which shows nothing: send the original"
+        )
     ranks = np.array(_PERCENTILES) / 100 * (counts.sum() - 1)
     bins = np.searchsorted(np.cumsum(counts), ranks, side="right")
     low, high = np.clip(_from_keys(bins), least, most)

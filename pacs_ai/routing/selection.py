@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
 
+_STATED = 3
+"""Most reasons in one sentence; a Series can have one for each of its files. The ranking has them all."""
+
 _WHOLE = ("ORIGINAL", "PRIMARY", "AXIAL")
 # PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1; MIP and the like are private values or stand in descriptions.
 _NO_SOURCE = Term(
@@ -282,7 +285,9 @@ def _choose_series(select: Select, subjects: Sequence[Subject]) -> Chosen | Unsu
     ranked = [f"{place}. {one.name}: {one.text}" for place, one in enumerate(candidates, 1)]
     ranking = (*ranked, *left_out)
     if not candidates:
-        reason = f"no Series suits: {'; '.join(left_out)}"
+        reason = f"no Series suits: {'; '.join(left_out[:_STATED])}"
+        if len(left_out) > _STATED:
+            reason += f"; and {len(left_out) - _STATED} more for such reasons"
         return Unsuitable(reason, ranking if len(ranking) > 1 else ())
     best, *others = candidates
     if others and others[0].key == best.key:
@@ -333,7 +338,7 @@ def _candidates(
     for stack in found.usable:
         name = _series_name(series)
         if len(found.usable) > 1:
-            name += f", its {len(stack.planes)} slices of one {found.differ}"
+            name += f", its {len(stack.planes)} slices of {stack.stated(found.differ)}"
         yield _candidate(name, stack, select, facts)
 
 

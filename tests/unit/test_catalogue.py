@@ -123,6 +123,7 @@ def test_the_figures_in_three_dimensions_are_those_of_the_card(modality: str, me
         ("liver in liver CT", "parse2d", "CT", "liver in liver CT"),
         ("tumor core in brain MRI-FLAIR", "parse2d", "MR", "tumor core in brain MRI-FLAIR"),
         ("skin lesion", "parse2d", "XC", "lesion in skin dermoscopy"),
+        ("whole-body lesion", "parse3d", "PT", "lesion in whole body PET"),
     ],
 )
 def test_a_label_or_the_words_find_a_row(asked: str, model: str, modality: str, words: str) -> None:
@@ -136,6 +137,13 @@ def test_a_label_or_the_words_find_a_row(asked: str, model: str, modality: str, 
         ("liver", "parse2d", "DX", "use left lung, right lung"),
         ("heart", "parse2d", "MG", "no prompts for these images"),
         ("body", "parse2d", "CT", "use adrenal gland"),
+        (
+            "liver",
+            "parse2d",
+            "PT",
+            "names no prompts for these images at all; for parse3d there is",
+        ),
+        ("liver", "parse3d", "PT", "use whole-body lesion"),
         ("brain tumor core", "parse2d", "MR", "'tumor core in brain MRI-T1-Gd', and select such"),
     ],
 )
@@ -151,6 +159,13 @@ def test_lesions_are_told_from_organs() -> None:
     kinds = {one.label: one.kind for one in catalogue.prompts()}
     assert kinds["lung opacity"] is kinds["colon polyp"] is kinds["kidney cyst"] is Kind.LESION
     assert kinds["liver"] is kinds["liver vessels"] is kinds["optic cup"] is Kind.ORGAN
+
+
+def test_pet_has_the_one_prompt_that_a_publisher_names_for_it() -> None:
+    found = [one for one in catalogue.prompts() if one.modality == "PET"]
+    assert [(one.model, one.words, one.kind, one.window, one.dice) for one in found] == [
+        ("parse3d", "lesion in whole body PET", Kind.LESION, None, None)
+    ]
 
 
 def test_a_prompt_is_added_by_one_row() -> None:

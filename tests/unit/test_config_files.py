@@ -104,6 +104,50 @@ def test_a_portable_image_is_not_measured(hospital: Settings) -> None:
     ]
 
 
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
+
+
+@pytest.mark.parametrize(
+    ("elements", "why"),
+    [
+        ({"SOPClassUID": CAPTURE}, "a secondary capture (SOPClassUID is Secondary Capture"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "SCREEN SAVE"]}, "a screenshot (ImageType has"),
+        ({"SeriesDescription": "Dose Report"}, "a dose report (SeriesDescription has"),
+        ({"SOPClassUID": PRESENTATION, "Modality": "PR"}, "presentation state"),
+        ({"SeriesDescription": "Chest PA bone suppressed"}, "a post-processed picture"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "raw detector data"),
+        ({"ImageComments": "rejected"}, "a rejected image (ImageComments has"),
+        ({"QualityControlImage": "YES"}, "an image of a phantom"),
+        ({"PatientAge": "003Y"}, "the age is 3 years, not at least 18Y"),
+        ({"PatientAge": None}, "the age is unknown"),
+        ({"PatientAge": "060Y", "PatientBirthDate": "20200101"}, "the age is 6 or 60 years"),
+        ({"StudyDescription": "Chest PAED"}, "PAED"),
+    ],
+)
+def test_what_is_no_adult_s_radiograph_reaches_no_model_of_the_hospital_file(
+    hospital: Settings, elements: dict[str, Any], why: str
+) -> None:
+    """As a modality or console writes it onto an image that is a chest radiograph otherwise."""
+    routed = routing.route(study(radiograph(**elements)), routing.parse(hospital), now=NOW)
+    assert not routed.jobs
+    assert why in routing.explain_text(routed)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"SeriesDescription": "Chest PORTABLE"},
+        {"ManufacturerModelName": "Mobile DR"},
+        {"StationName": "PORTABLE 3"},
+    ],
+)
+def test_a_portable_unit_is_known_by_its_words_whatever_the_view(
+    hospital: Settings, elements: dict[str, str]
+) -> None:
+    assert {rule for rule, _ in _jobs(hospital, radiograph(**elements))} == {"cxr-portable"}
+
+
 @pytest.mark.parametrize(
     ("instances", "rule"),
     [

@@ -24,8 +24,14 @@ LATERAL = ("AF", "PF", "AH", "PH", "FA", "FP", "HA", "HP")
 
 def marked() -> NDArray[np.uint8]:
     pixels = np.full((ROWS, COLUMNS), 40, np.uint8)
+    pixels[0, 0] = pixels[-1, -1] = 41  # no edge is even, so that nothing is cut
     pixels[MARK] = 240
     return pixels
+
+
+def framed(value: int = 0) -> NDArray[np.uint8]:
+    """Return the same in the middle of an even border, wider than the image is high."""
+    return np.pad(marked(), ((8, 15), (55, 62)), constant_values=value)
 
 
 def pointing(asked: Asked) -> Any:
@@ -86,6 +92,42 @@ def test_pixels_that_are_not_square_reach_the_model_square_and_the_box_lies_on_t
     )
 
 
+@pytest.mark.parametrize("orientation", FRONTAL)
+def test_a_border_is_cut_until_the_picture_is_square_and_the_box_lies_on_the_stored_mark(
+    tmp_path: Path, orientation: str
+) -> None:
+    frontal = image(tmp_path, framed(), PatientOrientation=[*orientation], **EXACT)
+    with endpoint(pointing) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    seen = sent_image(fake.asked[0], "frontal_image")
+    assert seen.shape == (ROWS, ROWS)
+    # Nothing of the image is lost to the square in the middle: both of its corners are there.
+    assert np.count_nonzero(seen) == ROWS * COLUMNS
+    assert isinstance(outcome, Done)
+    (finding,) = (one for one in outcome.results if isinstance(one, Finding))
+    (box,) = finding.boxes
+    rows, columns = MARK
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx(
+        (columns.start + 55, rows.start + 8, columns.stop + 55, rows.stop + 8), abs=1e-6
+    )
+
+
+def test_a_box_ends_where_the_border_was_cut(tmp_path: Path) -> None:
+    answered = Answer([{"output": json.dumps([["Lung opacity.", [[0.0, 0.0, 1.0, 1.0]]]])}])
+    frontal = image(tmp_path, framed(), ImagerPixelSpacing=["0.2", "0.1"], **EXACT)
+    with endpoint(answered) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    assert isinstance(outcome, Done)
+    (finding,) = (one for one in outcome.results if isinstance(one, Finding))
+    (box,) = finding.boxes
+    # 161 rows of the image; of its columns as many were kept as make a square of stored pixels.
+    assert (box.left, box.top, box.right, box.bottom) == (34, 8, 195, 169)
+
+
 def test_a_header_s_rounding_does_not_change_what_is_sent(tmp_path: Path) -> None:
     frontal = image(tmp_path, marked(), ImagerPixelSpacing=["0.14300", "0.14301"], **EXACT)
     with endpoint(pointing) as fake:
@@ -97,7 +139,7 @@ def test_a_header_s_rounding_does_not_change_what_is_sent(tmp_path: Path) -> Non
 def test_the_patient_s_left_is_on_the_right_of_what_the_model_sees(
     tmp_path: Path, orientation: str
 ) -> None:
-    stored = np.full((ROWS, COLUMNS), 40, np.uint8)
+    stored = marked()
     # The side of the stored image that its header calls left, and the one that it calls the feet.
     across, down = (("LR", 1), ("FH", 0)) if orientation[0] in "LR" else (("LR", 0), ("FH", 1))
     for (letters, axis), grey in ((across, 120), (down, 70)):
@@ -118,7 +160,7 @@ def test_the_patient_s_left_is_on_the_right_of_what_the_model_sees(
 def test_a_lateral_reaches_the_model_head_up_and_never_mirrored(
     tmp_path: Path, orientation: str
 ) -> None:
-    stored = np.full((ROWS, COLUMNS), 40, np.uint8)
+    stored = marked()
     down_axis = 0 if orientation[1] in "FH" else 1
     head: list[slice] = [slice(None), slice(None)]
     head[down_axis] = slice(9) if "F" in orientation else slice(-9, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,10 @@ def test_size_is_refused_before_anything_is_read(
         ({"NumberOfFrames": 3}, "NumberOfFrames"),
         ({"NumberOfFrames": -1}, "NumberOfFrames -1"),
         ({"PhotometricInterpretation": "HSV", "SamplesPerPixel": 3}, "HSV"),
-        ({"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 3}, "contradictory"),
+        (
+            {"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 3},
+            "contradicts Photometric",
+        ),
         ({"PhotometricInterpretation": "YBR_ICT", "SamplesPerPixel": 3}, "only compressed"),
         ({"PixelRepresentation": 2}, "PixelRepresentation"),
         ({"Rows": None}, "no single value of Rows"),
@@ -147,6 +151,8 @@ def test_header_that_is_not_a_grey_image_is_refused_naming_the_element(
     with pytest.raises(PixelError, match=reason) as caught:
         stored_values(image(tmp_path, PIXELS, **elements))
     assert "2.25.10" in str(caught.value)
+    # What a person can do.
+    assert re.search(r"[:;] (correct|send|select|have the sender) ", str(caught.value))
 
 
 @pytest.mark.parametrize("dirt", [0xF000, 0x5000])

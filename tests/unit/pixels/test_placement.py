@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pacs_ai.pixels.placement import Placement, Turn
+from pacs_ai.pixels.placement import Cut, Placement, Turn
 
 TURNS = [Turn(5, 7, *flags) for flags in itertools.product((False, True), repeat=3)]
+CUTS = [replace(turn, cut=Cut(1, 0, 2, 3)) for turn in TURNS]
+cuts = st.tuples(*[st.floats(0, 0.24)] * 4)
+"""Parts of the rows above and below, of the columns to the left and right."""
+
+
+def cut_of(rows: int, columns: int, parts: tuple[float, ...]) -> Cut:
+    sides = (rows, rows, columns, columns)
+    return Cut(*(int(part * side) for part, side in zip(parts, sides, strict=True)))
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=str)
@@ -24,7 +33,21 @@ def test_a_turn_and_its_way_back_change_nothing(turn: Turn) -> None:
     np.testing.assert_array_equal(turn.undo(displayed), stored)
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=str)
+@pytest.mark.parametrize("turn", CUTS, ids=str)
+def test_a_cut_image_comes_back_to_its_own_place_and_nothing_stands_around_it(turn: Turn) -> None:
+    stored = np.arange(1, 36).reshape(5, 7)
+    displayed = turn.apply(stored)
+    assert displayed.shape == turn.displayed
+    wanted = np.zeros_like(stored)
+    wanted[1:, 2:4] = stored[1:, 2:4]
+    back = turn.undo(displayed)
+    np.testing.assert_array_equal(back, wanted)
+    assert back.dtype == stored.dtype
+    colour = np.repeat(stored[..., np.newaxis], 3, axis=2)
+    np.testing.assert_array_equal(turn.undo(turn.apply(colour))[..., 2], wanted)
+
+
+@pytest.mark.parametrize("turn", TURNS + CUTS, ids=str)
 def test_a_point_comes_back_to_its_own_pixel(turn: Turn) -> None:
     stored = np.arange(35).reshape(5, 7)
     displayed = turn.apply(stored)
@@ -79,6 +102,7 @@ aspects = st.floats(0.2, 5.0)
     aspect=aspects,
     size=st.sampled_from([512, 1024]),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    parts=cuts,
     where=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
 )
 def test_a_stored_pixel_s_point_comes_back_to_that_pixel(
@@ -87,11 +111,14 @@ def test_a_stored_pixel_s_point_comes_back_to_that_pixel(
     aspect: float,
     size: int,
     flags: tuple[bool, bool, bool],
+    parts: tuple[float, ...],
     where: tuple[float, float],
 ) -> None:
-    turn = Turn(rows, columns, *flags)
+    cut = cut_of(rows, columns, parts)
+    turn = Turn(rows, columns, *flags, cut)
     placement = Placement(*turn.displayed, size, aspect)
-    column, row = int(where[0] * columns), int(where[1] * rows)
+    column = cut.left + int(where[0] * (columns - cut.left - cut.right))
+    row = cut.top + int(where[1] * (rows - cut.top - cut.bottom))
     x, y = placement.apply_point(*turn.apply_point(column + 0.5, row + 0.5))
     assert 0 <= x <= size
     assert 0 <= y <= size
@@ -101,11 +128,12 @@ def test_a_stored_pixel_s_point_comes_back_to_that_pixel(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    rows=st.integers(9, 100),
-    columns=st.integers(9, 100),
+    rows=st.integers(17, 100),
+    columns=st.integers(17, 100),
     aspect=st.floats(0.5, 2.0),
     size=st.integers(100, 250),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    parts=cuts,
     where=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_a_target_of_one_pixel_comes_back_onto_the_same_pixel(
@@ -114,12 +142,15 @@ def test_a_target_of_one_pixel_comes_back_onto_the_same_pixel(
     aspect: float,
     size: int,
     flags: tuple[bool, bool, bool],
+    parts: tuple[float, ...],
     where: tuple[float, float],
 ) -> None:
-    turn = Turn(rows, columns, *flags)
+    cut = cut_of(rows, columns, parts)
+    turn = Turn(rows, columns, *flags, cut)
     placement = Placement(*turn.displayed, size, aspect)
     # At the very edge a part of the target's blur falls off the image and moves its centre.
-    row, column = 3 + int(where[0] * (rows - 7)), 3 + int(where[1] * (columns - 7))
+    row = cut.top + 3 + int(where[0] * (rows - cut.top - cut.bottom - 7))
+    column = cut.left + 3 + int(where[1] * (columns - cut.left - cut.right - 7))
     stored = np.zeros((rows, columns), np.uint8)
     stored[row, column] = 255
     square = placement.apply(turn.apply(stored))
@@ -135,6 +166,41 @@ def _centre(image: NDArray[Any]) -> tuple[float, float]:
     weights = image.astype(np.float64)
     row, column = ((weights * grid).sum() / weights.sum() for grid in np.indices(image.shape))
     return float(column), float(row)
+
+
+@given(rows=st.integers(1, 300), columns=st.integers(1, 300), parts=cuts)
+def test_the_middle_of_a_cut_image_loses_no_more_of_it_than_the_whole_image_did(
+    rows: int, columns: int, parts: tuple[float, ...]
+) -> None:
+    cut = cut_of(rows, columns, parts)
+    kept = cut.towards_square(rows, columns)
+    content, before, after = (
+        np.zeros((rows, columns), bool),
+        np.zeros((rows, columns), bool),
+        np.zeros((rows, columns), bool),
+    )
+    content[cut.inside(rows, columns)] = True
+    before[_middle(Cut(), rows, columns)] = True
+    after[_middle(kept, rows, columns)] = True
+    assert (content & after).sum() >= (content & before).sum()
+    assert all(
+        0 <= new <= old
+        for new, old in zip(
+            (kept.top, kept.bottom, kept.left, kept.right),
+            (cut.top, cut.bottom, cut.left, cut.right),
+            strict=True,
+        )
+    )
+    if content.any(axis=1).sum() <= columns and content.any(axis=0).sum() <= rows:
+        assert (content & after).sum() == content.sum()
+
+
+def _middle(cut: Cut, rows: int, columns: int) -> tuple[slice, slice]:
+    """Return the square in the middle of what a cut leaves, as the report model takes it."""
+    down, across = (range(one.stop)[one] for one in cut.inside(rows, columns))
+    side = min(len(down), len(across))
+    first, left = (one[(len(one) - side) // 2] for one in (down, across))
+    return slice(first, first + side), slice(left, left + side)
 
 
 def test_pixels_that_are_not_square_become_square() -> None:

@@ -14,6 +14,8 @@ from pydicom.errors import InvalidDicomError
 
 from pacs_ai.errors import PixelError, ReceiveError
 from pacs_ai.pixels.decode import stored_frames
+from pacs_ai.pixels.display import View, display_image
+from pacs_ai.pixels.placement import Cut
 from pacs_ai.study import read_head, read_instance
 from tests.unit.pixels.made import SHARED
 
@@ -44,6 +46,21 @@ def test_a_shared_file_goes_as_far_as_it_must(name: str, tmp_path: Path) -> None
             assert expected.removeprefix("refused: ") in found
         else:
             assert found == expected
+
+
+@pytest.mark.parametrize("name", [one for one in STAGES if "frames" in EXPECTED[one]["pixels"]])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_shared_image_loses_the_border_that_its_line_states_and_nothing_else(
+    name: str, tmp_path: Path
+) -> None:
+    for path in _members(SHARED / name, tmp_path):
+        try:
+            shown = display_image(read_instance(path, digest=""), view=View.ANY, frame=0)
+        except PixelError as error:
+            assert "border" not in EXPECTED[name]
+            assert "one value" in str(error)
+            continue
+        assert shown.border == Cut(*EXPECTED[name].get("border", ()))
 
 
 def _members(path: Path, scratch: Path) -> Iterator[Path]:

@@ -59,7 +59,25 @@ def runs(settings: str) -> tuple[Run, ...]:
             "say in when which Modality",
         ),
         ("Modality: [CR, DX]", VIEW, "parse2d: [lung opacity]", "give the publisher's target_dist"),
-        ("Modality: CT", VOLUME, "parse3d: [liver tumor]", "3-D model answers cannot be checked"),
+        (
+            "Modality: CT",
+            VOLUME,
+            "parse3d: [liver tumor]",
+            "3-D model answers cannot be checked: ask parse2d for it, or leave it out",
+        ),
+        # On PET no other model could be asked.
+        (
+            "Modality: PT",
+            VOLUME,
+            "parse3d: [whole-body lesion]",
+            "3-D model answers cannot be checked: leave it out",
+        ),
+        (
+            "Modality: PT",
+            VOLUME,
+            "parse2d: [whole-body lesion]",
+            "no prompts for these images at all; for parse3d there is whole-body lesion",
+        ),
         ("Modality: CT", VOLUME, "parse3d: [bone]", "only the built-in reference models know it"),
         ("Modality: CT", VOLUME, "parse2d: [liver, liver in abdomen CT]", "are the same prompt"),
     ],

@@ -223,6 +223,15 @@ def test_a_series_that_does_not_suit_is_left_out_and_said(
     assert why in routing.refusals[0].reason
 
 
+def test_a_series_with_a_reason_for_each_of_its_files_states_three_and_counts_the_rest() -> None:
+    """A cine that a scanner filed under CT: it has frames, and nothing says where they lie."""
+    routing = routed(slices(40, NumberOfFrames=9), CT)
+    (refusal,) = routing.refusals
+    assert refusal.reason.count("no PerFrameFunctionalGroupsSequence") == 3
+    assert refusal.reason.endswith("and 37 more for such reasons")
+    assert sum("PerFrameFunctional" in one for one in routing.verdicts[0].details) == 40
+
+
 def test_too_few_slices_are_not_suitable() -> None:
     assert "it has 2 slices, not >=3" in routed(slices(2), CT).refusals[0].reason
 
@@ -289,7 +298,8 @@ def test_of_two_acquisitions_in_a_series_the_rule_takes_the_one_that_it_names() 
     second = slices(8, AcquisitionNumber=2)[4:]
     refusal = routed([*first, *second], CT).refusals[0]
     assert "equally good" in refusal.reason
-    assert "AcquisitionNumber" in refusal.reason
+    assert "its 4 slices of AcquisitionNumber 1 and Series" in refusal.reason
+    assert "its 4 slices of AcquisitionNumber 2 are" in refusal.reason
     (job,) = routed([*first, *second], CT.replace("slices:", "AcquisitionNumber: 2, slices:")).jobs
     assert job.inputs["volume"] == tuple(second)
 
