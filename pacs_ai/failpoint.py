@@ -33,6 +33,9 @@ PLACES = (
     "deliver.committed",
     "worklist.claimed",
     "worklist.committed",
+    "retention.let_go",
+    "retention.unlinked",
+    "retention.removed",
 )
 """Every place there is; the kill test walks them all."""
 

@@ -44,6 +44,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import Ledger, retention
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
@@ -103,6 +104,7 @@ class Retention:
             if study is not None:
                 with ledger.database.write() as connection:
                     let_go(connection, study, age)
+                failpoint("retention.let_go")
                 return True
         return False
 
@@ -131,6 +133,8 @@ class Retention:
             paths = {one: self._path(one) for one in removals}
             for path in paths.values():
                 path.unlink(missing_ok=True)
+            failpoint("retention.unlinked")
+        failpoint("retention.removed")
         self._spool.sync_folders_of(paths.values())
         with ledger.database.write() as connection:
             retention.forget(connection, [one for one in removals if not paths[one].exists()])

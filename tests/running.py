@@ -134,7 +134,7 @@ def running_gateway(
     environment = {"PACS_AI_FAILPOINT": ",".join(failpoints)}
     if once:
         armed = path.parent / "armed"
-        armed.mkdir()
+        armed.mkdir(exist_ok=True)
         for place in failpoints:
             (armed / place).touch()
         environment["PACS_AI_FAILPOINT_ONCE"] = str(armed)

@@ -22,6 +22,10 @@ from pacs_ai.ledger import tables
 from tests.peers.postgresql import Cluster
 from tests.running import ROOT, Models, Running, running_gateway, write_settings
 
+REMOVAL = [place for place in PLACES if place.startswith("retention.")]
+WALKED = [place for place in PLACES if place not in REMOVAL]
+"""What a Study that comes in passes."""
+
 
 @pytest.fixture(scope="module")
 def thorax() -> tuple[pydicom.Dataset, ...]:
@@ -43,7 +47,7 @@ def _settings(folder: Path, models: Models, **sections: Any) -> Path:
 def _rounds() -> list[list[str]]:
     """Return the places so that a round holds one of each step: three at one row would hold it."""
     steps: dict[str, list[str]] = {}
-    for place in PLACES:
+    for place in WALKED:
         steps.setdefault(place.split(".")[0], []).append(place)
     rounds = zip_longest(*steps.values())
     return [[place for place in places if place is not None] for places in rounds]
@@ -51,7 +55,7 @@ def _rounds() -> list[list[str]]:
 
 def test_every_place_is_walked_in_one_of_the_rounds() -> None:
     # That PLACES is what the code calls is test_architecture's; a place on which nobody dies fails below.
-    assert sorted(place for places in _rounds() for place in places) == sorted(PLACES)
+    assert sorted(place for places in _rounds() for place in places) == sorted(WALKED)
     assert all(
         len({place.split(".")[0] for place in places}) == len(places) for places in _rounds()
     )
@@ -65,7 +69,7 @@ def test_a_death_at_each_step_loses_nothing(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", WALKED)
 def test_a_death_at_one_step_loses_nothing(
     place: str, tmp_path: Path, models: Models, thorax: tuple[pydicom.Dataset, ...]
 ) -> None:
@@ -87,7 +91,7 @@ def _send_through_deaths(
 
 def _assert_whole(
     gateway: Running, sent: tuple[pydicom.Dataset, ...], timeline: dict[str, Any]
-) -> None:
+) -> list[dict[str, Any]]:
     held = gateway.views.instances(str(sent[0].StudyInstanceUID))
     assert sorted(one["SOPInstanceUID"] for one in held) == sorted(
         str(one.SOPInstanceUID) for one in sent
@@ -106,6 +110,7 @@ def _assert_whole(
     kinds = [one["kind"] for one in timeline["objects"]]
     assert sorted(kinds) == ["capture", "report", "segmentation"]
     assert len(timeline["workitems"]) == 1
+    return held
 
 
 def _destination(gateway: Running) -> Path:
@@ -120,6 +125,35 @@ def _uid(path: Path) -> str:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(data_set_bytes(path.read_bytes())).hexdigest()
+
+
+def test_a_removal_goes_on_after_a_death_at_each_step_of_it(
+    tmp_path: Path, models: Models, thorax: tuple[pydicom.Dataset, ...]
+) -> None:
+    study = str(thorax[0].StudyInstanceUID)
+    with running_gateway(_settings(tmp_path, models)) as gateway:
+        gateway.send(thorax)
+        assert gateway.wait_ended(study)["state"] == "done"
+        whole = _assert_whole(gateway, thorax, gateway.views.timeline(study))
+    kept = {"sources": "1s", "results": "1h"}
+    with running_gateway(
+        _settings(tmp_path, models, retention=kept), failpoints=REMOVAL
+    ) as gateway:
+        names = {f"{one['digest']}.{one['transfer_syntax_uid']}.dcm" for one in whole}
+        there = gateway.settings.spool_path / "instances"
+        gateway.wait(lambda: names.isdisjoint(one.name for one in there.rglob("*.dcm")), seconds=60)
+        gateway.wait(lambda: not [*(tmp_path / "armed").iterdir()])
+        gateway.wait(lambda: not _listed(gateway))
+        rows = gateway.views.instances(study)
+        assert len(rows) == len(thorax), "the ledger remembers what it held"
+        made = gateway.views.timeline(study)["objects"]
+        left = {one.name[:64] for one in there.rglob("*.dcm")}
+        assert left == {one["digest"] for one in made}, "results stay for their own time"
+
+
+def _listed(gateway: Running) -> int:
+    with gateway.ledger.database.read() as connection:
+        return len(connection.execute(select(tables.removals)).all())
 
 
 def test_nothing_is_lost_on_postgresql_when_processes_die_and_connections_are_cut(
