@@ -109,7 +109,7 @@ class Gateway:
             if attempt is None:
                 return False
             row, job = self.records.job(attempt.claimed.subject)
-            outcome = models.model(job.kind)(job, target)
+            outcome = models.model(job.kind)(job, target, attempt.seats)
             failpoint("infer.answered")
             kept = self._keep_results(outcome)
             failpoint("infer.stored")
