@@ -185,11 +185,15 @@ def _refer_to_frames(dataset: Dataset, frames: tuple[int, ...]) -> None:
     """
     if not frames:
         return
-    for group in dataset.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for source in derivation.SourceImageSequence:
-                number = int(source.get("ReferencedFrameNumber", 1))
-                source.ReferencedFrameNumber = frames[number - 1]
+    items = {
+        id(source): source  # segments on one plane share what it derives from
+        for group in dataset.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for source in derivation.SourceImageSequence
+    }
+    for source in items.values():
+        number = int(source.get("ReferencedFrameNumber", 1))
+        source.ReferencedFrameNumber = frames[number - 1]
 
 
 def _refer_to_used(dataset: Dataset) -> None:

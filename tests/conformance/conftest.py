@@ -139,7 +139,7 @@ def turned(folder: Path, axes: Sequence[float], *, order: int = 1) -> Encoding:
 
 
 def enhanced_echo(folder: Path, axes: Sequence[float]) -> Encoding:
-    """Return a mask on the second echo of an enhanced MR whose frames come in no order."""
+    """Return masks on the second echo of an enhanced MR whose frames come in no order."""
     folder.mkdir(parents=True, exist_ok=True)
     row, column = np.array(axes[:3]), np.array(axes[3:])
     step = np.cross(row, column) * 2.5
@@ -163,10 +163,13 @@ def enhanced_echo(folder: Path, axes: Sequence[float]) -> Encoding:
         shared={"PlaneOrientationSequence": orientation},
     )
     volume = assemble([source], frames=[n for n, (_, echo) in enumerate(places, 1) if echo == 80])
-    mask = np.random.default_rng(4).random(volume.shape) > 0.8
-    mask[1] = False
-    found = Segmentation("left kidney", mask, volume.order, "left kidney", volume.frames)
-    entry = make.entry(found, kind="parse3d", sources=[source.SOPInstanceUID])
+    generator = np.random.default_rng(4)
+    masks = []
+    for label in ("left kidney", "spleen"):
+        mask = generator.random(volume.shape) > 0.8
+        mask[1] = False
+        masks.append(Segmentation(label, mask, volume.order, label, volume.frames))
+    entry = make.entry(*masks, kind="parse3d", sources=[source.SOPInstanceUID])
     return make.encoding(make.study([source]), entry)
 
 

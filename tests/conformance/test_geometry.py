@@ -92,16 +92,17 @@ def nearest(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArra
 def test_frames_of_a_multi_frame_source_are_named_as_it_numbers_them(made: dict[str, Made]) -> None:
     """highdicom reads the object back by source frame, and each frame is where its source is."""
     one = made["volume enhanced-segmentation-1"]
-    (mask,) = masks(one.work)
+    found = masks(one.work)
     (source,) = one.work.study.instances
     segmentation = hd.seg.segread(one.path)
     read = segmentation.get_pixels_by_source_frame(
         source_sop_instance_uid=source.SOPInstanceUID,
-        source_frame_numbers=list(mask.frames),
+        source_frame_numbers=list(found[0].frames),
         ignore_spatial_locations=False,
         assert_missing_frames_are_empty=True,
     )
-    np.testing.assert_array_equal(read[..., 0].astype(bool), mask.mask)
+    for segment, mask in enumerate(found):
+        np.testing.assert_array_equal(read[..., segment].astype(bool), mask.mask)
     for group in segmentation.PerFrameFunctionalGroupsSequence:
         (derived,) = group.DerivationImageSequence[0].SourceImageSequence
         place = geometry(source.header, int(derived.ReferencedFrameNumber)).ImagePositionPatient

@@ -295,6 +295,21 @@ def test_a_mask_on_a_single_image_names_its_frame(sop_class_uid: str, frame: int
     assert "FrameOfReferenceUID" not in dataset
 
 
+def test_two_masks_on_one_frame_both_name_it() -> None:
+    source = read_instance(DATA / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    masks = []
+    for label, left in (("left heart ventricle", 10), ("left heart atrium", 200)):
+        array = np.zeros((430, 480), np.bool_)
+        array[10:60, left : left + 40] = True
+        masks.append(Segmentation(label, array, (source.SOPInstanceUID,), "p", (17,)))
+    dataset = encode((source,), *masks)
+    named = [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert named == [17, 17]
+
+
 def test_the_spacing_of_a_single_image_is_kept() -> None:
     source = read_instance(DATA / "vl/ophthalmic-ir-heidelberg-jpegll.dcm", digest="d")
     array = np.ones((1536, 1536), np.bool_)
