@@ -345,7 +345,7 @@ def hold_seats(connection: Connection, work: Claimed, *, wanted: int, busy: int,
     others = _seats_taken(connection, work.queue) - row.seats
     ready = select(func.count()).where(table.c.queue == work.queue, _due(now()))
     free = limit - others - (connection.scalar(ready) or 0)
-    seats = max(1, min(busy, int(row.seats)), min(wanted, free))
+    seats = int(max(1, min(busy, row.seats), min(wanted, free)))
     if seats != row.seats:
         connection.execute(update(table).where(_mine(work)).values(seats=seats))
     return seats

@@ -1,6 +1,7 @@
 """MedImageParse in two dimensions: prompts in, masks on the stored grid out.
 
-On one image (a radiograph, an ultrasound frame, a photograph), or on a volume slice by slice.
+On one image (a radiograph, an ultrasound frame, a photograph), on all frames of one, or on a volume slice by
+slice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from pacs_ai.catalogue import Prompt
 from pacs_ai.errors import PixelError
-from pacs_ai.models import cardiothoracic, slicewise
+from pacs_ai.models import cardiothoracic, framewise, slicewise
 from pacs_ai.models.inputs import frames_of, projection
 from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls, remark
 from pacs_ai.models.seats import Seats, alone
@@ -26,14 +27,14 @@ from pacs_ai.study import Job
 
 
 def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
-    """Segment the Job's prompts on its image, or on every slice of its volume.
+    """Segment the Job's prompts on its image, on every frame of it, or on every slice of its volume.
 
     Returns
     -------
     Done
-        One Segmentation for each prompt that was found, on (Rows, Columns) of the source or on all slices of
-        the volume, and the cardiothoracic ratio where it is asked for and may be measured. A note says what
-        was not found.
+        One Segmentation for each prompt that was found, on (Rows, Columns) of the source, on all its frames
+        or on all slices of the volume, and the cardiothoracic ratio where it is asked for and may be
+        measured. A note says what was not found.
     NothingFound
         When nothing was found.
     NotSuitable
@@ -47,6 +48,8 @@ def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
     try:
         if "volume" in job.inputs:
             return slicewise.segment(job, endpoint, seats)
+        if job.parameters.get("frame") == framewise.ALL:
+            return framewise.segment(job, endpoint, seats)
         return _image(job, endpoint, seats)
     except (PixelError, RefusedPromptError) as error:
         return NotSuitable(str(error))

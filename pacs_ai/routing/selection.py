@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
 from pacs_ai.routing.exposures import left_out, same_exposure
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pacs_ai.pixels.stacks import Stack
 
 _CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
+
+ALL_FRAMES = 256 * 1024 * 1024
+"""Most pixels of all frames of an Instance together, where all are looked at: a mask takes 32 MiB."""
 
 _WHOLE = ("ORIGINAL", "PRIMARY", "AXIAL")
 # PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1; MIP and the like are private values or stand in descriptions.
@@ -37,8 +40,8 @@ class Chosen:
     frontal, lateral : Instance or None
     image : Instance or None
         The single image of a rule that takes one.
-    frame : int or None
-        Number (from 1) of its frame, where it has several.
+    frame : int, "all" or None
+        Number (from 1) of its frame, or all of them, where it has several.
     volume : tuple of Instance
         The Instances of the chosen volume; empty for images.
     frames : tuple of int
@@ -54,7 +57,7 @@ class Chosen:
     frontal: Instance | None = None
     lateral: Instance | None = None
     image: Instance | None = None
-    frame: int | None = None
+    frame: int | Literal["all"] | None = None
     volume: tuple[Instance, ...] = ()
     frames: tuple[int, ...] = ()
     view: View | None = None
@@ -230,10 +233,10 @@ def _choose_image(select: SelectImage, subjects: Sequence[Subject]) -> Chosen | 
 def _framed(
     image: Instance, select: SelectImage, notes: list[str], ranking: tuple[str, ...]
 ) -> Chosen | Unsuitable:
-    """Choose the frame of an image: the one that the rule names, or the middle one."""
+    """Choose the frame of an image: the one that the rule names, the middle one, or all."""
     stated = "".join(values(image.header, "NumberOfFrames")[:1]) or "1"
     count = int(stated) if stated.isascii() and stated.isdigit() else 0
-    number = select.frame or (count + 1) // 2
+    number = select.frame if isinstance(select.frame, int) else (count + 1) // 2
     if not 1 <= number <= count:
         return Unsuitable(
             f"{_name(image)} has no frame {number} (NumberOfFrames): name another in the rule",
@@ -241,9 +244,28 @@ def _framed(
         )
     if count == 1:
         return Chosen(image=image, notes=tuple(notes), ranking=ranking)
-    which = "that the rule names" if select.frame else "in the middle"
+    if select.frame == "all":
+        large = _too_large(image, count)
+        if large:
+            return Unsuitable(large, ranking)
+        return Chosen(image=image, frame="all", notes=tuple(notes), ranking=ranking)
+    which = "in the middle" if select.frame == "middle" else "that the rule names"
     notes.append(f"Only frame {number} of {count} was looked at, the one {which}")
     return Chosen(image=image, frame=number, notes=tuple(notes), ranking=ranking)
+
+
+def _too_large(image: Instance, count: int) -> str:
+    """Say why not all frames of an image are looked at; empty where they are."""
+    try:
+        rows, columns = (int(values(image.header, one)[0]) for one in ("Rows", "Columns"))
+    except (IndexError, ValueError):
+        return ""  # whoever reads the pixels refuses it by name
+    if count * rows * columns <= ALL_FRAMES:
+        return ""
+    return (
+        f"{_name(image)} has {count} frames of {rows} Rows and {columns} Columns, more than the limit of "
+        f"{ALL_FRAMES} pixels for frame: all: name one frame in the rule"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pacs_ai.phantom import chest_radiographs, frontal_truth, opacity_box, thora
 from pacs_ai.pixels.volume import assemble
 from pacs_ai.results import (
     Assertion,
+    Axis,
     Box,
     Finding,
     Measurement,
@@ -111,6 +112,7 @@ def works(folder: Path) -> dict[str, Encoding]:
     made["volume reversed"] = turned(folder / "reversed", make.AXIAL, order=-1)
     made["volume shuffled"] = turned(folder / "shuffled", TURNED["oblique"], order=0)
     made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
+    made["cine"] = cine()
     made["phantom thorax"] = phantom_thorax(folder)
     made["phantom chest"] = phantom_chest(folder)
     made["nothing found"] = nothing_found(folder / "nothing")
@@ -170,6 +172,20 @@ def enhanced_echo(folder: Path, axes: Sequence[float]) -> Encoding:
         mask[1] = False
         masks.append(Segmentation(label, mask, volume.order, label, volume.frames))
     entry = make.entry(*masks, kind="parse3d", sources=[source.SOPInstanceUID])
+    return make.encoding(make.study([source]), entry)
+
+
+def cine() -> Encoding:
+    """Return masks on all frames of an ultrasound cine; on some of them there is none."""
+    source = read_instance(DATA / "us/us-34frame-ybr422-jpeg.dcm", digest="0" * 64)
+    generator = np.random.default_rng(7)
+    uids, numbers = (source.SOPInstanceUID,) * 34, tuple(range(1, 35))
+    masks = []
+    for label in ("left heart ventricle", "left heart atrium"):
+        array = np.zeros((34, 430, 480), np.bool_)
+        array[4:30, 100:180, 200:260] = generator.random((26, 80, 60)) > 0.3
+        masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
+    entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
     return make.encoding(make.study([source]), entry)
 
 

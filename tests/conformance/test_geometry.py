@@ -110,6 +110,20 @@ def test_frames_of_a_multi_frame_source_are_named_as_it_numbers_them(made: dict[
     assert segmentation.FrameOfReferenceUID == source.header.FrameOfReferenceUID
 
 
+def test_frames_of_a_cine_are_read_back_by_their_numbers(made: dict[str, Made]) -> None:
+    one = made["cine-segmentation-1"]
+    found = masks(one.work)
+    segmentation = hd.seg.segread(one.path)
+    read = segmentation.get_pixels_by_source_frame(
+        source_sop_instance_uid=one.work.study.instances[0].SOPInstanceUID,
+        source_frame_numbers=list(found[0].frames),
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    for segment, mask in enumerate(found):
+        np.testing.assert_array_equal(read[..., segment].astype(bool), mask.mask)
+
+
 def test_the_left_lung_comes_back_on_the_patient_s_left(
     made: dict[str, Made], tmp_path: Path
 ) -> None:

@@ -137,6 +137,29 @@ def test_mask_lies_on_the_frame_that_was_looked_at_and_the_results_say_which(
     assert (sent(fake.asked[0]).ndim == 3) is (shown.pixels.ndim == 3)
 
 
+def test_every_frame_of_a_cine_has_its_own_mask_and_the_page_shows_the_fullest(
+    tmp_path: Path, fake: FakeEndpoint, page: list[str]
+) -> None:
+    fake.script = [_bright_rows]
+    path = SHARED / "us/us-34frame-ybr422-jpeg.dcm"
+    found = run(tmp_path, fake, path, ", frame: all")
+    source = read_instance(path, digest="")
+    segmentation = found["SEG"]
+    masks = segmentation.pixel_array.astype(bool)
+    areas = {}
+    for mask, group in zip(masks, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        number = int(image.ReferencedFrameNumber)
+        level = display_image(source, view=View.ANY, frame=number - 1).pixels.max(axis=2)
+        assert overlap(mask, level > BRIGHT) > 0.85
+        areas[number] = int(mask.sum())
+    assert sorted(areas) == [*range(1, 35)]
+    assert "Left heart ventricle found on 34 of 34 frames" in page
+    fullest = max(areas, key=lambda number: areas[number])
+    assert any(line.startswith(f"As stored, frame {fullest} of 34") for line in page)
+    assert "SR" not in found  # there is nothing to measure on frames without a place
+
+
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every text that is drawn on a page, line by line."""
@@ -211,6 +234,16 @@ def test_nothing_found_is_a_result_and_no_mask(
     (study,) = found["report"]["studies"]
     assert study["state"] == "nothing_found"
     assert any(line.startswith(NOT_FOUND) for line in page)
+
+
+def _bright_rows(asked: Asked) -> Any:
+    """Answer every row of a call as bright does."""
+    columns = asked.body["input_data"]["columns"]
+    records = []
+    for row in asked.body["input_data"]["data"]:
+        one = {"input_data": {"columns": columns, "data": [row]}}
+        records += bright(Asked(asked.path, asked.headers, one))
+    return records
 
 
 def _faint(asked: Asked) -> Any:

@@ -92,6 +92,30 @@ def test_one_frame_of_a_cine_is_taken_and_said(
         ]
 
 
+WHOLE = "take: image, frame: all"
+PARSE = RULE.replace("insight, ", "").replace("take: image", WHOLE)
+
+
+def test_all_frames_of_a_cine_are_taken_where_the_rule_says_so() -> None:
+    (job,) = routed([picture(1, NumberOfFrames=34, Rows=480, Columns=640)], PARSE).jobs
+    assert job.parameters["frame"] == "all"
+    assert job.parameters["notes"] == []
+
+
+@pytest.mark.parametrize("frames", [None, 1])
+def test_all_frames_of_a_single_image_are_the_image(frames: int | None) -> None:
+    (job,) = routed([picture(1, NumberOfFrames=frames)], PARSE).jobs
+    assert "frame" not in job.parameters
+
+
+def test_more_frames_than_fit_are_refused_with_a_remedy() -> None:
+    fits = picture(1, NumberOfFrames=256, Rows=1024, Columns=1024)
+    assert routed([fits], PARSE).jobs
+    reason = refused(routed([picture(1, NumberOfFrames=257, Rows=1024, Columns=1024)], PARSE))
+    assert "257 frames of 1024 Rows and 1024 Columns" in reason
+    assert "name one frame in the rule" in reason
+
+
 @pytest.mark.parametrize("frames", [None, 1, 34])
 def test_a_frame_that_is_not_there_is_refused(frames: int | None) -> None:
     reason = refused(route(picture(1, NumberOfFrames=frames), select="take: image, frame: 35"))
