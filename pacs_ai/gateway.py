@@ -274,7 +274,8 @@ class Gateway:
             SeriesInstanceUID=str(data_set.SeriesInstanceUID),
             transfer_syntax_uid=syntax,
             kind=kind,
-            volumetric="FrameOfReferenceUID" in data_set,
+            # A slide's masks have a Frame of Reference too, and lie on no volume.
+            volumetric="FrameOfReferenceUID" in data_set and "TotalPixelMatrixRows" not in data_set,
             subject=key,
             digest=content,
             size=len(data),

@@ -33,7 +33,9 @@ from pacs_ai.encoding.equipment import (
 )
 from pacs_ai.encoding.identity import light_frames, light_source, valid
 from pacs_ai.encoding.sequences import spread
+from pacs_ai.encoding.slides import light_tiles
 from pacs_ai.errors import EncodingError
+from pacs_ai.pixels.slides import is_slide
 from pacs_ai.results import Axis, Done, JobResults, ModelIdentity, NothingFound, Segmentation
 from pacs_ai.study import MANUFACTURER, Instance
 from pacs_ai.terms import Code, term
@@ -87,7 +89,7 @@ def _encode(
 ) -> Dataset:
     instances = [work.study.instance(uid) for uid in masks[0].sources]
     sources = _sources(instances, masks[0])
-    in_sequence = masks[0].axis is Axis.FRAMES
+    in_sequence = masks[0].axis is Axis.FRAMES and not is_slide(sources[0])
     pixels = _one_frame(masks, sources[0]) if in_sequence else _pixels(masks, sources[0])
     try:
         dataset = hd.seg.Segmentation(
@@ -136,6 +138,8 @@ def _encode(
 
 def _sources(instances: Sequence[Instance], mask: Segmentation) -> list[Dataset]:
     """Return what highdicom needs of the sources of a mask, for all its slices or frames."""
+    if is_slide(instances[0].header):
+        return [light_tiles(instances[0], mask.frames or (1,))]
     if mask.axis is Axis.FRAMES:
         return _light_sources(instances[:1])
     if mask.frames and mask.volumetric:
@@ -144,8 +148,8 @@ def _sources(instances: Sequence[Instance], mask: Segmentation) -> list[Dataset]
 
 
 def _say_orientation(dataset: Dataset, instance: Instance) -> None:
-    """Say of an object without a Frame of Reference what its source says, and no more."""
-    if "FrameOfReferenceUID" in dataset:
+    """Say of an object that lies nowhere in the patient what its source says, and no more."""
+    if "FrameOfReferenceUID" in dataset and not is_slide(instance.header):
         return
     orientation = valid(instance.header, "PatientOrientation")
     dataset.PatientOrientation = None if orientation is None else orientation.value

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage
+
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
 from pacs_ai.routing.exposures import left_out, same_exposure
 from pacs_ai.routing.rules import Rule, Select, SelectImage
@@ -23,6 +25,10 @@ _CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"
 
 ALL_FRAMES = 256 * 1024 * 1024
 """Most pixels of all frames of an Instance together, where all are looked at: a mask takes 32 MiB."""
+
+_VOLUME = "VOLUME"
+_FLAVOURS = frozenset({"LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"})
+"""The third value of a whole-slide image's ImageType (PS3.3 C.8.12.4.1.1)."""
 
 _WHOLE = ("ORIGINAL", "PRIMARY", "AXIAL")
 # PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1; MIP and the like are private values or stand in descriptions.
@@ -208,8 +214,13 @@ def _name(instance: Instance) -> str:
 def _choose_image(select: SelectImage, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
     """Choose the one image for which the rule's own conditions hold, or the latest of several."""
     judged = [(subject.instance, select.condition.judge(subject)) for subject in subjects]
-    ranking = tuple(f"{_name(one)}: {answer.sentence}" for one, answer in judged)
-    suited = [one for one, answer in judged if answer.says is Says.YES]
+    why = {one.SOPInstanceUID: _no_slide(one) for one, _ in judged}
+    ranking = tuple(
+        f"{_name(one)}: {why[one.SOPInstanceUID] or answer.sentence}" for one, answer in judged
+    )
+    suited = [
+        one for one, answer in judged if answer.says is Says.YES and not why[one.SOPInstanceUID]
+    ]
     if not suited:
         return Unsuitable(f"no image suits: {'; '.join(dict.fromkeys(ranking))}", ranking)
     notes = []
@@ -254,6 +265,20 @@ def _framed(
     return Chosen(image=image, frame=number, notes=tuple(notes), ranking=ranking)
 
 
+def _no_slide(instance: Instance) -> str:
+    """Say why a picture of a slide is none of its tissue; empty where it is, and for all that is no slide."""
+    if instance.SOPClassUID != VLWholeSlideMicroscopyImageStorage:
+        return ""
+    kind = "".join(values(instance.header, "ImageType")[2:3])
+    if kind == _VOLUME:
+        return ""
+    said = kind if kind in _FLAVOURS else "something else"
+    return (
+        f"ImageType says {said} and not {_VOLUME}: only the slide's own pixels are read, as a label or "
+        "an overview shows no tissue to be judged and may name the patient"
+    )
+
+
 def _too_large(image: Instance, count: int) -> str:
     """Say why not all frames of an image are looked at; empty where they are."""
     try:
@@ -262,9 +287,12 @@ def _too_large(image: Instance, count: int) -> str:
         return ""  # whoever reads the pixels refuses it by name
     if count * rows * columns <= ALL_FRAMES:
         return ""
+    remedy = "name one frame in the rule"
+    if values(image.header, "TotalPixelMatrixColumns"):
+        remedy = f"select another level (TotalPixelMatrixColumns), or {remedy}"
     return (
         f"{_name(image)} has {count} frames of {rows} Rows and {columns} Columns, more than the limit of "
-        f"{ALL_FRAMES} pixels for frame: all: name one frame in the rule"
+        f"{ALL_FRAMES} pixels for frame: all: {remedy}"
     )
 
 

@@ -34,6 +34,7 @@ from pacs_ai.results import (
 from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
 from tests.unit.pixels.made import at, enhanced
+from tests.unit.pixels.slide import picture, slide
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 WHEN = datetime(2026, 11, 23, 14, tzinfo=UTC)
@@ -113,6 +114,7 @@ def works(folder: Path) -> dict[str, Encoding]:
     made["volume shuffled"] = turned(folder / "shuffled", TURNED["oblique"], order=0)
     made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
     made["cine"] = cine()
+    made["slide"] = tissue(folder / "slide")
     made["phantom thorax"] = phantom_thorax(folder)
     made["phantom chest"] = phantom_chest(folder)
     made["nothing found"] = nothing_found(folder / "nothing")
@@ -184,6 +186,23 @@ def cine() -> Encoding:
     for label in ("left heart ventricle", "left heart atrium"):
         array = np.zeros((34, 430, 480), np.bool_)
         array[4:30, 100:180, 200:260] = generator.random((26, 80, 60)) > 0.3
+        masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
+    entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
+    return make.encoding(make.study([source]), entry)
+
+
+def tissue(folder: Path) -> Encoding:
+    """Return masks on some tiles of a slide, which lies turned on its glass."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = slide(folder, picture(70, 130), uid="2.25.73")
+    numbers = (2, 3, 6, 8)
+    generator = np.random.default_rng(8)
+    masks = []
+    for label in ("epithelial breast cells", "neoplastic breast cells"):
+        array = generator.random((4, 32, 48)) > 0.6
+        array[1, :, 34:] = array[2, :, 34:] = array[3, 6:] = False  # beyond the slide
+        array[0] &= label.startswith("epithelial")
+        uids = (source.SOPInstanceUID,) * 4
         masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
     entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
     return make.encoding(make.study([source]), entry)

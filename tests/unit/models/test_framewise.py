@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from numpy.typing import NDArray
 from pacs_ai.models import parse2d
 from pacs_ai.results import Axis, Done, Measurement, NothingFound, NotSuitable, Segmentation
 from pacs_ai.study import Instance, Job
-from tests.unit.models.fake_endpoint import endpoint
+from tests.unit.models.fake_endpoint import Asked, endpoint
 from tests.unit.models.test_slicewise import bright, sent
 from tests.unit.pixels.made import grey, written
+from tests.unit.pixels.slide import corners, picture, slide
 
 CINE = np.zeros((11, 41, 61), np.uint16)
 for _index in range(11):
@@ -102,3 +105,69 @@ def test_a_frame_that_cannot_be_shown_refuses_the_whole_and_names_it(tmp_path: P
     assert isinstance(outcome, NotSuitable)
     assert one.SOPInstanceUID in outcome.reason
     assert not fake.asked
+
+
+# ---------------------------------------------------------------------- tiles of a slide
+
+
+def dark(asked: Asked) -> Any:
+    """Find the first prompt where a tile is stained or black, on every row of the call."""
+    records = []
+    for tile in sent(asked):
+        masks = np.where(tile.min(axis=2) < 128, 250, 3).astype(np.uint8)[np.newaxis]
+        data = base64.b64encode(masks.tobytes()).decode()
+        features = {"data": data, "shape": list(masks.shape), "dtype": "uint8"}
+        records.append({"image_features": json.dumps(features), "text_features": ["x"]})
+    return records
+
+
+PROMPT = "epithelial cells in breast pathology"
+SPOTS = ((10, 30, 50, 90), (60, 70, 100, 130))
+
+
+def test_tiles_with_tissue_are_asked_in_colour_and_come_back_in_their_place(
+    tmp_path: Path,
+) -> None:
+    matrix = picture(70, 130, *SPOTS)
+    one = slide(tmp_path, matrix)
+    with endpoint(dark) as fake:
+        outcome = parse2d.infer(job(one, PROMPT), fake.settings("parse2d"))
+    assert isinstance(outcome, Done)
+    (found,) = outcome.results
+    assert isinstance(found, Segmentation)
+    assert found.frames == (2, 6, 9)
+    assert found.label == "epithelial breast cells"
+    assert all(tile.shape == (1024, 1024, 3) for tile in sent(fake.asked[0]))
+    assert outcome.notes == (
+        "3 of 9 tiles were looked at; left out because at least 99.5% of their pixels are glass: 6",
+        "Epithelial breast cells found on 3 of 3 tiles",
+    )
+    whole = np.zeros((96, 144), np.bool_)
+    for plane, number in zip(found.mask, found.frames, strict=True):
+        row, column = corners((70, 130), (32, 48))[number - 1]
+        whole[row : row + 32, column : column + 48] = plane
+    truth = matrix.min(axis=2) < 128
+    assert (whole[:70, :130] & truth).sum() / (whole[:70, :130] | truth).sum() > 0.9
+    # Beyond the slide the last tiles are black, which this endpoint takes for stain.
+    assert not whole[70:].any()
+    assert not whole[:, 130:].any()
+
+
+def test_a_slide_of_glass_is_not_suitable_and_nothing_is_sent(tmp_path: Path) -> None:
+    one = slide(tmp_path, picture(70, 130))
+    with endpoint(dark) as fake:
+        outcome = parse2d.infer(job(one, PROMPT), fake.settings("parse2d"))
+    assert isinstance(outcome, NotSuitable)
+    assert "none of the 9 tiles" in outcome.reason
+    assert not fake.asked
+
+
+def test_one_tile_may_be_named(tmp_path: Path) -> None:
+    one = slide(tmp_path, picture(70, 130, *SPOTS))
+    single = Job("r", "e", "parse2d", {"image": (one,)}, {"prompts": [PROMPT], "frame": 2})
+    with endpoint(dark) as fake:
+        outcome = parse2d.infer(single, fake.settings("parse2d"))
+    assert isinstance(outcome, Done)
+    (found,) = outcome.results
+    assert isinstance(found, Segmentation)
+    assert found.frames == (2,)
