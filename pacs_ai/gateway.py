@@ -109,7 +109,7 @@ class Gateway:
             if attempt is None:
                 return False
             row, job = self.records.job(attempt.claimed.subject)
-            outcome = models.model(job.kind)(job, target)
+            outcome = models.model(job.kind)(job, target, attempt.seats)
             failpoint("infer.answered")
             kept = self._keep_results(outcome)
             failpoint("infer.stored")
@@ -274,7 +274,8 @@ class Gateway:
             SeriesInstanceUID=str(data_set.SeriesInstanceUID),
             transfer_syntax_uid=syntax,
             kind=kind,
-            volumetric="FrameOfReferenceUID" in data_set,
+            # A slide's masks have a Frame of Reference too, and lie on no volume.
+            volumetric="FrameOfReferenceUID" in data_set and "TotalPixelMatrixRows" not in data_set,
             subject=key,
             digest=content,
             size=len(data),

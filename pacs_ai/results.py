@@ -68,6 +68,13 @@ class ModelIdentity:
         return f"{self.name} {self.version}" + (" (reference model)" if self.reference else "")
 
 
+class Axis(StrEnum):
+    """What the first of a mask's three axes counts."""
+
+    SLICES = "slices"
+    FRAMES = "frames"
+
+
 class Segmentation:
     """One labelled mask on the native grid of its source.
 
@@ -80,7 +87,8 @@ class Segmentation:
         Key of ``terms.TERMS`` such as ``"left lung"``.
     mask : ndarray of bool
         Projection, photograph or one frame: shape (Rows, Columns) of the one source Instance.
-        Volume: shape (slices, Rows, Columns); axis 0 is in the order of ``sources``.
+        Volume, or all frames of an Instance that are none: shape (slices or frames, Rows, Columns); axis 0 is
+        in the order of ``sources``.
     sources : tuple of str
         SOP Instance UIDs, one for each slice of the mask (one in all for a 2-D mask).
     prompt : str
@@ -88,16 +96,18 @@ class Segmentation:
     frames : tuple of int
         Where the source is a multi-frame Instance, the number (from 1) of the frame of each slice;
         else empty.
+    axis : Axis
+        FRAMES where the mask is on frames that make no volume, such as a cine's: nothing lies between them.
 
     Attributes
     ----------
-    label, sources, prompt, frames
+    label, sources, prompt, frames, axis
         As above.
     shape : tuple of int
         Of the mask.
     """
 
-    __slots__ = ("_bits", "frames", "label", "prompt", "shape", "sources")
+    __slots__ = ("_bits", "axis", "frames", "label", "prompt", "shape", "sources")
 
     def __init__(
         self,
@@ -106,7 +116,9 @@ class Segmentation:
         sources: tuple[str, ...],
         prompt: str,
         frames: tuple[int, ...] = (),
+        axis: Axis = Axis.SLICES,
     ) -> None:
+        self.axis = axis
         self.label = label
         self.sources = sources
         self.prompt = prompt
@@ -125,7 +137,7 @@ class Segmentation:
     @property
     def volumetric(self) -> bool:
         """Whether the mask lies on a volume."""
-        return len(self.shape) == 3
+        return len(self.shape) == 3 and self.axis is Axis.SLICES
 
     @property
     def count(self) -> int:
@@ -408,6 +420,7 @@ def _plain(result: Result) -> dict[str, Any]:
             "sources": list(result.sources),
             "prompt": result.prompt,
             "frames": list(result.frames),
+            "axis": result.axis,
         }
     if isinstance(result, Embedding):
         return {
@@ -435,6 +448,7 @@ def _result(item: Mapping[str, Any]) -> Result:
                 sources=tuple(values["sources"]),
                 prompt=values["prompt"],
                 frames=tuple(values.get("frames", ())),
+                axis=Axis(values.get("axis", Axis.SLICES)),
             )
         case "Embedding":
             vector = np.asarray(values["vector"], np.float32)

@@ -392,10 +392,10 @@ class Job:
     parameters : mapping
         JSON values that reach the model or its reading: ``prompts`` (labels or words of the prompt
         catalogue), ``asked`` (digest of how they are asked and checked), ``frame`` (number, from 1, of
-        the frame of a multi-frame ``image``), ``frames`` (numbers of the volume's frames, from 1, where
-        it is a part of a multi-frame Instance), ``measure`` (e.g. ``{"ctr": true}``), ``view`` (``"PA"``,
-        ``"AP"`` ... of the frontal image and ``view_from``, the source of that knowledge), ``notes``
-        (list of str shown with the results).
+        the frame of a multi-frame ``image``, or ``"all"``), ``frames`` (numbers of the volume's frames,
+        from 1, where it is a part of a multi-frame Instance), ``measure`` (e.g. ``{"ctr": true}``),
+        ``view`` (``"PA"``, ``"AP"`` ... of the frontal image and ``view_from``, the source of that
+        knowledge), ``notes`` (list of str shown with the results).
     """
 
     rule: str

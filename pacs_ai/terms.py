@@ -124,6 +124,9 @@ _COLON = _sct("71854001", "Colon")
 _BRAIN = _sct("12738006", "Brain")
 _BREAST = _sct("76752008", "Breast")
 _SKIN = _sct("39937001", "Skin")
+_OVARY = _sct("15497006", "Ovary")
+_TESTIS = _sct("40689003", "Testis")
+_THYROID = _sct("69748006", "Thyroid")
 _RETINA = _sct("5665001", "Retina")
 _BODY = _sct("38266002", "Entire body")
 
@@ -154,7 +157,49 @@ def _contradiction(label: str, value: str) -> Term:
     return Term(label, _private(value, label.capitalize()), None, None, None, None)
 
 
+_NEOPLASTIC = _private("NEOPLASTICCELLS", "Neoplastic cells")
+_EPITHELIAL = _private("EPITHELIALCELLS", "Epithelial cells")
+_GLANDULAR = _private("GLANDSTRUCTURE", "Glandular structure")
+_CELLS = (
+    *(
+        _lesion(f"neoplastic {site} cells", _NEOPLASTIC, colour, region)
+        for site, region, colour in (
+            ("bladder", _sct("89837001", "Bladder"), (61, 114, 242)),
+            ("breast", _BREAST, (146, 242, 12)),
+            ("cervix", _sct("71252005", "Cervix"), (204, 92, 190)),
+            ("colon", _COLON, (51, 204, 178)),
+            ("esophagus", _sct("32849002", "Esophagus"), (204, 115, 10)),
+            ("kidney", _KIDNEY, (97, 75, 166)),
+            ("liver", _LIVER, (47, 166, 41)),
+            ("lung", _LUNG, (166, 8, 61)),
+            ("ovarian", _OVARY, (227, 242, 61)),
+            ("pancreatic", _PANCREAS, (194, 12, 242)),
+            ("prostate", _sct("41216001", "Prostate"), (92, 204, 148)),
+            ("skin", _SKIN, (204, 83, 51)),
+            ("stomach", _sct("69695003", "Stomach"), (10, 27, 204)),
+            ("testis", _TESTIS, (166, 41, 125)),
+            ("thyroid", _THYROID, (8, 160, 166)),
+            ("uterus", _sct("35039007", "Uterus"), (143, 61, 242)),
+        )
+    ),
+    *(
+        _part(f"epithelial {site} cells", _EPITHELIAL, colour, region)
+        for site, region, colour in (
+            ("breast", _BREAST, (12, 242, 50)),
+            ("colon", _COLON, (51, 115, 204)),
+            ("liver", _LIVER, (148, 204, 10)),
+            ("ovarian", _OVARY, (41, 166, 129)),
+            ("pancreatic", _PANCREAS, (166, 73, 8)),
+            ("testis", _TESTIS, (125, 109, 242)),
+            ("thyroid", _THYROID, (230, 92, 155)),
+        )
+    ),
+    _part("colon glandular structure", _GLANDULAR, (92, 230, 143), _COLON),
+)
+"""What is asked of stained slides; the sites in the words of BiomedParse."""
+
 _ALL = (
+    *_CELLS,
     _anatomy("left lung", _LUNG, (64, 156, 255), LEFT),
     _anatomy("right lung", _LUNG, (0, 200, 160), RIGHT),
     _anatomy("lung", _LUNG, (110, 190, 230)),

@@ -454,9 +454,9 @@ def _function(dotted: str) -> Callable[..., object]:
 
 
 @pytest.mark.parametrize("kind", models.MODELS)
-def test_a_row_of_models_takes_a_job_and_its_endpoint(kind: str) -> None:
+def test_a_row_of_models_takes_a_job_its_endpoint_and_seats(kind: str) -> None:
     signature = inspect.signature(_function(models.MODELS[kind]))
-    signature.bind("job", "endpoint")
+    signature.bind("job", "endpoint", "seats")
     assert signature.return_annotation == "Outcome"
     assert f"pacs_ai.models.{kind}:infer" == models.MODELS[kind]
 

@@ -21,7 +21,16 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.placement import Turn
 from pacs_ai.pixels.volume import Volume, assemble, grey
-from pacs_ai.results import Assertion, Box, Done, Finding, JobResults, NothingFound, Segmentation
+from pacs_ai.results import (
+    Assertion,
+    Axis,
+    Box,
+    Done,
+    Finding,
+    JobResults,
+    NothingFound,
+    Segmentation,
+)
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
 from pacs_ai.terms import term
@@ -147,9 +156,9 @@ def _projections(work: Encoding) -> list[tuple[Instance, int | None]]:
     weight: dict[tuple[str, int | None], int] = {}
     volumes = {uid for masks in _volumes(work) for uid in masks[0].sources}
     for entry in work.entries:
-        frame = entry.parameters.get("frame")
+        frame = _frame_shown(work, entry)
         for result in results_of(entry):
-            for uid in getattr(result, "sources", ()):
+            for uid in dict.fromkeys(getattr(result, "sources", ())):
                 place = (uid, frame)
                 weight[place] = weight.get(place, 0) + isinstance(result, Segmentation)
         if results_of(entry) and not any(uid in volumes for uid in entry.sources):
@@ -165,6 +174,21 @@ def _projections(work: Encoding) -> list[tuple[Instance, int | None]]:
     ]
     ranked = sorted(flat, key=lambda place: (-weight[place], _is_lateral(work, place[0])))
     return [(work.study.instance(uid), frame) for uid, frame in ranked]
+
+
+def _frame_shown(work: Encoding, entry: JobResults) -> int | None:
+    """Return the number (from 1) of the frame to show: of all, the one with most in its masks."""
+    frame: int | str | None = entry.parameters.get("frame")
+    if not isinstance(frame, str):
+        return frame
+    area: dict[int, int] = {}
+    for mask in results_of(entry):
+        if isinstance(mask, Segmentation) and mask.axis is Axis.FRAMES:
+            for index, number in enumerate(mask.frames):
+                area[number] = area.get(number, 0) + int(mask.plane(index).sum())
+    if any(area.values()):
+        return max(area, key=lambda number: area[number])
+    return (int(work.study.instance(entry.sources[0]).header.NumberOfFrames) + 1) // 2
 
 
 def _is_projection(work: Encoding, uid: str) -> bool:
@@ -214,15 +238,22 @@ def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
     if not any(edges):
         caption += "; sides are not stated in the header"
     uid = instance.SOPInstanceUID
-    place = ((uid,), () if frame is None else (frame,))
-    flat = [
-        mask
+    masks = tuple(
+        (shown.turn.apply(plane), colour_of(mask.label))
         for mask in masks_of(work)
-        if not mask.volumetric and (mask.sources, mask.frames) == place
-    ]
-    masks = tuple((shown.turn.apply(mask.mask), colour_of(mask.label)) for mask in flat)
+        if (plane := _plane_on(mask, uid, frame)) is not None
+    )
     frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
     return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
+
+
+def _plane_on(mask: Segmentation, uid: str, frame: int | None) -> NDArray[np.bool_] | None:
+    """Return what of a mask lies on an image, or on a frame of it; None where it is not on it."""
+    if mask.volumetric or uid not in mask.sources:
+        return None
+    if frame is None:
+        return None if mask.frames else mask.plane(0)
+    return mask.plane(mask.frames.index(frame)) if frame in mask.frames else None
 
 
 def _unseen(caption: str) -> Scene:

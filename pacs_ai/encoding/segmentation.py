@@ -32,8 +32,11 @@ from pacs_ai.encoding.equipment import (
     tracking_uid,
 )
 from pacs_ai.encoding.identity import light_frames, light_source, valid
+from pacs_ai.encoding.sequences import spread
+from pacs_ai.encoding.slides import light_tiles
 from pacs_ai.errors import EncodingError
-from pacs_ai.results import Done, JobResults, ModelIdentity, NothingFound, Segmentation
+from pacs_ai.pixels.slides import is_slide
+from pacs_ai.results import Axis, Done, JobResults, ModelIdentity, NothingFound, Segmentation
 from pacs_ai.study import MANUFACTURER, Instance
 from pacs_ai.terms import Code, term
 
@@ -85,12 +88,9 @@ def _encode(
     place: Place,
 ) -> Dataset:
     instances = [work.study.instance(uid) for uid in masks[0].sources]
-    frames = masks[0].frames
-    volumetric = masks[0].volumetric
-    sources = (
-        _light_frames(instances, frames) if frames and volumetric else _light_sources(instances)
-    )
-    pixels = _pixels(masks, sources[0])
+    sources = _sources(instances, masks[0])
+    in_sequence = masks[0].axis is Axis.FRAMES and not is_slide(sources[0])
+    pixels = _one_frame(masks, sources[0]) if in_sequence else _pixels(masks, sources[0])
     try:
         dataset = hd.seg.Segmentation(
             source_images=sources,
@@ -124,18 +124,38 @@ def _encode(
             f"the geometry of Series {sources[0].SeriesInstanceUID} does not make a Segmentation:"
             " its Instances must share one orientation, spacing and Frame of Reference"
         ) from error
-    if "FrameOfReferenceUID" not in dataset:
-        orientation = valid(instances[0].header, "PatientOrientation")
-        dataset.PatientOrientation = None if orientation is None else orientation.value
-        for group in dataset.SharedFunctionalGroupsSequence:
-            if not any(group.get("PixelMeasuresSequence", ())):
-                group.pop("PixelMeasuresSequence", None)
+    _say_orientation(dataset, instances[0])
     dataset.BurnedInAnnotation = "NO"
     _refer_to_used(dataset)
-    _refer_to_frames(dataset, frames)
+    if in_sequence:
+        spread(dataset, masks)
+    else:
+        _refer_to_frames(dataset, masks[0].frames)
     mark_lossy(dataset, instances)
     dataset["PixelData"].VR = "OB"  # PS3.5 A.2: either, at one bit; nobody else would choose
     return finish(dataset, work, place, KIND)
+
+
+def _sources(instances: Sequence[Instance], mask: Segmentation) -> list[Dataset]:
+    """Return what highdicom needs of the sources of a mask, for all its slices or frames."""
+    if is_slide(instances[0].header):
+        return [light_tiles(instances[0], mask.frames or (1,))]
+    if mask.axis is Axis.FRAMES:
+        return _light_sources(instances[:1])
+    if mask.frames and mask.volumetric:
+        return _light_frames(instances, mask.frames)
+    return _light_sources(instances)
+
+
+def _say_orientation(dataset: Dataset, instance: Instance) -> None:
+    """Say of an object that lies nowhere in the patient what its source says, and no more."""
+    if "FrameOfReferenceUID" in dataset and not is_slide(instance.header):
+        return
+    orientation = valid(instance.header, "PatientOrientation")
+    dataset.PatientOrientation = None if orientation is None else orientation.value
+    for group in dataset.SharedFunctionalGroupsSequence:
+        if not any(group.get("PixelMeasuresSequence", ())):
+            group.pop("PixelMeasuresSequence", None)
 
 
 def _light_sources(instances: Sequence[Instance]) -> list[Dataset]:
@@ -185,11 +205,15 @@ def _refer_to_frames(dataset: Dataset, frames: tuple[int, ...]) -> None:
     """
     if not frames:
         return
-    for group in dataset.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for source in derivation.SourceImageSequence:
-                number = int(source.get("ReferencedFrameNumber", 1))
-                source.ReferencedFrameNumber = frames[number - 1]
+    items = {
+        id(source): source  # segments on one plane share what it derives from
+        for group in dataset.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for source in derivation.SourceImageSequence
+    }
+    for source in items.values():
+        number = int(source.get("ReferencedFrameNumber", 1))
+        source.ReferencedFrameNumber = frames[number - 1]
 
 
 def _refer_to_used(dataset: Dataset) -> None:
@@ -219,14 +243,7 @@ def _pixels(masks: tuple[Segmentation, ...], source: Dataset) -> NDArray[np.uint
         Shape (slices, Rows, Columns) of segment numbers from 1, or, when masks overlap,
         (slices, Rows, Columns, segments) of 0 and 1.
     """
-    shape = (len(masks[0].sources), int(source.Rows), int(source.Columns))
-    for mask in masks:
-        own = mask.shape if mask.volumetric else (1, *mask.shape)
-        if own != shape:
-            raise EncodingError(
-                f"the mask of {mask.label} has shape {own} and its source {shape}:"
-                " the model's answer was not brought back to the native grid"
-            )
+    shape = _shape(masks, source)
     numbers = np.zeros(shape, np.uint8)
     for number, mask in enumerate(masks, 1):
         for index, own_numbers in enumerate(numbers):
@@ -236,6 +253,25 @@ def _pixels(masks: tuple[Segmentation, ...], source: Dataset) -> NDArray[np.uint
                 return _stacked(masks, shape)
             own_numbers[plane] = number
     return numbers
+
+
+def _one_frame(masks: Sequence[Segmentation], source: Dataset) -> NDArray[np.uint8]:
+    """Return a frame in which every segment is, shape (1, Rows, Columns, segments)."""
+    _, rows, columns = _shape(masks, source)
+    return np.ones((1, rows, columns, len(masks)), np.uint8)
+
+
+def _shape(masks: Sequence[Segmentation], source: Dataset) -> tuple[int, int, int]:
+    """Return the slices or frames, Rows and Columns of masks, which are those of their source."""
+    shape = (len(masks[0].sources), int(source.Rows), int(source.Columns))
+    for mask in masks:
+        own = mask.shape if len(mask.shape) == 3 else (1, *mask.shape)
+        if own != shape:
+            raise EncodingError(
+                f"the mask of {mask.label} has shape {own} and its source {shape}:"
+                " the model's answer was not brought back to the native grid"
+            )
+    return shape
 
 
 class _Stacked(np.ndarray[Any, np.dtype[np.uint8]]):

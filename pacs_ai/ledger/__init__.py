@@ -62,6 +62,7 @@ class Attempt:
     claimed: Claimed
     _ledger: Ledger
     _times: WorkTimes
+    _limit: int
     ended: bool = False
     _over: threading.Event = field(default_factory=threading.Event)
 
@@ -80,6 +81,31 @@ class Attempt:
             yield commit
             work.finish(connection, self.claimed, state, reason=commit.said)
         self.ended = True
+
+    def seats(self, *, wanted: int, busy: int) -> int:
+        """Hold further seats of the queue's limit, or give some back; return how many are held.
+
+        While the ledger cannot be asked, what is under way goes on and nothing is added to it.
+
+        Parameters
+        ----------
+        wanted : int
+            How many things this attempt would do at once.
+        busy : int
+            How many it is doing: their seats are not taken from it.
+
+        Raises
+        ------
+        LeaseLostError
+            When another process took the work over: nothing more may be begun.
+        """
+        try:
+            with self._ledger.database.write() as connection:
+                return work.hold_seats(
+                    connection, self.claimed, wanted=wanted, busy=busy, limit=self._limit
+                )
+        except TransientError:
+            return max(1, busy)
 
     def _renew(self) -> None:
         while not self._over.wait(self._times.renew.total_seconds()):
@@ -129,7 +155,7 @@ class Ledger:
             yield None
             return
         failpoint(f"{claimed.kind}.claimed")
-        attempt = Attempt(claimed, self, self.times)
+        attempt = Attempt(claimed, self, self.times, limit)
         timer = threading.Thread(target=attempt._renew, name="lease", daemon=True)
         timer.start()
         try:

@@ -239,6 +239,7 @@ work = Table(
     Column("attempts", Integer, nullable=False),
     Column("strikes", Integer, nullable=False),
     Column("fence", Integer, nullable=False),
+    Column("seats", Integer, nullable=False, server_default="1"),  # of its queue's limit, running
     Column("lease_until", Instant),
     Column("not_before", Instant, nullable=False),
     Column("priority", Integer, nullable=False),

@@ -260,15 +260,14 @@ def claim(
     times : WorkTimes
         Lease and strikes.
     limit : int
-        How many rows of the queue may be under way at once.
+        How many seats the rows of the queue that are under way may hold together; each begins with one.
     paused : collection of Kind
         Kinds that nobody may start now.
     """
     lock_queue(connection, queue)  # the limit is counted and used by one at a time
     at = now()
     _strike_expired(connection, queue, times, at)
-    running = select(func.count()).where(table.c.queue == queue, table.c.state == State.RUNNING)
-    if (connection.scalar(running) or 0) >= limit:
+    if _seats_taken(connection, queue) >= limit:
         return None
     row = connection.execute(
         select(table)
@@ -290,6 +289,7 @@ def claim(
         State.RUNNING,
         attempts=row.attempts + 1,
         fence=row.fence + 1,
+        seats=1,
         lease_until=at + times.lease,
         started_at=at,
     )
@@ -313,6 +313,42 @@ def renew(connection: Connection, work: Claimed, *, times: WorkTimes) -> bool:
         update(table).where(_mine(work)).values(lease_until=now() + times.lease)
     )
     return bool(result.rowcount)
+
+
+def hold_seats(connection: Connection, work: Claimed, *, wanted: int, busy: int, limit: int) -> int:
+    """Hold seats of the queue besides the first one, as long as no ready work waits for them.
+
+    They lie on the claimed row: whatever ends its lease gives them back.
+
+    Parameters
+    ----------
+    work : Claimed
+    wanted : int
+        How many to hold, the first one included.
+    busy : int
+        How many are in use: these are not given back.
+    limit : int
+        Of the queue's seats, as :func:`claim` takes it.
+
+    Returns
+    -------
+    int
+        How many it holds from now on, one at least.
+
+    Raises
+    ------
+    LeaseLostError
+        When another process holds the work by now.
+    """
+    lock_queue(connection, work.queue)  # seats are counted and taken by one at a time
+    row = _own_row(connection, work)
+    others = _seats_taken(connection, work.queue) - row.seats
+    ready = select(func.count()).where(table.c.queue == work.queue, _due(now()))
+    free = limit - others - (connection.scalar(ready) or 0)
+    seats = int(max(1, min(busy, row.seats), min(wanted, free)))
+    if seats != row.seats:
+        connection.execute(update(table).where(_mine(work)).values(seats=seats))
+    return seats
 
 
 def finish(
@@ -416,6 +452,13 @@ def _orphaned(queues: Collection[str]) -> ColumnElement[bool]:
 
 def _due(at: datetime) -> ColumnElement[bool]:
     return and_(table.c.state == State.READY, table.c.not_before <= at)
+
+
+def _seats_taken(connection: Connection, queue: str) -> int:
+    taken = select(func.sum(table.c.seats)).where(
+        table.c.queue == queue, table.c.state == State.RUNNING
+    )
+    return int(connection.scalar(taken) or 0)
 
 
 def _mine(work: Claimed) -> ColumnElement[bool]:

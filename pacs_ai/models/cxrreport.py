@@ -13,6 +13,7 @@ from pacs_ai.errors import InferenceError, PixelError
 from pacs_ai.models import answer, sentences
 from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import base64_text, projection
+from pacs_ai.models.seats import Seats, alone
 from pacs_ai.pixels.display import DisplayImage, png
 from pacs_ai.pixels.placement import Placement
 from pacs_ai.results import (
@@ -35,7 +36,7 @@ PRIOR_REMARK = "compares with a prior image that was not supplied"
 _LONGEST_SENTENCE = 2000
 
 
-def infer(job: Job, endpoint: Endpoint) -> Outcome:
+def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
     """Have a draft report written for the Job's frontal image.
 
     Returns

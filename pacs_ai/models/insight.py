@@ -13,6 +13,7 @@ from pacs_ai.models import answer, likeness
 from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import base64_text
 from pacs_ai.models.pictures import pictures_of
+from pacs_ai.models.seats import Seats, alone
 from pacs_ai.pixels.display import png
 from pacs_ai.prototypes import prototypes_of
 from pacs_ai.results import EMBEDDING_RECIPE, Done, Embedding, NotSuitable, Outcome
@@ -25,7 +26,7 @@ SIZE = 512
 LENGTH = 1024
 
 
-def infer(job: Job, endpoint: Endpoint) -> Outcome:
+def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
     """Embed the Job's image, or the slices in the middle of its volume.
 
     Returns

@@ -14,6 +14,7 @@ from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import EMBEDDING_WINDOW, base64_text, volume_of
 from pacs_ai.models.measures import outcome
 from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls
+from pacs_ai.models.seats import Seats, alone
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
 from pacs_ai.pixels.volume import Volume, grey
 from pacs_ai.results import NotSuitable, Outcome, Segmentation
@@ -27,7 +28,7 @@ _THRESHOLD = 127.5
 _Mask = NDArray[np.bool_]
 
 
-def infer(job: Job, endpoint: Endpoint) -> Outcome:
+def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
     """Segment the Job's prompts on its volume.
 
     Returns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from pacs_ai.errors import ConfigError, Fault
 from pacs_ai.routing.ages import AgePolicy, parse_age_policy
@@ -89,13 +89,13 @@ class SelectImage:
         Holds for the image.
     latest : bool
         Whether the latest of several is taken; else there must be one only.
-    frame : int or None
-        Number (from 1) of the frame of a multi-frame Instance; None for the middle one.
+    frame : int, "middle" or "all"
+        Which frame of a multi-frame Instance is looked at: by its number (from 1), or all of them.
     """
 
     condition: Condition
     latest: bool
-    frame: int | None
+    frame: int | Literal["middle", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,14 +345,15 @@ class _Reader:
                 )
             )
         number = isinstance(frame, int) and not isinstance(frame, bool) and frame >= 1
-        if frame != "middle" and not number:
+        if frame not in ("middle", "all") and not number:
             self.faults.append(
-                source.child("frame").fault("write middle, or the number of a frame from 1")
+                source.child("frame").fault("write middle, all, or the number of a frame from 1")
             )
+            frame = "middle"
         for key in set(_SELECT_OWN) & set(source.value):
             self.faults.append(source.child(key).fault("it is for volumes: leave take or it out"))
         condition = self._parser(None).all_of(source, without=(*_SELECT_OWN, *_IMAGE_OWN))
-        return SelectImage(condition, take == "latest image", frame if number else None)
+        return SelectImage(condition, take == "latest image", frame)
 
     def _runs(self, source: Source) -> tuple[tuple[Source, Run], ...]:
         if not isinstance(source.value, list):
@@ -426,12 +427,19 @@ class _Reader:
                 source,
                 "say which images it takes: view for radiographs, or select for a Series or an image",
             )
+        whole = isinstance(rule.select, SelectImage) and rule.select.frame == "all"
         for run in rule.runs:
             if run.kind == "cxrreport" and rule.view is None:
                 self._fault(source, f"{run.endpoint} reads radiographs: add view to the rule")
             if run.kind == "parse3d" and not isinstance(rule.select, Select):
                 self._fault(
                     source, f"{run.endpoint} reads volumes: add select to the rule, without take"
+                )
+            if run.kind == "insight" and whole:
+                self._fault(
+                    source,
+                    f"{run.endpoint} embeds one picture and not all frames: run it in a rule of its own, "
+                    "with frame: middle or the number of a frame",
                 )
         prompts = {label for run in rule.runs if run.kind == "parse2d" for label in run.prompts}
         if rule.measure.get("ctr") and not prompts >= CTR_PROMPTS:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
 from pacs_ai.routing.exposures import left_out, same_exposure
@@ -23,6 +25,13 @@ _CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"
 
 _STATED = 3
 """Most reasons in one sentence; a Series can have one for each of its files. The ranking has them all."""
+
+ALL_FRAMES = 256 * 1024 * 1024
+"""Most pixels of all frames of an Instance together, where all are looked at: a mask takes 32 MiB."""
+
+_VOLUME = "VOLUME"
+_FLAVOURS = frozenset({"LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"})
+"""The third value of a whole-slide image's ImageType (PS3.3 C.8.12.4.1.1)."""
 
 _WHOLE = ("ORIGINAL", "PRIMARY", "AXIAL")
 # PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1; MIP and the like are private values or stand in descriptions.
@@ -40,8 +49,8 @@ class Chosen:
     frontal, lateral : Instance or None
     image : Instance or None
         The single image of a rule that takes one.
-    frame : int or None
-        Number (from 1) of its frame, where it has several.
+    frame : int, "all" or None
+        Number (from 1) of its frame, or all of them, where it has several.
     volume : tuple of Instance
         The Instances of the chosen volume; empty for images.
     frames : tuple of int
@@ -57,7 +66,7 @@ class Chosen:
     frontal: Instance | None = None
     lateral: Instance | None = None
     image: Instance | None = None
-    frame: int | None = None
+    frame: int | Literal["all"] | None = None
     volume: tuple[Instance, ...] = ()
     frames: tuple[int, ...] = ()
     view: View | None = None
@@ -208,8 +217,13 @@ def _name(instance: Instance) -> str:
 def _choose_image(select: SelectImage, subjects: Sequence[Subject]) -> Chosen | Unsuitable:
     """Choose the one image for which the rule's own conditions hold, or the latest of several."""
     judged = [(subject.instance, select.condition.judge(subject)) for subject in subjects]
-    ranking = tuple(f"{_name(one)}: {answer.sentence}" for one, answer in judged)
-    suited = [one for one, answer in judged if answer.says is Says.YES]
+    why = {one.SOPInstanceUID: _no_slide(one) for one, _ in judged}
+    ranking = tuple(
+        f"{_name(one)}: {why[one.SOPInstanceUID] or answer.sentence}" for one, answer in judged
+    )
+    suited = [
+        one for one, answer in judged if answer.says is Says.YES and not why[one.SOPInstanceUID]
+    ]
     if not suited:
         return Unsuitable(f"no image suits: {'; '.join(dict.fromkeys(ranking))}", ranking)
     notes = []
@@ -233,10 +247,10 @@ def _choose_image(select: SelectImage, subjects: Sequence[Subject]) -> Chosen | 
 def _framed(
     image: Instance, select: SelectImage, notes: list[str], ranking: tuple[str, ...]
 ) -> Chosen | Unsuitable:
-    """Choose the frame of an image: the one that the rule names, or the middle one."""
+    """Choose the frame of an image: the one that the rule names, the middle one, or all."""
     stated = "".join(values(image.header, "NumberOfFrames")[:1]) or "1"
     count = int(stated) if stated.isascii() and stated.isdigit() else 0
-    number = select.frame or (count + 1) // 2
+    number = select.frame if isinstance(select.frame, int) else (count + 1) // 2
     if not 1 <= number <= count:
         return Unsuitable(
             f"{_name(image)} has no frame {number} (NumberOfFrames): name another in the rule",
@@ -244,9 +258,45 @@ def _framed(
         )
     if count == 1:
         return Chosen(image=image, notes=tuple(notes), ranking=ranking)
-    which = "that the rule names" if select.frame else "in the middle"
+    if select.frame == "all":
+        large = _too_large(image, count)
+        if large:
+            return Unsuitable(large, ranking)
+        return Chosen(image=image, frame="all", notes=tuple(notes), ranking=ranking)
+    which = "in the middle" if select.frame == "middle" else "that the rule names"
     notes.append(f"Only frame {number} of {count} was looked at, the one {which}")
     return Chosen(image=image, frame=number, notes=tuple(notes), ranking=ranking)
+
+
+def _no_slide(instance: Instance) -> str:
+    """Say why a picture of a slide is none of its tissue; empty where it is, and for all that is no slide."""
+    if instance.SOPClassUID != VLWholeSlideMicroscopyImageStorage:
+        return ""
+    kind = "".join(values(instance.header, "ImageType")[2:3])
+    if kind == _VOLUME:
+        return ""
+    said = kind if kind in _FLAVOURS else "something else"
+    return (
+        f"ImageType says {said} and not {_VOLUME}: only the slide's own pixels are read, as a label or "
+        "an overview shows no tissue to be judged and may name the patient"
+    )
+
+
+def _too_large(image: Instance, count: int) -> str:
+    """Say why not all frames of an image are looked at; empty where they are."""
+    try:
+        rows, columns = (int(values(image.header, one)[0]) for one in ("Rows", "Columns"))
+    except (IndexError, ValueError):
+        return ""  # whoever reads the pixels refuses it by name
+    if count * rows * columns <= ALL_FRAMES:
+        return ""
+    remedy = "name one frame in the rule"
+    if values(image.header, "TotalPixelMatrixColumns"):
+        remedy = f"select another level (TotalPixelMatrixColumns), or {remedy}"
+    return (
+        f"{_name(image)} has {count} frames of {rows} Rows and {columns} Columns, more than the limit of "
+        f"{ALL_FRAMES} pixels for frame: all: {remedy}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

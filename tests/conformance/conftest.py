@@ -21,6 +21,7 @@ from pacs_ai.phantom import chest_radiographs, frontal_truth, opacity_box, thora
 from pacs_ai.pixels.volume import assemble
 from pacs_ai.results import (
     Assertion,
+    Axis,
     Box,
     Finding,
     Measurement,
@@ -33,6 +34,7 @@ from pacs_ai.results import (
 from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
 from tests.unit.pixels.made import at, enhanced
+from tests.unit.pixels.slide import picture, slide
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 WHEN = datetime(2026, 11, 23, 14, tzinfo=UTC)
@@ -111,6 +113,8 @@ def works(folder: Path) -> dict[str, Encoding]:
     made["volume reversed"] = turned(folder / "reversed", make.AXIAL, order=-1)
     made["volume shuffled"] = turned(folder / "shuffled", TURNED["oblique"], order=0)
     made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
+    made["cine"] = cine()
+    made["slide"] = tissue(folder / "slide")
     made["phantom thorax"] = phantom_thorax(folder)
     made["phantom chest"] = phantom_chest(folder)
     made["nothing found"] = nothing_found(folder / "nothing")
@@ -139,7 +143,7 @@ def turned(folder: Path, axes: Sequence[float], *, order: int = 1) -> Encoding:
 
 
 def enhanced_echo(folder: Path, axes: Sequence[float]) -> Encoding:
-    """Return a mask on the second echo of an enhanced MR whose frames come in no order."""
+    """Return masks on the second echo of an enhanced MR whose frames come in no order."""
     folder.mkdir(parents=True, exist_ok=True)
     row, column = np.array(axes[:3]), np.array(axes[3:])
     step = np.cross(row, column) * 2.5
@@ -163,10 +167,44 @@ def enhanced_echo(folder: Path, axes: Sequence[float]) -> Encoding:
         shared={"PlaneOrientationSequence": orientation},
     )
     volume = assemble([source], frames=[n for n, (_, echo) in enumerate(places, 1) if echo == 80])
-    mask = np.random.default_rng(4).random(volume.shape) > 0.8
-    mask[1] = False
-    found = Segmentation("left kidney", mask, volume.order, "left kidney", volume.frames)
-    entry = make.entry(found, kind="parse3d", sources=[source.SOPInstanceUID])
+    generator = np.random.default_rng(4)
+    masks = []
+    for label in ("left kidney", "spleen"):
+        mask = generator.random(volume.shape) > 0.8
+        mask[1] = False
+        masks.append(Segmentation(label, mask, volume.order, label, volume.frames))
+    entry = make.entry(*masks, kind="parse3d", sources=[source.SOPInstanceUID])
+    return make.encoding(make.study([source]), entry)
+
+
+def cine() -> Encoding:
+    """Return masks on all frames of an ultrasound cine; on some of them there is none."""
+    source = read_instance(DATA / "us/us-34frame-ybr422-jpeg.dcm", digest="0" * 64)
+    generator = np.random.default_rng(7)
+    uids, numbers = (source.SOPInstanceUID,) * 34, tuple(range(1, 35))
+    masks = []
+    for label in ("left heart ventricle", "left heart atrium"):
+        array = np.zeros((34, 430, 480), np.bool_)
+        array[4:30, 100:180, 200:260] = generator.random((26, 80, 60)) > 0.3
+        masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
+    entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
+    return make.encoding(make.study([source]), entry)
+
+
+def tissue(folder: Path) -> Encoding:
+    """Return masks on some tiles of a slide, which lies turned on its glass."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = slide(folder, picture(70, 130), uid="2.25.73")
+    numbers = (2, 3, 6, 8)
+    generator = np.random.default_rng(8)
+    masks = []
+    for label in ("epithelial breast cells", "neoplastic breast cells"):
+        array = generator.random((4, 32, 48)) > 0.6
+        array[1, :, 34:] = array[2, :, 34:] = array[3, 6:] = False  # beyond the slide
+        array[0] &= label.startswith("epithelial")
+        uids = (source.SOPInstanceUID,) * 4
+        masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
+    entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
     return make.encoding(make.study([source]), entry)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import highdicom as hd
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from pacs_ai.encoding import Encoding
 from pacs_ai.results import Done, Segmentation
 from tests.conformance.conftest import TURNED, Made, run
+from tests.unit.pixels.slide import corners
 
 VOLUMES = [
     *(f"volume {name}" for name in TURNED),
@@ -92,21 +94,63 @@ def nearest(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArra
 def test_frames_of_a_multi_frame_source_are_named_as_it_numbers_them(made: dict[str, Made]) -> None:
     """highdicom reads the object back by source frame, and each frame is where its source is."""
     one = made["volume enhanced-segmentation-1"]
-    (mask,) = masks(one.work)
+    found = masks(one.work)
     (source,) = one.work.study.instances
     segmentation = hd.seg.segread(one.path)
     read = segmentation.get_pixels_by_source_frame(
         source_sop_instance_uid=source.SOPInstanceUID,
-        source_frame_numbers=list(mask.frames),
+        source_frame_numbers=list(found[0].frames),
         ignore_spatial_locations=False,
         assert_missing_frames_are_empty=True,
     )
-    np.testing.assert_array_equal(read[..., 0].astype(bool), mask.mask)
+    for segment, mask in enumerate(found):
+        np.testing.assert_array_equal(read[..., segment].astype(bool), mask.mask)
     for group in segmentation.PerFrameFunctionalGroupsSequence:
         (derived,) = group.DerivationImageSequence[0].SourceImageSequence
         place = geometry(source.header, int(derived.ReferencedFrameNumber)).ImagePositionPatient
         assert list(group.PlanePositionSequence[0].ImagePositionPatient) == list(place)
     assert segmentation.FrameOfReferenceUID == source.header.FrameOfReferenceUID
+
+
+def test_frames_of_a_cine_are_read_back_by_their_numbers(made: dict[str, Made]) -> None:
+    one = made["cine-segmentation-1"]
+    found = masks(one.work)
+    segmentation = hd.seg.segread(one.path)
+    read = segmentation.get_pixels_by_source_frame(
+        source_sop_instance_uid=one.work.study.instances[0].SOPInstanceUID,
+        source_frame_numbers=list(found[0].frames),
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    for segment, mask in enumerate(found):
+        np.testing.assert_array_equal(read[..., segment].astype(bool), mask.mask)
+
+
+def test_tiles_come_back_where_they_lie_on_the_slide(made: dict[str, Made]) -> None:
+    """highdicom puts the slide together again, and says where its own tiles of the source lie."""
+    one = made["slide-segmentation-1"]
+    (source,) = one.work.study.instances
+    segmentation = hd.seg.segread(one.path)
+    whole = segmentation.get_total_pixel_matrix()
+    for segment, mask in enumerate(masks(one.work)):
+        expected = np.zeros((96, 144), np.bool_)
+        for plane, number in zip(mask.mask, mask.frames, strict=True):
+            row, column = corners((70, 130), (32, 48))[number - 1]
+            expected[row : row + 32, column : column + 48] = plane
+        np.testing.assert_array_equal(whole[..., segment].astype(bool), expected[:70, :130])
+    assert segmentation.PositionReferenceIndicator == "SLIDE_CORNER"
+    assert segmentation.ContainerIdentifier == source.header.ContainerIdentifier
+    places = hd.utils.compute_plane_position_slide_per_frame(pydicom.dcmread(source.path))
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        (derived,) = group.DerivationImageSequence[0].SourceImageSequence
+        (place,) = places[int(derived.ReferencedFrameNumber) - 1]
+        (own,) = group.PlanePositionSlideSequence
+        for keyword in ("RowPosition", "ColumnPosition"):
+            name = f"{keyword}InTotalImagePixelMatrix"
+            assert own[name].value == place[name].value
+        for axis in "XYZ":
+            name = f"{axis}OffsetInSlideCoordinateSystem"
+            assert float(own[name].value) == pytest.approx(float(place[name].value), abs=1e-6)
 
 
 def test_the_left_lung_comes_back_on_the_patient_s_left(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
 import PIL.Image
 import pydicom
@@ -45,6 +46,10 @@ rules:
     when: {{Modality: ES}}
     select: {{take: image}}
     run: [{{parse2d: [neoplastic colon polyp]}}]
+  - name: slide
+    when: {{Modality: SM}}
+    select: {{take: image, frame: all}}
+    run: [{{parse2d: [epithelial breast cells]}}]
 """
 FLAT = [1, 1]
 """A Beta distribution that holds every value for equally likely."""
@@ -137,6 +142,85 @@ def test_mask_lies_on_the_frame_that_was_looked_at_and_the_results_say_which(
     assert (sent(fake.asked[0]).ndim == 3) is (shown.pixels.ndim == 3)
 
 
+def test_every_frame_of_a_cine_has_its_own_mask_and_the_page_shows_the_fullest(
+    tmp_path: Path, fake: FakeEndpoint, page: list[str]
+) -> None:
+    fake.script = [_bright_rows]
+    path = SHARED / "us/us-34frame-ybr422-jpeg.dcm"
+    found = run(tmp_path, fake, path, ", frame: all")
+    source = read_instance(path, digest="")
+    segmentation = found["SEG"]
+    masks = segmentation.pixel_array.astype(bool)
+    areas = {}
+    for mask, group in zip(masks, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        number = int(image.ReferencedFrameNumber)
+        level = display_image(source, view=View.ANY, frame=number - 1).pixels.max(axis=2)
+        assert overlap(mask, level > BRIGHT) > 0.85
+        areas[number] = int(mask.sum())
+    assert sorted(areas) == [*range(1, 35)]
+    assert "Left heart ventricle found on 34 of 34 frames" in page
+    fullest = max(areas, key=lambda number: areas[number])
+    assert any(line.startswith(f"As stored, frame {fullest} of 34") for line in page)
+    assert "SR" not in found  # there is nothing to measure on frames without a place
+
+
+def stained(asked: Asked) -> Any:
+    """Find the prompt where a tile is stained, on every row of the call."""
+    records = []
+    for image, _ in asked.body["input_data"]["data"]:
+        with PIL.Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+            green = np.asarray(opened)[..., 1]
+        data = base64.b64encode(np.where(green < 128, 250, 3).astype(np.uint8).tobytes()).decode()
+        features = {"data": data, "shape": [1, 1024, 1024], "dtype": "uint8"}
+        records.append({"image_features": json.dumps(features), "text_features": ["x"]})
+    return records
+
+
+def placed(folder: Path) -> Path:
+    """Return the shared slide with what it lacks: origin, thickness, a Frame of Reference that is a UID."""
+    data_set = pydicom.dcmread(SHARED / "wsi/sm-15frame-jpeg-camelyon.dcm")
+    origin = pydicom.Dataset()
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = 25.0, 60.0
+    data_set.TotalPixelMatrixOriginSequence = [origin]
+    (shared,) = data_set.SharedFunctionalGroupsSequence
+    shared.PixelMeasuresSequence[0].SliceThickness = "0.001"  # highdicom's reader wants it
+    data_set["FrameOfReferenceUID"] = pydicom.DataElement("FrameOfReferenceUID", "UI", "2.25.74")
+    path = folder / "slide.dcm"
+    data_set.save_as(path)
+    return path
+
+
+def test_masks_on_the_tiles_of_a_slide_make_one_picture_of_it(
+    tmp_path: Path, fake: FakeEndpoint, page: list[str]
+) -> None:
+    fake.script = [stained]
+    path = placed(tmp_path)
+    run(tmp_path, fake, path)
+    frames = pydicom.pixels.pixel_array(path)
+    whole = np.zeros((768, 1280), np.bool_)
+    for index, pixels in enumerate(frames):
+        row, column = divmod(index, 5)
+        whole[row * 256 :, column * 256 :][:256, :256] = pixels[..., 1] < 128
+    (written,) = (tmp_path / "out").rglob("*segmentation*.dcm")
+    matrix = hd.seg.segread(written).get_total_pixel_matrix()[..., 0].astype(bool)
+    assert matrix.shape == (700, 1152)
+    assert overlap(matrix, whole[:700, :1152]) > 0.85
+    assert overlap(matrix[::-1], whole[:700, :1152]) < 0.5
+    assert overlap(matrix[:, ::-1], whole[:700, :1152]) < 0.5
+    assert any("tiles were looked at" in line for line in page)
+
+
+def test_a_slide_that_does_not_say_where_it_lies_is_refused(
+    tmp_path: Path, fake: FakeEndpoint
+) -> None:
+    found = run(tmp_path, fake, SHARED / "wsi/sm-15frame-jpeg-camelyon.dcm")
+    (study,) = found["report"]["studies"]
+    assert study["state"] == "not_suitable"
+    assert "FrameOfReferenceUID" in json.dumps(study)
+    assert not fake.asked
+
+
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every text that is drawn on a page, line by line."""
@@ -211,6 +295,16 @@ def test_nothing_found_is_a_result_and_no_mask(
     (study,) = found["report"]["studies"]
     assert study["state"] == "nothing_found"
     assert any(line.startswith(NOT_FOUND) for line in page)
+
+
+def _bright_rows(asked: Asked) -> Any:
+    """Answer every row of a call as bright does."""
+    columns = asked.body["input_data"]["columns"]
+    records = []
+    for row in asked.body["input_data"]["data"]:
+        one = {"input_data": {"columns": columns, "data": [row]}}
+        records += bright(Asked(asked.path, asked.headers, one))
+    return records
 
 
 def _faint(asked: Asked) -> Any:

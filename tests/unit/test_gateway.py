@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 import yaml
@@ -20,13 +21,17 @@ from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorag
 from pacs_ai import commits, delivery, models, phantom, routing
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.delivery import Answer, Outgoing, Receipt
+from pacs_ai.encoding import segmentation
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Stored
 from pacs_ai.ledger.views import Views
+from pacs_ai.results import Axis, Segmentation
 from pacs_ai.settings import load
 from pacs_ai.uids import derived_uid
 from tests.unfinished import unfinished
 from tests.unit import fake_models
+from tests.unit.encoding import sources as make
+from tests.unit.pixels.slide import picture, slide
 
 DEMO = Path(__file__).parents[2] / "config/demo.yaml"
 
@@ -495,6 +500,18 @@ class FakePacs:
         answer = self.answers.pop(0) if self.answers else Answer.STORED
         self.batches.append({one.SOPInstanceUID: one.path.read_bytes() for one in batch})
         return tuple(Receipt(one.SOPInstanceUID, answer, None, "as played") for one in batch)
+
+
+def test_masks_on_a_slide_are_on_no_volume(driver: Callable[..., Driver], tmp_path: Path) -> None:
+    (tmp_path / "slide").mkdir()
+    source = slide(tmp_path / "slide", picture(70, 130))
+    array = np.ones((1, 32, 48), np.bool_)
+    label = "epithelial breast cells"
+    mask = Segmentation(label, array, (source.SOPInstanceUID,), label, (2,), Axis.FRAMES)
+    work = make.encoding(make.study([source]), make.entry(mask, sources=[source.SOPInstanceUID]))
+    (data_set,) = segmentation.encode(work)
+    assert "FrameOfReferenceUID" in data_set
+    assert not driver().gateway._store(data_set, kind="segmentation", key="k").volumetric
 
 
 def _with_pacs(

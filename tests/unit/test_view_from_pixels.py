@@ -16,6 +16,7 @@ import yaml
 
 from pacs_ai import models, phantom
 from pacs_ai.ledger import studies
+from pacs_ai.models.seats import Seats
 from pacs_ai.prototypes import Prototype, dumps
 from pacs_ai.results import Done, Embedding, Likeness, NotSuitable, Outcome
 from pacs_ai.settings import Endpoint, load
@@ -27,7 +28,7 @@ from tests.unit.test_gateway import DEMO, Driver
 ANSWERS: dict[str, Outcome] = {}
 
 
-def insight(job: Job, endpoint: Endpoint) -> Outcome:
+def insight(job: Job, endpoint: Endpoint, seats: Seats) -> Outcome:
     """Answer as the test says."""
     fake_models.calls.append(job)
     (image,) = job.inputs["image"]

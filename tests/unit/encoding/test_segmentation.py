@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from pacs_ai.encoding import ENCODERS, Encoding
 from pacs_ai.errors import EncodingError
-from pacs_ai.results import Embedding, JobResults, NothingFound, NotSuitable, Segmentation
+from pacs_ai.results import Axis, Embedding, JobResults, NothingFound, NotSuitable, Segmentation
 from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
 
@@ -293,6 +293,67 @@ def test_a_mask_on_a_single_image_names_its_frame(sop_class_uid: str, frame: int
     # What the source does not say is not said of the mask either.
     assert "PixelMeasuresSequence" not in dataset.SharedFunctionalGroupsSequence[0]
     assert "FrameOfReferenceUID" not in dataset
+
+
+def test_two_masks_on_one_frame_both_name_it() -> None:
+    source = read_instance(DATA / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    masks = []
+    for label, left in (("left heart ventricle", 10), ("left heart atrium", 200)):
+        array = np.zeros((430, 480), np.bool_)
+        array[10:60, left : left + 40] = True
+        masks.append(Segmentation(label, array, (source.SOPInstanceUID,), "p", (17,)))
+    dataset = encode((source,), *masks)
+    named = [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert named == [17, 17]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 13])
+def test_masks_on_all_frames_of_a_cine_name_each_frame_that_they_are_on(
+    tmp_path: Path, count: int
+) -> None:
+    """Odd sizes: the bits of a frame begin in the middle of a byte."""
+    cine = make.radiograph(
+        tmp_path,
+        shape=(9, 7),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.3.1",
+        Modality="US",
+        NumberOfFrames=count,
+    )
+    generator = np.random.default_rng(count)
+    truth = {}
+    masks = []
+    for label in ("left heart ventricle", "left heart atrium"):
+        array = generator.random((count, 9, 7)) > 0.5  # they overlap
+        array[1::3] = False
+        truth[len(masks) + 1] = array
+        sources, numbers = (cine.SOPInstanceUID,) * count, tuple(range(1, count + 1))
+        masks.append(Segmentation(label, array, sources, "p", numbers, Axis.FRAMES))
+    dataset = encode((cine,), *masks)
+    pairs = []
+    for frame, group in zip(frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        segment = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        (source,) = group.DerivationImageSequence[0].SourceImageSequence
+        number = source.ReferencedFrameNumber
+        np.testing.assert_array_equal(frame, truth[segment][number - 1])
+        assert group.FrameContentSequence[0].TemporalPositionIndex == number
+        pairs.append((segment, number))
+    assert pairs == [
+        (segment, number)
+        for segment in (1, 2)
+        for number in range(1, count + 1)
+        if truth[segment][number - 1].any()
+    ]
+    indices = [
+        tuple(group.FrameContentSequence[0].DimensionIndexValues)
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert len(set(indices)) == len(indices)
+    assert len(dataset.DimensionIndexSequence) == 2
+    assert "FrameOfReferenceUID" not in dataset
+    assert "PlanePositionSequence" not in dataset.PerFrameFunctionalGroupsSequence[0]
 
 
 def test_the_spacing_of_a_single_image_is_kept() -> None:

@@ -56,6 +56,10 @@ class FakeEndpoint:
     def __init__(self, script: list[Answer | Callable[[Asked], Any]]) -> None:
         self.script = script
         self.asked: list[Asked] = []
+        self.most = 0
+        """Most requests that were under way at once."""
+        self._under_way = 0
+        self._counting = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -76,6 +80,17 @@ class FakeEndpoint:
         self._thread.join()
         self._server.server_close()
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._counting:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._under_way -= 1
+
     def _answer(self, asked: Asked) -> Answer:
         self.asked.append(asked)
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -89,7 +104,9 @@ class FakeEndpoint:
             def do_POST(self) -> None:
                 data = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {key.lower(): value for key, value in self.headers.items()}
-                answer = fake._answer(Asked(self.path, headers, json.loads(data)))
+                with fake._counted():
+                    answer = fake._answer(Asked(self.path, headers, json.loads(data)))
+                    time.sleep(answer.delay)
                 try:
                     _send(self, answer)
                 except OSError:
@@ -102,7 +119,6 @@ class FakeEndpoint:
 
 
 def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
-    time.sleep(answer.delay)
     data = answer.data()
     handler.send_response(answer.status)
     for name, value in answer.headers.items():

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pacs_ai.errors import InferenceError
 from pacs_ai.models import MODELS, cxrreport, insight, model, parse2d, parse3d
+from pacs_ai.models.seats import alone
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.results import (
     PIXEL_PATH,
@@ -232,6 +233,7 @@ def test_image_that_cannot_be_shown_is_not_suitable_and_nothing_is_sent(
         outcome = model(kind)(
             job(kind, {"frontal": (colour,)}, prompts=["heart"]),
             fake.settings(kind),  # type: ignore[arg-type]  # a row of MODELS
+            alone,
         )
     assert isinstance(outcome, NotSuitable)
     assert colour.SOPInstanceUID in outcome.reason
@@ -243,7 +245,7 @@ def test_image_that_cannot_be_shown_is_not_suitable_and_nothing_is_sent(
 def test_rule_without_prompts_is_not_suitable(tmp_path: Path, kind: str) -> None:
     inputs = {"frontal": (image(tmp_path, shapes(), **EXACT),)}
     with endpoint(Answer([{}])) as fake:
-        outcome = model(kind)(job(kind, inputs), fake.settings(kind))  # type: ignore[arg-type]  # a row of MODELS
+        outcome = model(kind)(job(kind, inputs), fake.settings(kind), alone)  # type: ignore[arg-type]  # a row of MODELS
     assert isinstance(outcome, NotSuitable)
 
 
@@ -419,6 +421,7 @@ def test_series_that_is_not_one_grid_is_not_suitable(tmp_path: Path, kind: str) 
         outcome = model(kind)(
             job(kind, {"volume": (*made[:2], *made[3:])}, prompts=["liver"]),
             fake.settings(kind),  # type: ignore[arg-type]  # a row of MODELS
+            alone,
         )
     assert isinstance(outcome, NotSuitable)
     assert "mm apart" in outcome.reason

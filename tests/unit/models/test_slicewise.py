@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
-from pacs_ai.models import parse2d, slicewise
+from pacs_ai.models import parse2d, stacked
 from pacs_ai.results import Done, NothingFound, NotSuitable, Segmentation
 from pacs_ai.study import Instance, Job
 from tests.unit.models.fake_endpoint import Asked, endpoint
@@ -126,4 +126,4 @@ def test_a_hole_in_the_stack_is_not_suitable_and_nothing_is_sent(tmp_path: Path)
 
 
 def test_no_call_has_more_rows_than_a_call_may_have() -> None:
-    assert slicewise.ROWS <= 256
+    assert stacked.ROWS <= 256

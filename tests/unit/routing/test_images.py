@@ -92,6 +92,73 @@ def test_one_frame_of_a_cine_is_taken_and_said(
         ]
 
 
+WHOLE = "take: image, frame: all"
+PARSE = RULE.replace("insight, ", "").replace("take: image", WHOLE)
+
+
+def test_all_frames_of_a_cine_are_taken_where_the_rule_says_so() -> None:
+    (job,) = routed([picture(1, NumberOfFrames=34, Rows=480, Columns=640)], PARSE).jobs
+    assert job.parameters["frame"] == "all"
+    assert job.parameters["notes"] == []
+
+
+@pytest.mark.parametrize("frames", [None, 1])
+def test_all_frames_of_a_single_image_are_the_image(frames: int | None) -> None:
+    (job,) = routed([picture(1, NumberOfFrames=frames)], PARSE).jobs
+    assert "frame" not in job.parameters
+
+
+def test_more_frames_than_fit_are_refused_with_a_remedy() -> None:
+    fits = picture(1, NumberOfFrames=256, Rows=1024, Columns=1024)
+    assert routed([fits], PARSE).jobs
+    reason = refused(routed([picture(1, NumberOfFrames=257, Rows=1024, Columns=1024)], PARSE))
+    assert "257 frames of 1024 Rows and 1024 Columns" in reason
+    assert "name one frame in the rule" in reason
+
+
+SLIDE = """
+rules:
+  - name: breast slide
+    when: {Modality: SM}
+    select: {take: image, frame: all}
+    run: [{parse2d: [epithelial breast cells]}]
+"""
+
+
+def level(number: int, columns: int, kind: str = "VOLUME", **elements: Any) -> Instance:
+    given = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.6",
+        "ImageType": ["DERIVED", "PRIMARY", kind, "RESAMPLED"],
+        "TotalPixelMatrixColumns": columns,
+        "NumberOfFrames": (columns // 256) ** 2,
+        "Rows": 256,
+        "Columns": 256,
+    }
+    return picture(number, Modality="SM", **{**given, **elements})
+
+
+@pytest.mark.parametrize("kind", ["LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"])
+def test_of_a_slide_only_its_own_pixels_are_taken(kind: str) -> None:
+    slide, other = level(1, 2048), level(2, 512, kind)
+    (job,) = routed([other, slide], SLIDE).jobs
+    assert job.inputs == {"image": (slide,)}
+    reason = refused(routed([other], SLIDE))
+    assert f"ImageType says {kind} and not VOLUME" in reason
+
+
+def test_a_level_of_a_slide_is_chosen_by_its_size() -> None:
+    levels = [level(1, 16384), level(2, 4096), level(3, 1024)]
+    assert "ambiguous" in refused(routed(levels, SLIDE))
+    narrow = SLIDE.replace("all}", 'all, TotalPixelMatrixColumns: ">=2000 <=8000"}')
+    (job,) = routed(levels, narrow).jobs
+    assert job.inputs == {"image": (levels[1],)}
+
+
+def test_a_level_that_is_too_large_is_refused_with_a_remedy() -> None:
+    reason = refused(routed([level(1, 32768)], SLIDE))
+    assert "select another level (TotalPixelMatrixColumns), or name one frame" in reason
+
+
 @pytest.mark.parametrize("frames", [None, 1, 34])
 def test_a_frame_that_is_not_there_is_refused(frames: int | None) -> None:
     reason = refused(route(picture(1, NumberOfFrames=frames), select="take: image, frame: 35"))

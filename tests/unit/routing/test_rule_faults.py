@@ -77,6 +77,19 @@ def _cxr(old: str, new: str) -> str:
         (CT.replace("{ImageType", "{take: image, ImageType"), "it is for volumes"),
         (CT.replace("{ImageType", "{take: image, frame: 0, ImageType"), "number of a frame"),
         (CT.replace("{ImageType", "{take: image, ImageType"), "reads volumes"),
+        (CT.replace("{ImageType", "{take: image, frame: every, ImageType"), "middle, all, or"),
+        (
+            CT.replace("{ImageType", "{take: image, frame: all, ImageType").replace(
+                "{parse3d: [left lung]}", "insight"
+            ),
+            "embeds one picture and not all frames",
+        ),
+        (
+            CT.replace("{ImageType", "{take: image, frame: all, ImageType").replace(
+                "{parse3d: [left lung]}", "cxrreport"
+            ),
+            "reads radiographs",
+        ),
         ("rules: {name: cxr}", "rules is a list"),
         ("rules: [cxr]", "each entry is a mapping"),
         ("never: [{Modality: MG}]", "say in reason"),
