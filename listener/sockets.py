@@ -56,12 +56,26 @@ class Socket(AssociationSocket):
             return True
         if not self._is_connected:
             return False
+        if self._next_has_come():
+            return True
         ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
         with suppress(OSError):
             if self._ear.fileno() in ready:
                 ready.remove(self._ear.fileno())
                 self._ear.recv(4096)
         return bool(ready) and self._has_come()
+
+    def _next_has_come(self) -> bool:
+        """Read what is there of the next PDU's head: in mid stream that saves asking whether it is."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            return False
+        try:
+            self._unread += cast("socket.socket", self.socket).recv(HEADER, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # whoever reads will meet it
+        return True
 
     def _was_read_ahead(self) -> bool:
         """Tell whether TLS holds bytes that no poll tells of."""
