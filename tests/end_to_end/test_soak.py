@@ -6,6 +6,7 @@ change its size and seed, and ``SOAK_FIGURES`` names a page between whose marks 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import random
@@ -332,6 +333,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
         "Studies held after three strikes; done after their release": str(len(held)),
         "results delivered, to two destinations": f"{delivered}; none with two digests",
     }
+    gc.collect()  # here, where what the library left open is no failure
     write_figures(figures)
     assert killer.count.total() >= KILLS
     assert len(sent.acknowledged) >= INSTANCES
