@@ -6,23 +6,23 @@ nobody and for no other thread.
 
 Each gives its file its name before: writers of the ledger exclude each other, and a sync of a folder in their
 transaction is what all others wait for. Inside of it each looks once more whether the name is still its
-own. A name that no row will know, because the ledger cannot be written, is taken back.
+own. A name that no row will know, because the ledger cannot be written, is left to retention: to take it
+back could take it from another who brought the same bytes.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import Ledger, arrivals, retention
 from pacs_ai.ledger.arrivals import Arrival
-from pacs_ai.spool import RemovedMeanwhileError, Spool, SpoolFullError, Writer
+from pacs_ai.spool import Spool, SpoolFullError, Writer
 
 LARGEST = 64
 """Most Instances in one transaction; it holds the locks of all their Studies."""
@@ -51,7 +51,7 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Gives synced Instances their names and their rows, together with those that come at once.
+    """Gives synced Instances their names, and their rows together with those that come at once.
 
     Parameters
     ----------
@@ -93,8 +93,6 @@ class GroupCommit:
         ------
         SpoolFullError
             When the disk refused the name or its sync.
-        RemovedMeanwhileError
-            When retention removed the file, whose bytes it had let go before.
         LedgerBusyError
             When the ledger could not take it now.
         """
@@ -149,13 +147,11 @@ class GroupCommit:
 
     def _record(self, group: Sequence[_Waiting]) -> None:
         studies = {one.arrival.head.StudyInstanceUID for one in group}
-        with self._spool.names_stay(), self._writing.write() as connection:
+        with self._writing.write() as connection:
             retention.hold_files(connection, studies)
-            held = self._hold_names(group, partial(arrivals.known, connection))
+            held = self._hold_names(group)
             noted = self._noted(studies)
             recorded = arrivals.record(connection, [one.arrival for one in held], noted=noted)
-            for one in held:  # a commit that fails may have done its work
-                one.writer.keep()
         failpoint("receive.recorded")
         self._note(recorded.asked)
         for one, is_new in zip(held, recorded.new, strict=True):
@@ -173,23 +169,19 @@ class GroupCommit:
             self._asked.clear()
         self._asked |= {one: at for one, quiet in asked.items() if quiet >= _LONG}
 
-    def _hold_names(
-        self, group: Sequence[_Waiting], counts: Callable[[Arrival], bool]
-    ) -> list[_Waiting]:
-        """See to it that names stand for their bytes until the transaction ends; return whose do.
+    def _hold_names(self, group: Sequence[_Waiting]) -> list[_Waiting]:
+        """See to it that each name is a file's of this group until the transaction ends; return whose is.
 
-        A name is its own file's, or that of a file which a row counts on; any other may not be durable.
+        A name that another has given may stem from a sync that failed.
         """
-        held: dict[Path, bool] = {}
+        held: set[Path] = set()
         for one in group:
-            if held.get(one.path):
+            if one.path in held:
                 continue  # the same bytes came twice, and one file is enough
             try:
-                if not one.writer.has_name(one.path) and not (
-                    counts(one.arrival) and one.path.exists()
-                ):
-                    one.writer.take_name(one.path)
-            except (SpoolFullError, RemovedMeanwhileError) as error:
+                one.writer.hold_name(one.path)
+            except SpoolFullError as error:
                 one.error = error
-            held[one.path] = one.error is None
+            else:
+                held.add(one.path)
         return [one for one in group if one.error is None]

@@ -16,7 +16,7 @@ from pacs_ai.grouping import GroupCommit
 from pacs_ai.ledger import Ledger, arrivals
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.settings import Settings
-from pacs_ai.spool import PIECE, RemovedMeanwhileError, Spool, SpoolFullError
+from pacs_ai.spool import PIECE, Spool, SpoolFullError
 from pacs_ai.study import HEAD_LIMIT, plain_head, read_head
 
 log = logging.getLogger(__name__)
@@ -138,8 +138,6 @@ class Incoming:
             return Refused("the data set cannot be read", error.status)
         except SpoolFullError:
             return Refused("the disk does not take it now", OUT_OF_RESOURCES)
-        except RemovedMeanwhileError:
-            return Refused("its bytes were removed in that moment", OUT_OF_RESOURCES)
         except TransientError:
             return Refused("the ledger is busy", OUT_OF_RESOURCES)
 

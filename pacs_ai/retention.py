@@ -15,11 +15,11 @@ who removes (:func:`pacs_ai.ledger.dialects.share_spool`; on SQLite writers excl
    removed nothing, and one that dies later finds the list again.
 2. A file is unlinked only in a transaction that holds the spool's lock alone, when it is on the list and no
    row counts on it.
-3. Who records a file shares the lock in the transaction that records it, and looks there whether the file
-   still has its name; if not, what came is refused for now (:mod:`pacs_ai.grouping`), and a step tries
-   again. Then it stays: who removes waits for that transaction and sees its row. Of Instances that came, two
-   may bring the same bytes: the one whose row cannot be written takes back only the name of its own file,
-   and not while another looks or records (:meth:`pacs_ai.spool.Spool.names_stay`).
+3. Who records a file shares the lock in the transaction that records it. An Instance that came looks there
+   whether its name is still its own file's, and takes it again if not (:mod:`pacs_ai.grouping`). Results
+   and SOP Instances that were made have theirs already, so a step looks whether it is still there, and
+   tries again if not. Then it stays: who removes waits for that transaction and sees its row. Nobody else
+   removes a name, least of all one who gave it and could not record it.
 4. Steps read files of a Study only while a row of its work is running; then the Study has not ended, and
    rule 1 lets nothing go. A row is asked for under the Study's lock.
 

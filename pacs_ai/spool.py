@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
@@ -31,9 +30,6 @@ PIECE = 64 * 1024
 """Bytes of a data set that are worth a write of their own; shorter pieces are gathered."""
 
 _CANNOT = "the spool cannot be written: check its disk"
-
-LOCK = "names.lock"
-"""File that is locked by who counts on names, and by who takes one back."""
 
 FOLDERS = 256
 """Folders that Instances rest in, by the first two digits of their digest."""
@@ -60,7 +56,7 @@ class SpoolFullError(SpoolError, TransientError):
 
 
 class RemovedMeanwhileError(SpoolError, TransientError):
-    """A file that was just stored, and had been let go before, was removed in that moment: store it again."""
+    """A file that was just stored, and had been let go before, was removed in that moment."""
 
 
 class RemovedError(SpoolError):
@@ -79,7 +75,6 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
-        self._lock = str(path / LOCK)
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -153,37 +148,6 @@ class Spool:
             other.unlink(missing_ok=True)
         sync_folder(path.parent)
 
-    @contextmanager
-    def names_stay(self) -> Iterator[None]:
-        """Let no other writer take back its name inside the block.
-
-        Raises
-        ------
-        SpoolFullError
-            When the disk does not take the file that is locked.
-        """
-        with self._locked_names(fcntl.LOCK_SH):
-            yield
-
-    @contextmanager
-    def names_go(self) -> Iterator[None]:
-        """Let nobody come to count on a name inside the block, and wait for those who do."""
-        with self._locked_names(fcntl.LOCK_EX):
-            yield
-
-    @contextmanager
-    def _locked_names(self, how: int) -> Iterator[None]:
-        try:
-            # A file, and one to write: on NFS a lock of several hosts asks for both (flock(2)).
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SpoolFullError(_CANNOT) from error
-        try:
-            fcntl.flock(descriptor, how)  # it ends with the process, however that does
-            yield
-        finally:
-            os.close(descriptor)
-
     def sweep(self) -> int:
         """Remove temporary files whose process is gone, or that are an hour old; return how many."""
         limit = time.time() - TEMPORARY_AGE
@@ -233,7 +197,7 @@ class Writer:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._named: Path | None = None
+        self._named = False
         self._hash = hashlib.sha256()
         self._size = 0
         self._meta = b""
@@ -347,70 +311,60 @@ class Writer:
     def name(self, path: Path) -> None:
         """Give the synced file its name, durably, unless another file has it.
 
+        A name whose row is never written is a stray (:mod:`pacs_ai.retention`).
+
         Raises
         ------
         SpoolFullError
             When the disk refused.
         """
-        self._named = path  # a name that is there and was not synced is taken back too
         try:
-            give_name(self._source, path)
+            self._named = give_name(self._source, path)
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
 
-    def has_name(self, path: Path) -> bool:
-        """Tell whether the name is this file's; another's may hold the same bytes."""
-        own = os.fstat(cast("int", self._file))
-        try:
-            there = os.stat(path)  # noqa: PTH116 - for every Instance
-        except FileNotFoundError:
-            return False
-        return (own.st_ino, own.st_dev) == (there.st_ino, there.st_dev)
-
-    def take_name(self, path: Path) -> None:
-        """Take the name from another file, durably; from now on it is not taken back.
+    def hold_name(self, path: Path) -> None:
+        """See to it that the name is this file's, durably; the caller lets nobody remove files.
 
         Raises
         ------
-        RemovedMeanwhileError
-            When this file had it and lost it: what has lost its last name gets no other (linkat(2)).
         SpoolFullError
             When the disk refused.
         """
-        self._named = None  # others may have counted on the one that is replaced
         try:
+            own = os.fstat(cast("int", self._file))
+            with suppress(FileNotFoundError):
+                there = os.stat(path)  # noqa: PTH116 - for every Instance
+                if (own.st_ino, own.st_dev) == (there.st_ino, there.st_dev):
+                    return
+            if self._named and own.st_nlink == 0:
+                self._write_again()
             self._spool.take_name(self._source, path)
-        except FileNotFoundError as error:
-            raise RemovedMeanwhileError(f"{path.name} was removed in that moment") from error
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
 
-    def keep(self) -> None:
-        """Leave the name from now on: a row may count on it."""
-        self._named = None
+    def _write_again(self) -> None:
+        """Copy the bytes into another file: one that has lost its last name gets no other (linkat(2))."""
+        lost = cast("int", self._file)
+        self._file, self._temporary = _open_temporary(str(self._spool.temporary))
+        try:
+            place, size = 0, os.fstat(lost).st_size
+            while place < size:
+                place += os.sendfile(self._file, lost, place, size - place)
+        finally:
+            os.close(lost)
+        os.fsync(self._file)
 
     def discard(self) -> None:
-        """Forget the bytes, and the name unless it is kept; safe to call twice.
-
-        A name that cannot be taken back is a stray (:mod:`pacs_ai.retention`).
-        """
+        """Forget what has no name; safe to call twice."""
         if self._file is None:
             return
-        if self._named is not None:
-            with suppress(OSError, SpoolFullError):
-                self._take_back(self._named)
-            self._named = None
         file, self._file = self._file, None
         with suppress(OSError):
             os.close(file)
         if self._temporary:
             with suppress(FileNotFoundError):
                 Path(self._temporary).unlink()
-
-    def _take_back(self, path: Path) -> None:
-        with self._spool.names_go():
-            if self.has_name(path):
-                path.unlink()
 
     @property
     def _source(self) -> str:
@@ -491,12 +445,17 @@ def give_name(source: str, path: Path) -> bool:
     if folder not in _SYNCED:
         _make_folder(path.parent)
     try:
+        return _link_new(source, folder, name)
+    except FileNotFoundError:  # somebody removed the folder
+        _make_folder(path.parent)
+        return _link_new(source, folder, name)
+
+
+def _link_new(source: str, folder: str, name: str) -> bool:
+    try:
         _link(source, folder, name)
     except FileExistsError:
         return False
-    except FileNotFoundError:  # somebody removed the folder
-        _make_folder(path.parent)
-        _link(source, folder, name)
     return True
 
 

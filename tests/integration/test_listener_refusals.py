@@ -17,6 +17,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import build_context
 
 from pacs_ai import intake
+from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.ledger import arrivals, sqlite
 from pacs_ai.ledger.arrivals import Recorded
 from pacs_ai.spool import Disk, Spool
@@ -251,9 +252,13 @@ def test_a_ledger_that_cannot_even_be_read_is_a700(hasty: Listening) -> None:
     with closing(sqlite3.connect(hasty.settings.data / "ledger.sqlite")) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
-        answer = store(hasty.port, image())
+        data_set = image()
+        answer = store(hasty.port, data_set)
     assert answer.Status == 0xA700
-    _assert_nothing_kept(hasty)
+    assert hasty.instances() == []
+    assert hasty.left() == []
+    (stray,) = hasty.files()  # whole, for the next try; retention removes it if none comes
+    assert data_set_bytes(stray.read_bytes()) == encoded(data_set)
 
 
 def test_a_surprise_is_0110_and_the_log_shows_nothing_of_the_data_set(

@@ -8,7 +8,6 @@ import os
 import resource
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
-from pacs_ai.spool import LOCK, RemovedMeanwhileError, Spool, SpoolFullError, Writer, temporary_name
+from pacs_ai.spool import Spool, SpoolFullError, Writer, temporary_name
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.unfinished import without_nameless_files
 
@@ -45,16 +44,14 @@ def keep(spool: Spool, writer: Writer, syntax: str = SYNTAX) -> Path:
     try:
         writer.sync()
         writer.name(path)
-        if not writer.has_name(path):
-            writer.take_name(path)
-        writer.keep()
+        writer.hold_name(path)
     finally:
         writer.discard()
     return path
 
 
 def files(spool: Spool) -> list[Path]:
-    return [one for one in spool.path.rglob("*") if one.is_file() and one.name != LOCK]
+    return [one for one in spool.path.rglob("*") if one.is_file()]
 
 
 def full(*_: object, **__: object) -> None:
@@ -181,76 +178,52 @@ def test_the_same_bytes_in_another_syntax_are_another_instance(spool: Spool) -> 
     assert len(files(spool)) == 2
 
 
-def test_a_name_that_no_row_counts_on_is_taken_back(spool: Spool) -> None:
-    writer = begun(spool)
-    writer.sync()
-    writer.name(spool.instance_path(writer.digest(), SYNTAX))
-    assert len(files(spool)) == 1
-    writer.discard()
-    assert files(spool) == []
-
-
-def test_a_name_whose_folder_cannot_be_synced_is_taken_back(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep(spool, begun(spool))  # the folder is there
-    other = spool.instance_path(DIGEST, "1.2.840.10008.1.2.4.50")
-    writer = begun(spool)
-    writer.sync()
-    with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
-        patched.setattr(os, "fsync", full)
-        writer.name(other)
-    writer.discard()
-    assert not other.exists()
-
-
-def test_a_name_that_was_taken_from_another_file_is_never_taken_back(
-    spool: Spool,
-) -> None:
+def test_a_name_that_another_file_has_is_left_to_it_until_it_is_held(spool: Spool) -> None:
     path = keep(spool, begun(spool))
     first = path.stat().st_ino
     writer = begun(spool)
     writer.sync()
     writer.name(path)
     assert path.stat().st_ino == first
-    assert not writer.has_name(path)
-    writer.take_name(path)
-    assert path.stat().st_ino != first
-    writer.discard()  # its row was not written; that of the first may be
-    assert path.exists()
+    writer.hold_name(path)
+    writer.discard()
+    assert path.stat().st_ino != first, "the first name may stem from a sync that failed"
+    assert data_set_bytes(path.read_bytes()) == DATA
     assert [*spool.temporary.iterdir()] == []
 
 
-def test_a_file_that_was_removed_meanwhile_must_be_stored_again(spool: Spool) -> None:
+@pytest.mark.parametrize("kind", ["nameless", "named"])
+def test_a_name_that_was_removed_meanwhile_is_taken_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "named":
+        without_nameless_files(monkeypatch)
     writer = begun(spool)
     writer.sync()
     path = spool.instance_path(writer.digest(), SYNTAX)
     writer.name(path)
     path.unlink()
-    assert not writer.has_name(path)
-    with pytest.raises(RemovedMeanwhileError):
-        writer.take_name(path)
+    steps = record(monkeypatch)
+    writer.hold_name(path)
     writer.discard()
-    assert data_set_bytes(keep(spool, begun(spool)).read_bytes()) == DATA
+    assert data_set_bytes(path.read_bytes()) == DATA
+    assert pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID == SYNTAX
+    written = [("fsync", f"file of {len(DATA)} bytes and more")] if kind == "nameless" else []
+    assert steps == [*written, ("link", str(path)), ("fsync", str(path.parent))]
+    assert [*spool.temporary.iterdir()] == []
 
 
-def test_no_name_is_taken_back_while_others_come_to_count_on_names(spool: Spool) -> None:
+def test_a_name_that_cannot_be_looked_at_is_refused(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = begun(spool)
     writer.sync()
     path = spool.instance_path(writer.digest(), SYNTAX)
     writer.name(path)
-    taking_back = threading.Thread(target=writer.discard)
-    with spool.names_stay():
-        taking_back.start()
-        taking_back.join(0.3)
-        assert path.exists()
-        counted = begun(spool)  # the same bytes, by another writer whose row is written now
-        counted.sync()
-        counted.take_name(path)
-        counted.keep()
-    taking_back.join(10)
-    counted.discard()
-    assert path.exists(), "it is another's by now"
+    with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
+        patched.setattr(os, "stat", full)
+        writer.hold_name(path)
+    writer.discard()
 
 
 def test_what_comes_has_no_name_until_it_is_synced(spool: Spool) -> None:

@@ -83,7 +83,7 @@ def test_a_process_whose_commit_hangs_does_not_say_that_it_lives(
     beat()
     assert capfd.readouterr().out == "\n"
     monkeypatch.setattr(sharing, "STUCK", 0.2)
-    monkeypatch.setattr(Writer, "has_name", lambda writer, path: stuck.wait())
+    monkeypatch.setattr(Writer, "hold_name", lambda writer, path: stuck.wait())
     committing = threading.Thread(target=incoming.commit)
     committing.start()
     try:
