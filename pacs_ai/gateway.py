@@ -56,7 +56,7 @@ class Gateway:
         self.spool = Spool(settings.spool_path)
         self.ledger = Ledger(settings.ledger_url, settings.work)
         self.ledger.database.upgrade()
-        self._group = GroupCommit(self.ledger, self.spool)
+        self._group = GroupCommit(self.ledger)
         self.records = Records(settings, self.ledger, self.spool)
 
     # ------------------------------------------------------------------ receive

@@ -22,7 +22,7 @@ from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import Ledger, arrivals, retention
 from pacs_ai.ledger.arrivals import Arrival
-from pacs_ai.spool import Spool, SpoolFullError, Writer
+from pacs_ai.spool import SpoolFullError, Writer
 
 LARGEST = 64
 """Most Instances in one transaction; it holds the locks of all their Studies."""
@@ -56,12 +56,10 @@ class GroupCommit:
     Parameters
     ----------
     ledger : Ledger
-    spool : Spool
     """
 
-    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._spool = spool
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._led = False

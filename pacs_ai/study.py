@@ -27,6 +27,7 @@ from pydicom.uid import (
     AllTransferSyntaxes,
     DeflatedExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
+    VLWholeSlideMicroscopyImageStorage,
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
@@ -482,6 +483,11 @@ def items(header: Dataset, keyword: str) -> tuple[Dataset, ...]:
     except Exception:  # pydicom raises many types on values that are not what their VR says
         return ()
     return tuple(value) if isinstance(value, pydicom.Sequence) else ()
+
+
+def is_slide(header: Dataset) -> bool:
+    """Tell whether an Instance is a whole-slide image (PS3.3 A.32.8)."""
+    return values(header, "SOPClassUID") == (str(VLWholeSlideMicroscopyImageStorage),)
 
 
 def projection_plane(header: Dataset) -> str:

@@ -35,9 +35,8 @@ from pacs_ai.encoding.identity import light_frames, light_source, valid
 from pacs_ai.encoding.sequences import spread
 from pacs_ai.encoding.slides import light_tiles
 from pacs_ai.errors import EncodingError
-from pacs_ai.pixels.slides import is_slide
 from pacs_ai.results import Axis, Done, JobResults, ModelIdentity, NothingFound, Segmentation
-from pacs_ai.study import MANUFACTURER, Instance
+from pacs_ai.study import MANUFACTURER, Instance, is_slide
 from pacs_ai.terms import Code, term
 
 KIND = "segmentation"

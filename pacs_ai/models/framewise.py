@@ -21,10 +21,10 @@ from pacs_ai.models.stacked import Asking, masks
 from pacs_ai.pixels.description import describe
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.placement import Placement
-from pacs_ai.pixels.slides import GLASS_SHARE, Tile, is_slide, slide_of, with_tissue
+from pacs_ai.pixels.slides import GLASS_SHARE, Tile, slide_of, with_tissue
 from pacs_ai.results import Axis, Done, NothingFound, Outcome, Segmentation
 from pacs_ai.settings import Endpoint, Window
-from pacs_ai.study import Instance, Job
+from pacs_ai.study import Instance, Job, is_slide
 
 ALL = "all"
 """Value of a Job's ``frame`` that asks for every frame."""

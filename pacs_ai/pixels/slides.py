@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import stored_frames
@@ -79,11 +78,6 @@ class Slide:
     origin: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
-
-
-def is_slide(header: Dataset) -> bool:
-    """Tell whether an Instance is a whole-slide image."""
-    return values(header, "SOPClassUID") == (str(VLWholeSlideMicroscopyImageStorage),)
 
 
 def slide_of(instance: Instance) -> Slide:

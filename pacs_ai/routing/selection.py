@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
-
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
 from pacs_ai.routing.exposures import left_out, same_exposure
 from pacs_ai.routing.rules import Rule, Select, SelectImage
 from pacs_ai.routing.views import Side, View, ViewRule
 from pacs_ai.routing.words import Term
-from pacs_ai.study import Instance, Series, values
+from pacs_ai.study import Instance, Series, is_slide, values
 
 if TYPE_CHECKING:
     from pacs_ai.pixels.stacks import Stack
@@ -270,7 +268,7 @@ def _framed(
 
 def _no_slide(instance: Instance) -> str:
     """Say why a picture of a slide is none of its tissue; empty where it is, and for all that is no slide."""
-    if instance.SOPClassUID != VLWholeSlideMicroscopyImageStorage:
+    if not is_slide(instance.header):
         return ""
     kind = "".join(values(instance.header, "ImageType")[2:3])
     if kind == _VOLUME:

@@ -101,7 +101,7 @@ def transactions(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def test_all_that_wait_share_one_transaction(gateway: Gateway, transactions: Any) -> None:
     hold, sizes = transactions
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     several = [arrival(number, study=f"1.2.{number % 3}") for number in range(20)]
     assert at_once(gateway, group, several, hold) == [True] * 20
     assert sizes == [1, 19]
@@ -110,7 +110,7 @@ def test_all_that_wait_share_one_transaction(gateway: Gateway, transactions: Any
 
 def test_the_same_bytes_twice_in_a_group_are_new_once(gateway: Gateway, transactions: Any) -> None:
     hold, _ = transactions
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(0), arrival(1), arrival(1), arrival(1)], hold)
     assert sorted(answers) == [False, False, True, True]
     assert len(Views(gateway.ledger.database).instances(None)) == 2
@@ -128,7 +128,7 @@ def test_one_that_the_ledger_cannot_take_is_not_the_others_fault(
         return counted(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", failing)
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
     assert isinstance(answers.pop(2), ValueError)
     assert answers == [True, True, True]
@@ -147,7 +147,7 @@ def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
         return counted(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", busy)
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
     assert answers[0] is True
     assert [type(one) for one in answers[1:]] == [LedgerBusyError] * 3
@@ -163,7 +163,7 @@ def test_a_name_that_the_disk_refuses_is_not_recorded(
     def refuse(*_: object) -> None:
         raise SpoolFullError("no")
 
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     one = arrival(0)
     writer = synced(gateway)
     with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
@@ -185,7 +185,7 @@ def test_one_whose_name_is_refused_in_the_transaction_is_not_the_others_fault(
         real(writer, path)
 
     monkeypatch.setattr(Writer, "hold_name", refuse)
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
     assert isinstance(answers.pop(2), SpoolFullError)
     assert answers == [True, True, True]
@@ -196,7 +196,7 @@ def test_the_same_bytes_twice_in_a_group_need_one_file(
     gateway: Gateway, transactions: Any, first: int
 ) -> None:
     hold, _ = transactions
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     path = gateway.spool.instance_path(arrival(1).digest, SYNTAX)
     pair = [synced(gateway), synced(gateway)]
     for writer in pair:
@@ -212,7 +212,7 @@ def test_the_same_bytes_twice_in_a_group_need_one_file(
 
 
 def test_bytes_that_no_row_counts_on_get_a_file_that_is_synced(gateway: Gateway) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     stray = gateway.spool.instance_path(arrival(0).digest, SYNTAX)
     stray.parent.mkdir()
     stray.write_bytes(b"cut off by a pow")
@@ -223,7 +223,7 @@ def test_bytes_that_no_row_counts_on_get_a_file_that_is_synced(gateway: Gateway)
 def test_a_file_whose_row_cannot_be_written_stays_for_whoever_brought_the_same_bytes(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
 
     def busy(*_: object) -> Any:
         raise LedgerBusyError("busy")
@@ -241,7 +241,7 @@ def test_a_file_whose_row_cannot_be_written_stays_for_whoever_brought_the_same_b
 def test_a_file_that_retention_removed_before_its_row_was_written_is_there_again(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     real = Steady.write
 
     @contextmanager
@@ -269,7 +269,7 @@ def waiting(number: int, quiet: float, study: str = "1.2.3", modality: str = "CT
 
 
 def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(gateway: Gateway) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     assert record(gateway, group, waiting(0, quiet=60))
     first = asked(gateway)
     assert record(gateway, group, waiting(1, quiet=60))
@@ -283,7 +283,7 @@ def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(gateway: 
 def test_a_study_that_waits_for_a_short_quiet_is_put_off_by_every_instance(
     gateway: Gateway,
 ) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     for number in range(3):
         before = asked(gateway)
         assert record(gateway, group, waiting(number, quiet=_LONG.total_seconds() - 0.1))
@@ -291,7 +291,7 @@ def test_a_study_that_waits_for_a_short_quiet_is_put_off_by_every_instance(
 
 
 def test_a_study_that_was_not_asked_is_asked_by_its_first_source(gateway: Gateway) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     assert record(gateway, group, waiting(0, quiet=60, modality="SR"))
     assert asked(gateway) == [], "a report alone is no Study to assemble"
     assert record(gateway, group, waiting(1, quiet=60))
@@ -301,7 +301,7 @@ def test_a_study_that_was_not_asked_is_asked_by_its_first_source(gateway: Gatewa
 def test_what_the_ledger_did_not_keep_was_not_asked(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GroupCommit(gateway.ledger, gateway.spool)
+    group = GroupCommit(gateway.ledger)
     real = arrivals.record
 
     def fails_late(*rest: Any, **named: Any) -> Recorded:

@@ -12,8 +12,8 @@ import pytest
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import stored_frames
-from pacs_ai.pixels.slides import holds_tissue, is_slide, slide_of, with_tissue
-from pacs_ai.study import read_instance
+from pacs_ai.pixels.slides import holds_tissue, slide_of, with_tissue
+from pacs_ai.study import is_slide, read_instance
 from tests.unit.pixels.made import SHARED
 from tests.unit.pixels.slide import GLASS, STAIN, picture, slide
 
