@@ -16,6 +16,7 @@ from ssl import SSLContext, SSLSocket
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from pacs_ai.certificates import client_context, identities, why_not
@@ -132,6 +133,13 @@ def _request(
     contexts: Iterable[tuple[str, str]],
 ) -> Association:
     connected: list[Event] = []
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def note_rejection(event: Event) -> None:
+        # The library forgets a rejection whose connection ended before its own thread woke.
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
     try:
         association = entity.associate(
             host,
@@ -139,12 +147,17 @@ def _request(
             contexts=[build_context(sop_class, syntax) for sop_class, syntax in contexts],
             ae_title=called,
             max_pdu=_MAXIMUM_PDU,
-            evt_handlers=[(evt.EVT_CONN_OPEN, connected.append)],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, connected.append),
+                (evt.EVT_PDU_RECV, note_rejection),
+            ],
         )
     except socket.gaierror as error:
         raise TransientError(f"{host} has no address: check the host name of {called}") from error
     if not association.is_established and not association.rejected_contexts:
-        raise _why_not(association, entity, peer, connected=bool(connected))
+        if rejections:
+            raise _rejected(peer, rejections[0])
+        raise TransientError(_no_answer(entity.secured, peer, connected=bool(connected)))
     return association
 
 
@@ -249,17 +262,12 @@ def _entity(calling: str, timeouts: Timeouts) -> _Entity:
     return entity
 
 
-def _why_not(
-    association: Association, entity: _Entity, peer: str, *, connected: bool
-) -> TransientError:
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        return RejectedError(
-            f"{peer} rejected the association ({answer.reason_str}): "
-            "check both AE titles and that the peer knows this gateway",
-            called_unknown=(answer.result_source, answer.diagnostic) == _CALLED_UNKNOWN,
-        )
-    return TransientError(_no_answer(entity.secured, peer, connected=connected))
+def _rejected(peer: str, answer: A_ASSOCIATE_RJ) -> RejectedError:
+    return RejectedError(
+        f"{peer} rejected the association ({answer.reason_str}): "
+        "check both AE titles and that the peer knows this gateway",
+        called_unknown=(answer.source, answer.reason_diagnostic) == _CALLED_UNKNOWN,
+    )
 
 
 def _no_answer(secured: _Secured | None, peer: str, *, connected: bool) -> str:

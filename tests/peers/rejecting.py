@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 CALLING_NOT_RECOGNISED = b"\x01\x01\x03"
 CALLED_NOT_RECOGNISED = b"\x01\x01\x07"
-CALLED_NOT_RECOGNISED = b"\x01\x01\x07"
 
 
 @contextmanager

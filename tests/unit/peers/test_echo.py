@@ -1,11 +1,13 @@
 """C-ECHO to a real Verification SCP over loopback."""
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.acse import ACSE
 from pynetdicom.sop_class import Verification
 
 from pacs_ai.peers.association import Timeouts
@@ -56,6 +58,21 @@ def test_a_peer_that_does_not_know_us_says_so() -> None:
         found = ask(port)
     assert (found.ok, found.is_called) == (False, True)
     assert "Calling AE title not recognised" in found.detail
+
+
+def test_a_rejection_counts_when_its_connection_ends_before_the_caller_wakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = ACSE.send_request
+
+    def late(acse: ACSE) -> None:
+        request(acse)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(ACSE, "send_request", late)
+    with rejecting(CALLING_NOT_RECOGNISED) as port:
+        found = ask(port)
+    assert (found.ok, found.is_called) == (False, True)
 
 
 def test_an_ae_of_another_title_is_not_the_one_that_was_called() -> None:
