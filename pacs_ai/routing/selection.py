@@ -127,6 +127,7 @@ def _choose_frontal(rule: ViewRule, subjects: Sequence[Subject]) -> Chosen | Uns
         notes.append(f"1 of {len(frontal)} frontal images, the latest")
     if view.remark and view.source:
         notes.append(_doubt(view))
+    notes.extend(_passed_over(latest, seen))
     laterals = [one for one, view in seen if view.side is Side.LATERAL]
     lateral = _latest(laterals) if laterals else None
     if isinstance(lateral, Unsuitable):
@@ -148,6 +149,21 @@ def _doubt(view: View) -> str:
     if not view.position:
         return f"Frontal by {view.source} alone: {view.remark}"
     return f"View {view.position} from {view.source}, but {view.remark}"
+
+
+def _passed_over(latest: Instance, seen: Sequence[tuple[Instance, View]]) -> Iterator[str]:
+    """Say which radiographs may be the later frontal one, but are of no view that is known."""
+    doubtful = (Side.UNKNOWN, Side.CONTRADICTED)
+    missed = [
+        view
+        for one, view in seen
+        if one is not latest and view.side in doubtful and not _is_older(one, latest)
+    ]
+    if missed:
+        yield (
+            f"{len(missed)} of {len(seen)} radiographs may be later and cannot be used: "
+            f"{missed[0].side} view ({missed[0].remark})"
+        )
 
 
 def _seen(view: View) -> str:
@@ -197,6 +213,14 @@ def _alone(latest: Instance, instances: Sequence[Instance]) -> Instance | Unsuit
                 f"{names} are two pictures of one exposure ({how}): ambiguous, keep one of them"
             )
     return latest
+
+
+def _is_older(one: Instance, than: Instance) -> bool:
+    for date, time in _CLOCKS:
+        clock, other = _clock(one, date, time), _clock(than, date, time)
+        if clock and other:
+            return clock < other
+    return False
 
 
 def _clock(instance: Instance, date: str, time: str) -> str:

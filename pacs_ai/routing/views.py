@@ -175,11 +175,16 @@ def _seen(unknown: View, header: Dataset, rule: ViewRule, pixels: Likeness | Non
     """Return the view by pixels of an image whose header is silent, or why it stays unknown."""
     if rule.pixels is None:
         return unknown
-    if pixels is None or pixels.certainty < rule.pixels:
+    if pixels is None:
         remark = f"{unknown.remark}; the pixels do not say it with a certainty of {rule.pixels:g}"
         return View(Side.UNKNOWN, "", "", certain=False, remark=remark)
-    remark = f"the pixels are like {pixels.label} with a certainty of {pixels.certainty:.3f}"
     side, plane = Side(pixels.label), plane_of(header)
+    remark = f"the pixels are like {side} with a certainty of {pixels.certainty:.3f}"
+    if pixels.certainty < rule.pixels:
+        # Where a site vouches for images without a view, it does not vouch for what looks lateral.
+        doubt = Side.UNKNOWN if side is Side.FRONTAL else Side.CONTRADICTED
+        remark = f"{unknown.remark}; {remark}, not {rule.pixels:g}"
+        return View(doubt, "", "", certain=False, remark=remark)
     if plane not in (side, Side.UNKNOWN):
         remark = f"{remark}, but {ORIENTED} {_PLANES[plane]}"
         return View(Side.CONTRADICTED, "", "", certain=False, remark=remark)

@@ -98,6 +98,26 @@ def test_of_several_frontals_the_latest_is_taken_and_said() -> None:
     )
 
 
+@pytest.mark.parametrize("time", ["0900", None], ids=["later", "no time"])
+@pytest.mark.parametrize("unread", [{"ViewPosition": None}, {"PatientOrientation": ["A", "F"]}])
+def test_a_radiograph_of_no_known_view_that_may_be_later_is_stated(
+    time: str | None, unread: dict[str, object]
+) -> None:
+    frontal = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0800")
+    other = radiograph(2, **{"AcquisitionDate": "20261123", "AcquisitionTime": time, **unread})
+    (job,) = routed([frontal, other], CXR).jobs
+    assert job.inputs == {"frontal": (frontal,)}
+    (note,) = (one for one in job.parameters["notes"] if "may be later" in one)
+    assert note.startswith("1 of 2 radiographs may be later and cannot be used: ")
+
+
+def test_a_radiograph_of_no_known_view_that_is_older_needs_no_word() -> None:
+    frontal = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0800")
+    older = {"AcquisitionDate": "20261122", "AcquisitionTime": "0900", "ViewPosition": None}
+    (job,) = routed([frontal, radiograph(2, **older)], CXR).jobs
+    assert not any("may be later" in one for one in job.parameters["notes"])
+
+
 def test_content_time_decides_where_acquisition_time_is_missing() -> None:
     early = radiograph(1, ContentDate="20261122", ContentTime="230000")
     late = radiograph(2, ContentDate="20261123", ContentTime="010000", AcquisitionTime="01")

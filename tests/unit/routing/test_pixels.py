@@ -68,8 +68,19 @@ def test_an_assumed_view_waits_for_the_pixels_too(tmp_path: Path) -> None:
     assert [job.kind for job in routed(rules, SILENT).jobs] == ["insight"]
     sure = routed(rules, SILENT, pixels={SILENT.SOPInstanceUID: None})
     assert [job.kind for job in sure.jobs] == ["insight", "cxrreport"]
-    lateral = routed(rules, SILENT, pixels=like("lateral"))
-    assert [job.kind for job in lateral.jobs] == ["insight"]
+    unsure = routed(rules, SILENT, pixels=like("frontal", 0.7))
+    assert [job.kind for job in unsure.jobs] == ["insight", "cxrreport"]
+
+
+@pytest.mark.parametrize("label", ["lateral", "other"])
+@pytest.mark.parametrize("certainty", [0.97, 0.94])
+def test_no_view_is_assumed_against_the_pixels(
+    tmp_path: Path, label: str, certainty: float
+) -> None:
+    rules = parse(settings(tmp_path, unknown="frontal"))
+    found = routed(rules, SILENT, pixels=like(label, certainty))
+    assert [job.kind for job in found.jobs] == ["insight"]
+    assert found.verdicts[0].outcome is Outcome.NOT_SUITABLE
 
 
 def test_pixels_fill_the_view_and_the_job_that_asked_stays(rules: Rules) -> None:
