@@ -106,7 +106,6 @@ def exchange(
     deadline: timedelta,
     body_limit: int,
     headers: Mapping[str, str] | None = None,
-    json: Any = None,
     data: bytes | None = None,
 ) -> Response:
     """Send one request and read its whole answer, or none of it.
@@ -123,8 +122,8 @@ def exchange(
     body_limit : int
         Most bytes of body that are read.
     headers : mapping, optional
-    json, data : optional
-        The body, as JSON or as bytes.
+    data : bytes, optional
+        The body.
 
     Raises
     ------
@@ -143,7 +142,6 @@ def exchange(
                 method,
                 url,
                 headers=headers,
-                json=json,
                 data=data,
                 timeout=(min(CONNECT_SECONDS, seconds), seconds),
                 allow_redirects=False,

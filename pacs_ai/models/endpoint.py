@@ -6,6 +6,7 @@ of what is raised. Messages name the host, the status and what to do; never pixe
 
 from __future__ import annotations
 
+import json
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -54,9 +55,10 @@ def score(
         When no answer came, or one that says "later": 408, 429, 5xx, 424 with an inner 5xx or
         none.
     InferenceError
-        When the endpoint refused for good, or answered something that is not an answer.
+        When the endpoint refused for good, or answered something that is not an answer; and when the
+        request is larger than its ``maximum_request``.
     """
-    body: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "input_data": {
             "columns": list(columns),
             "index": list(range(len(rows))),
@@ -64,7 +66,13 @@ def score(
         }
     }
     if params is not None:
-        body["params"] = dict(params)
+        asked["params"] = dict(params)
+    body = json.dumps(asked, allow_nan=False).encode()
+    if len(body) > endpoint.maximum_request:
+        raise InferenceError(
+            f"a request of {len(body)} bytes to {_host(endpoint)} is larger than maximum_request "
+            f"({endpoint.maximum_request}): raise it if the endpoint takes more"
+        )
     response = _ask(endpoint, body)
     if response.status == 401:
         # The key may have been rotated since it was read; it is read again for the second try.
@@ -74,9 +82,9 @@ def score(
     return answer.records(answer.parse(response.body, what="the answer"), count=len(rows))
 
 
-def _ask(endpoint: Endpoint, body: Mapping[str, Any]) -> http.Response:
+def _ask(endpoint: Endpoint, body: bytes) -> http.Response:
     request_id = str(uuid.uuid4())
-    headers = {_REQUEST_ID: request_id}
+    headers = {_REQUEST_ID: request_id, "Content-Type": "application/json"}
     if endpoint.key is not None:
         headers["Authorization"] = f"Bearer {endpoint.key.read()}"
     if endpoint.deployment is not None:
@@ -90,7 +98,7 @@ def _ask(endpoint: Endpoint, body: Mapping[str, Any]) -> http.Response:
                 deadline=endpoint.timeout,
                 body_limit=BODY_LIMIT,
                 headers=headers,
-                json=body,
+                data=body,
             )
     except TransientError as error:
         raise InferenceUnavailableError(f"endpoint of {endpoint.name}: {error}") from error
@@ -123,6 +131,10 @@ def _remedy(status: int) -> str:
         return "check the endpoint's key and its permission"
     if status == 404:
         return "check the endpoint's url, its deployment and that it has traffic"
+    if status == 413:
+        return (
+            "the request is larger than it takes: set the endpoint's maximum_request to its limit"
+        )
     if 300 <= status < 400:
         return "it redirects, which is not followed: set url to the final address"
     return "the model does not take this input; see the endpoint's own log"

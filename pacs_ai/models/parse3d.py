@@ -24,6 +24,9 @@ from pacs_ai.study import Job
 MOST = 15
 """Most prompts of one call: as many as the card's own example has (model-contracts §5.2)."""
 
+_ENVELOPE = 16 * 1024
+"""Room for the JSON and the texts of a call."""
+
 _THRESHOLD = 127.5
 _Mask = NDArray[np.bool_]
 
@@ -60,7 +63,7 @@ def _segment(job: Job, endpoint: Endpoint) -> Outcome:
     found: dict[str, Segmentation] = {}
     for window, members in by_window(prompts, endpoint):
         drawn = grey(volume, window or EMBEDDING_WINDOW)
-        encoded = base64_text(to_nifti(volume, drawn.planes()))
+        encoded = base64_text(to_nifti(volume, drawn.planes(), most=_room(endpoint)))
         for call in calls(members, most=MOST):
             masks = _ask(endpoint, volume, encoded, [one.words for one in call])
             for one, mask in zip(call, masks, strict=True):
@@ -69,6 +72,11 @@ def _segment(job: Job, endpoint: Endpoint) -> Outcome:
                         one.label, mask, volume.order, one.words, volume.frames
                     )
     return outcome(volume, prompts, found)
+
+
+def _room(endpoint: Endpoint) -> int:
+    """Return how many bytes of a file go into a request, in base64 and beside the prompts."""
+    return max(0, endpoint.maximum_request - _ENVELOPE) * 3 // 4
 
 
 def _ask(endpoint: Endpoint, volume: Volume, encoded: str, texts: Sequence[str]) -> Iterator[_Mask]:

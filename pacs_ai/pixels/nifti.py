@@ -29,7 +29,7 @@ _LEVEL = 4
 _HEADER_ROOM = 1024 * 1024
 
 
-def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]]) -> bytes:
+def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]], *, most: int) -> bytes:
     """Return a gzip NIfTI-1 file of values on a Volume's grid; the same values give the same bytes.
 
     NIfTI has its first axis fastest, so slices of (Rows, Columns) stand in it one after the other
@@ -41,6 +41,13 @@ def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]]) -> bytes:
         Gives the affine.
     planes : iterable of ndarray of uint8, shape (Rows, Columns)
         One for each slice, along the normal.
+    most : int
+        Bytes that the file may have.
+
+    Raises
+    ------
+    PixelError
+        When it would have more; the rest of the slices is not asked for.
     """
     header = _Nifti1Header()
     header.set_data_dtype(np.uint8)
@@ -54,7 +61,19 @@ def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]]) -> bytes:
         packed.write(header.binaryblock + bytes(4))  # no extensions follow
         for plane in planes:
             packed.write(np.ascontiguousarray(plane).data)
+            _check_length(out.tell(), most, volume)
+    _check_length(out.tell(), most, volume)
     return out.getvalue()
+
+
+def _check_length(length: int, most: int, volume: Volume) -> None:
+    if length > most:
+        slices, rows, columns = volume.shape
+        raise PixelError(
+            f"{slices} slices of {rows} Rows and {columns} Columns are more than {most} bytes when "
+            "compressed, all that a request to the endpoint may carry (maximum_request): select a "
+            "Series with fewer or thicker slices, or raise it if the endpoint takes more"
+        )
 
 
 def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:

@@ -22,6 +22,14 @@ def ask(fake: FakeEndpoint, **changes: Any) -> list[dict[str, Any]]:
     return score(fake.settings(**changes), ("image", "text"), ROW)
 
 
+def test_a_request_over_the_limit_is_not_sent() -> None:
+    with endpoint(FINE) as fake:
+        ask(fake, maximum_request=1000)
+        with pytest.raises(InferenceError, match=r"larger than maximum_request \(50\)"):
+            ask(fake, maximum_request=50)
+    assert len(fake.asked) == 1
+
+
 def test_request_is_that_of_the_public_contract(tmp_path: Path) -> None:
     secret = tmp_path / "key"
     secret.write_text("k-123\n")

@@ -315,6 +315,19 @@ def test_volume_masks_lie_on_the_slices_in_the_volume_s_order(tmp_path: Path, an
     assert asked.row()["text"] == "liver in abdomen CT & left kidney in abdomen CT"
 
 
+def test_a_volume_larger_than_a_request_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 4000, (5, 64, 64), np.uint16)
+    made = slices(tmp_path, noise)
+    with endpoint(label_map) as fake:
+        outcome = parse3d.infer(
+            job("parse3d", {"volume": tuple(made)}, prompts=["liver"]),
+            fake.settings("parse3d", maximum_request=24_000),
+        )
+    assert isinstance(outcome, NotSuitable)
+    assert "maximum_request" in outcome.reason
+    assert not fake.asked
+
+
 def test_volume_prompts_that_overlap_go_in_calls_of_their_own(tmp_path: Path) -> None:
     made = slices(tmp_path, CT)
     with endpoint(label_map) as fake:
