@@ -27,7 +27,7 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels import border, shutter
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
-from pacs_ai.pixels.modality import finite, first, frames, looked_up, standing
+from pacs_ai.pixels.modality import finite, first, frames, inverted, looked_up, standing
 from pacs_ai.pixels.placement import WHOLE, Cut, Turn
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
@@ -178,14 +178,14 @@ def _grey(
     instance: Instance, index: int, window: Window | None, hidden: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], Cut]:
     """Draw a frame of a grey image on the stored grid, and find its border."""
-    inverted = _inverted(instance)
+    dark = inverted(instance)
     (one,) = frames(instance, [index])
     no_image = one.padding | hidden
     edges = border.find(instance, one.values, no_image)
     says = np.zeros_like(no_image)
     says[edges.inside(*says.shape)] = True
     shown = _voi(instance, index, window, one.values, no_image | ~says)
-    if inverted:
+    if dark:
         shown = 1.0 - shown
     shown[no_image] = 0.0
     pixels: NDArray[np.uint8] = np.rint(shown * 255.0).astype(np.uint8)
@@ -246,18 +246,6 @@ def upright(instance: Instance, *, view: View) -> Turn:
     # A frontal image has one right way round. A lateral one has two: it is turned, never mirrored.
     flip_columns = directions[0] == "R" if view is View.FRONTAL else transpose != flip_rows
     return Turn(rows, columns, transpose, flip_columns, flip_rows)
-
-
-def _inverted(instance: Instance) -> bool:
-    """Tell whether high values are dark; the two elements that say so must agree (C.8.11.3.1)."""
-    photometric = str(instance.header.PhotometricInterpretation)
-    shape = str(instance.header.get("PresentationLUTShape", "") or "")
-    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
-        raise PixelError(
-            f"{named(instance)} has PresentationLUTShape {shape}, which contradicts "
-            f"PhotometricInterpretation {photometric}: correct the one that is wrong"
-        )
-    return photometric == "MONOCHROME1"
 
 
 def _voi(

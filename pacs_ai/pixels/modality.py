@@ -262,3 +262,21 @@ def _bad_lut(instance: Instance) -> PixelError:
         f"{named(instance)} has a LUT whose LUTDescriptor and LUTData do not fit "
         "(ModalityLUTSequence or VOILUTSequence): correct it at its source"
     )
+
+
+def inverted(instance: Instance) -> bool:
+    """Tell whether high values are dark; the two elements that say so must agree (PS3.3 C.8.11.3.1).
+
+    Raises
+    ------
+    PixelError
+        When they contradict each other.
+    """
+    photometric = str(instance.header.PhotometricInterpretation)
+    shape = str(instance.header.get("PresentationLUTShape", "") or "")
+    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+        raise PixelError(
+            f"{named(instance)} has PresentationLUTShape {shape}, which contradicts "
+            f"PhotometricInterpretation {photometric}: correct the one that is wrong"
+        )
+    return photometric == "MONOCHROME1"

@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import check_header, stored_frames, stored_values
 from pacs_ai.pixels.frames import Frame
-from pacs_ai.pixels.modality import modality_values, padding_mask, padding_range, rescale
+from pacs_ai.pixels.modality import inverted, modality_values, padding_mask, padding_range, rescale
 from pacs_ai.pixels.stacks import Plane, Stack, partition
+from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance
-
-RECIPE_WINDOW = "volume-window/2"
-RECIPE_PERCENTILE = "volume-percentile/2"
-"""Names and versions of the two ways to eight bits."""
 
 VOXEL_LIMIT = 512 * 1024 * 1024
 """Most voxels of one Volume: half a gigabyte at eight bits, which is what comes back."""
 
 _PERCENTILES = (0.5, 99.5)
+_IN_UNITS = ("CT", "PT")
+"""Modalities whose values mean the same whichever way they are displayed."""
 _KEY_SHIFT = 12
 """Bits that a histogram's bins leave out of a 32-bit float: a bin is a 2048th of its value wide."""
 
@@ -146,9 +145,10 @@ class Grey:
     ----------
     volume : Volume
     low, high : float
-        Values that become 0 and 255; what lies outside is cut, padding is 0.
+        Values that become 0 and 255; what lies outside is cut, padding is 0. ``low`` is the greater one
+        where high values are dark.
     recipe : str
-        Name of the way, with its window where it has one.
+        The path, and the window or percentiles that it was asked for.
     """
 
     volume: Volume
@@ -199,20 +199,39 @@ def grey(volume: Volume, window: Window) -> Grey:
 
     CT is windowed linearly from level − width/2 to level + width/2; nothing is decoded yet. Other
     modalities have no absolute scale and go from their 0.5th to their 99.5th percentile, for which
-    every slice is decoded once, in advance.
+    every slice is decoded once, in advance. What is displayed with high values dark (MONOCHROME1) is
+    drawn so, save CT and PET, whose values are physical.
 
     Raises
     ------
     PixelError
-        When the Volume has one value everywhere, is padding only, or cannot be decoded.
+        When the Volume has one value everywhere, is padding only, its slices are displayed in two ways,
+        or it cannot be decoded.
     """
     if volume.modality == "CT":
         low, high = window.level - window.width / 2, window.level + window.width / 2
-        recipe = f"{RECIPE_WINDOW} W {window.width:g} L {window.level:g}"
+        recipe = f"{PIXEL_PATH} W {window.width:g} L {window.level:g}"
     else:
+        dark = _dark(volume)
         low, high = _percentiles(volume)
-        recipe = RECIPE_PERCENTILE
+        if dark:
+            low, high = high, low
+        recipe = "{} P {:g} to {:g}".format(PIXEL_PATH, *_PERCENTILES)
     return Grey(volume, low, high, recipe)
+
+
+def _dark(volume: Volume) -> bool:
+    """Tell whether high values are to be dark, which all slices must say alike."""
+    if volume.modality in _IN_UNITS:
+        return False
+    said = {one.frame.instance.SOPInstanceUID: one.frame for one in volume.stack.planes}
+    ways = {inverted(frame.instance): frame for frame in said.values()}
+    if len(ways) > 1:
+        raise PixelError(
+            f"{ways[True].named} has PhotometricInterpretation MONOCHROME1 and {ways[False].named} "
+            "MONOCHROME2, in one Series: correct the one that is wrong"
+        )
+    return ways.popitem()[0]
 
 
 def _percentiles(volume: Volume) -> tuple[float, float]:

@@ -633,7 +633,7 @@ def test_volume_is_embedded_by_the_mean_of_the_slices_around_its_middle(
     assert isinstance(embedding, Embedding)
     assert embedding.source == made[count // 2].SOPInstanceUID
     assert embedding.stated == f"{stated}; mean of their vectors"
-    assert embedding.recipe.endswith("middle-slices-10/1 volume-window/2 W 1500 L -160")
+    assert embedding.recipe.endswith(f"middle-slices-10/1 {PIXEL_PATH} W 1500 L -160")
     assert np.linalg.norm(embedding.vector) == pytest.approx(1, abs=1e-6)
     assert set(np.flatnonzero(embedding.vector)) == set(drawn[first : last + 1])
 

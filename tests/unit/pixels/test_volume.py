@@ -12,10 +12,12 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
-from pacs_ai.pixels.volume import RECIPE_PERCENTILE, Volume, assemble, grey, planes
+from pacs_ai.pixels.volume import Volume, assemble, grey, planes
+from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance, read_instance
 from tests.unit.pixels.made import SHARED, slices
@@ -165,7 +167,39 @@ def test_window_takes_its_edges_to_0_and_255(tmp_path: Path, dtype: type[Any]) -
     made = slices(tmp_path, hounsfield, RescaleIntercept=0)
     drawn = grey(assemble(made), Window(width=1500, level=-160))
     assert drawn.array().tolist() == [[[0, 0, 128, 255, 255]]] * 2
-    assert drawn.recipe == "volume-window/2 W 1500 L -160"
+    assert drawn.recipe == f"{PIXEL_PATH} W 1500 L -160"
+
+
+@pytest.mark.parametrize("modality", ["MR", "PT", "CT"])
+def test_high_values_are_dark_where_the_header_says_so_and_they_have_no_unit(
+    tmp_path: Path, modality: str
+) -> None:
+    kinds = {
+        "MR": MRImageStorage,
+        "PT": PositronEmissionTomographyImageStorage,
+        "CT": CTImageStorage,
+    }
+    values = np.arange(3 * 40 * 40, dtype=np.uint16).reshape(3, 40, 40)
+    elements = {"Modality": modality, "SOPClassUID": kinds[modality]}
+    window = Window(width=4800, level=1376)
+    plain = grey(assemble(slices(tmp_path, values, **elements)), window).array().astype(int)
+    dark = {"PhotometricInterpretation": "MONOCHROME1"}
+    other = grey(assemble(slices(tmp_path, values, **elements, **dark)), window).array()
+    assert np.ptp(plain) == 255
+    assert np.abs(other - (255 - plain if modality == "MR" else plain)).max() <= 1
+
+
+def test_slices_that_are_displayed_in_two_ways_are_refused(tmp_path: Path) -> None:
+    values = np.arange(3 * 8 * 8, dtype=np.uint16).reshape(3, 8, 8)
+    made = slices(
+        tmp_path,
+        values,
+        changes={1: {"PhotometricInterpretation": "MONOCHROME1"}},
+        Modality="MR",
+        SOPClassUID=MRImageStorage,
+    )
+    with pytest.raises(PixelError, match=r"Instance 2\.25\.101 .*MONOCHROME1 and Instance 2\.25\."):
+        grey(assemble(made), Window(width=1, level=0))
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32])
@@ -178,7 +212,7 @@ def test_without_absolute_units_the_percentiles_decide(
     made = slices(tmp_path, stored, Modality="MR", RescaleIntercept=0, changes=changes)
     volume = assemble(made)
     drawn = grey(volume, Window(width=1, level=0))
-    assert drawn.recipe == RECIPE_PERCENTILE
+    assert drawn.recipe == f"{PIXEL_PATH} P 0.5 to 99.5"
     low, high = np.percentile(array(volume), (0.5, 99.5))
     wanted = np.rint(np.clip((array(volume) - low) / (high - low), 0, 1) * 255)
     assert np.abs(drawn.array() - wanted).max() <= 1
