@@ -235,7 +235,10 @@ def find(asked: str, *, model: str, modality: str) -> Prompt:
         choices = " or ".join(repr(one.words) for one in found)
         raise UnknownPromptError(asked, where, f"write {choices}, and select such images")
     if not found:
-        raise UnknownPromptError(asked, where, _nearest(asked, rows) if rows else _other(known))
+        published = any(not one.reference for one in rows)
+        raise UnknownPromptError(
+            asked, where, _nearest(asked, rows) if published else _other(known)
+        )
     return found[0]
 
 
@@ -256,6 +259,8 @@ def _other(known: Sequence[Prompt]) -> str:
     if not known:
         return f"{nothing}: leave it out"
     labels = ", ".join(dict.fromkeys(one.label for one in known))
+    if all(one.reference for one in known):
+        return f"{nothing}; the reference models know {labels}"
     return f"{nothing}; for {known[0].model} there is {labels}"
 
 

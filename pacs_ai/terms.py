@@ -205,6 +205,7 @@ _ALL = (
     _anatomy("lung", _LUNG, (110, 190, 230)),
     _anatomy("heart", _HEART, (255, 92, 92)),
     _anatomy("bone", _BONE, (241, 225, 170)),
+    _anatomy("breast", _BREAST, (232, 176, 160)),
     _anatomy("body", _BODY, (199, 154, 128)),
     _anatomy("trachea", _sct("44567001", "Trachea"), (140, 235, 250)),
     _anatomy("aorta", _sct("15825003", "Aorta"), (224, 36, 76)),

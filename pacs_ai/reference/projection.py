@@ -1,4 +1,4 @@
-"""The reference model behind the contract of MedImageParse (2-D): prompts on a radiograph."""
+"""The reference model behind the contract of MedImageParse (2-D): prompts on a projection."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacs_ai.reference import frame
+from pacs_ai.reference.breast import find_breast
 from pacs_ai.reference.frame import BadInputError
 from pacs_ai.reference.lungfield import Chest, Square, find_chest, probability
 
@@ -21,6 +22,8 @@ _TARGETS = {
     "heart": "heart anatomies",
 }
 """What can be found, with the category of the contract's sixteen that it belongs to."""
+
+_BREAST = "breast"
 
 _CATEGORIES = (
     *("liver", "lung", "kidney", "pancreas", "vessel", "tumor", "infection"),
@@ -68,12 +71,10 @@ def segment(picture: NDArray[np.uint8], prompts: list[str]) -> NDArray[np.uint8]
     square = Square(picture.shape)
     maps = np.zeros((len(prompts), *picture.shape), np.uint8)
     known = [_known(prompt) for prompt in prompts]
-    if not any(known):
-        return maps
-    chest = find_chest(picture)
     for number, what in enumerate(known):
-        if what and chest.found:
-            found = square.to_picture(probability(_mask(chest, what)))
+        mask = _mask(picture, what) if what else None
+        if mask is not None and mask.any():
+            found = square.to_picture(probability(mask))
             maps[number] = np.rint(np.clip(found, 0, 1) * 255)
     return maps
 
@@ -88,11 +89,20 @@ def category(prompt: str) -> str:
 
 def _known(prompt: str) -> str:
     what, where = frame.target(prompt)
+    if "mammography" in where.split():
+        return what if what == _BREAST else ""
     elsewhere = {"ct", "mri", "mr", "ultrasound", "abdomen", "brain"} & set(where.split())
     return what if what in _TARGETS and not elsewhere else ""
 
 
-def _mask(chest: Chest, what: str) -> NDArray[np.bool_]:
+def _mask(picture: NDArray[np.uint8], what: str) -> NDArray[np.bool_] | None:
+    if what == _BREAST:
+        return find_breast(Square(picture.shape).to_working(picture))
+    chest = find_chest(picture)
+    return _of_chest(chest, what) if chest.found else None
+
+
+def _of_chest(chest: Chest, what: str) -> NDArray[np.bool_]:
     if what == "heart":
         return chest.heart
     if what == "left lung":

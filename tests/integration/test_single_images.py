@@ -19,14 +19,16 @@ import PIL.Image
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.uid import VLPhotographicImageStorage
 
 from pacs_ai.cli import process
 from pacs_ai.encoding.canvas import Canvas
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.settings import Identity
 from pacs_ai.study import read_instance
+from tests.peers import free_port
 from tests.unit.models.fake_endpoint import Asked, FakeEndpoint, endpoint
-from tests.unit.pixels.made import SHARED
+from tests.unit.pixels.made import SHARED, at, enhanced
 
 CONFIG = """
 site: {{name: Test, time_zone: Etc/UTC, use: research, responsible: tests}}
@@ -43,9 +45,17 @@ rules:
     select: {{take: image}}
     run: [{{parse2d: [optic disc, optic cup]}}]
   - name: endoscopy
-    when: {{Modality: ES}}
+    when: {{Modality: [ES, OT]}}
     select: {{take: image}}
     run: [{{parse2d: [neoplastic colon polyp]}}]
+  - name: skin
+    when: {{Modality: XC}}
+    select: {{take: image}}
+    run: [{{parse2d: [skin lesion]}}]
+  - name: retina
+    when: {{Modality: OPT}}
+    select: {{take: image}}
+    run: [{{parse2d: [retinal edema]}}]
   - name: slide
     when: {{Modality: SM}}
     select: {{take: image, frame: all}}
@@ -100,7 +110,10 @@ def run(folder: Path, fake: FakeEndpoint, path: Path, frame: str = "") -> dict[s
 
 def _distributions(file: Path, *, likely: list[int]) -> None:
     """Write a distribution file of the test's own; ``likely`` is of the mask's probability."""
-    file.write_text(json.dumps({"Endoscopy": {"neoplastic polyp": [likely, FLAT, FLAT, FLAT]}}))
+    groups = {"Endoscopy": "neoplastic polyp", "Dermoscopy": "lesion", "OCT": "edema"}
+    file.write_text(
+        json.dumps({one: {name: [likely, FLAT, FLAT, FLAT]} for one, name in groups.items()})
+    )
 
 
 def overlap(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -246,30 +259,104 @@ def test_what_was_not_found_is_said_on_the_page(
     assert [one.SegmentLabel for one in found["SEG"].SegmentSequence] == ["Left heart ventricle"]
 
 
-def photograph(folder: Path) -> Path:
-    """Return the shared endoscopic photograph under the Modality that endoscopes write."""
+def photograph(folder: Path, modality: str) -> Path:
+    """Return the shared endoscopic photograph as another kind of camera or archive would write it."""
     data_set = pydicom.dcmread(SHARED / "vl/endoscopy-barretts-j2ki-nema.dcm")
-    data_set.Modality = "ES"
+    data_set.Modality = modality
+    if modality == "XC":
+        data_set.SOPClassUID = data_set.file_meta.MediaStorageSOPClassUID = (
+            VLPhotographicImageStorage
+        )
     path = folder / "photograph.dcm"
     data_set.save_as(path)
     return path
 
 
-def test_a_lesion_whose_mask_looks_like_one_is_written(tmp_path: Path, fake: FakeEndpoint) -> None:
-    found = run(tmp_path, fake, photograph(tmp_path))
-    shown = display_image(read_instance(photograph(tmp_path), digest=""), view=View.ANY)
+@pytest.mark.parametrize(
+    ("modality", "label", "words"),
+    [
+        ("ES", "Neoplastic colon polyp", "neoplastic polyp in colon endoscope"),
+        ("OT", "Neoplastic colon polyp", "neoplastic polyp in colon endoscope"),
+        ("XC", "Skin lesion", "lesion in skin dermoscopy"),
+    ],
+)
+def test_a_lesion_whose_mask_looks_like_one_is_written(
+    tmp_path: Path, fake: FakeEndpoint, modality: str, label: str, words: str
+) -> None:
+    path = photograph(tmp_path, modality)
+    found = run(tmp_path, fake, path)
+    shown = display_image(read_instance(path, digest=""), view=View.ANY)
     mask = found["SEG"].pixel_array.astype(bool).reshape(shown.pixels.shape[:2])
     assert overlap(mask, shown.pixels.max(axis=2) > BRIGHT) > 0.85
     (segment,) = found["SEG"].SegmentSequence
-    assert segment.SegmentLabel == "Neoplastic colon polyp"
-    assert fake.asked[0].row()["text"] == "neoplastic polyp in colon endoscope"
+    assert segment.SegmentLabel == label
+    assert fake.asked[0].row()["text"] == words
+
+
+def test_a_slice_of_the_retina_has_its_mask_on_the_frame_that_was_looked_at(
+    tmp_path: Path, fake: FakeEndpoint
+) -> None:
+    layers = np.full((3, 60, 90), 20, np.uint8)
+    layers[:, 35:45] = 120
+    layers[1, 10:20, 5:25] = 240
+    source = enhanced(
+        tmp_path,
+        layers,
+        modality="OPT",
+        own=at((0, 0, 0), (0, 0, 1), (0, 0, 2)),
+        StudyDate="20261123",
+    )
+    found = run(tmp_path, fake, source.path)
+    shown = display_image(source, view=View.ANY, frame=1).pixels
+    (mask,) = found["SEG"].pixel_array.astype(bool).reshape(-1, 60, 90)
+    assert overlap(mask, shown > BRIGHT) > 0.85
+    assert overlap(mask[:, ::-1], shown > BRIGHT) < 0.85
+    (group,) = found["SEG"].PerFrameFunctionalGroupsSequence
+    (image,) = group.DerivationImageSequence[0].SourceImageSequence
+    assert image.ReferencedFrameNumber == 2
+
+
+MAMMOGRAM = """
+site: {{name: Test, time_zone: Etc/UTC, use: research, responsible: tests}}
+endpoints:
+  demo:
+    kind: parse2d
+    url: http://127.0.0.1:{port}/score
+    key: file:{key}
+    name: Demo
+    version: "1"
+    reference: true
+defaults: {{max_age: "off"}}
+rules:
+  - name: mammogram
+    when: {{Modality: MG}}
+    select: {{take: image}}
+    run: [{{demo: [breast]}}]
+"""
+
+
+def test_the_reference_model_finds_the_breast_on_a_mammogram(tmp_path: Path) -> None:
+    path = SHARED / "mg/mg-mlo-12bit-jpeglossless.dcm"
+    config, key = tmp_path / "site.yaml", tmp_path / "key"
+    key.write_text("k-1")
+    key.chmod(0o600)
+    config.write_text(MAMMOGRAM.format(port=free_port(), key=key))
+    assert process.run([path], tmp_path / "out", config, Identity.LENIENT) == 0
+    written = {path.name.split("-")[0]: path for path in (tmp_path / "out").glob("*/*.dcm")}
+    assert set(written) == {"segmentation", "capture"}  # nothing is measured on a projection
+    segmentation = pydicom.dcmread(written["segmentation"])
+    assert [one.SegmentLabel for one in segmentation.SegmentSequence] == ["Breast"]
+    level = display_image(read_instance(path, digest=""), view=View.ANY).pixels
+    mask = segmentation.pixel_array.astype(bool).reshape(level.shape)
+    assert overlap(mask, level > 8) > 0.85
+    assert overlap(mask[:, ::-1], level > 8) < 0.5
 
 
 def test_a_lesion_whose_mask_looks_like_none_is_not_found(
     tmp_path: Path, fake: FakeEndpoint
 ) -> None:
     _distributions(tmp_path / "target_dist.json", likely=[3000, 7000])
-    found = run(tmp_path, fake, photograph(tmp_path))
+    found = run(tmp_path, fake, photograph(tmp_path, "ES"))
     assert "SEG" not in found
     assert found["report"]["studies"][0]["state"] == "nothing_found"
 

@@ -16,6 +16,7 @@ from pydicom.uid import (
     EnhancedMRImageStorage,
     EnhancedPETImageStorage,
     ExplicitVRLittleEndian,
+    OphthalmicTomographyImageStorage,
 )
 
 from pacs_ai.study import Instance, read_instance
@@ -24,6 +25,7 @@ ENHANCED = {
     "CT": EnhancedCTImageStorage,
     "MR": EnhancedMRImageStorage,
     "PT": EnhancedPETImageStorage,
+    "OPT": OphthalmicTomographyImageStorage,
 }
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"

@@ -49,6 +49,7 @@ def runs(settings: str) -> tuple[Run, ...]:
         ("Modality: [CR, DX]", VIEW, "parse2d: [hart]", "do you mean heart?"),
         ("Modality: [CR, DX]", VIEW, "parse2d: [liver]", "for parse2d on CR: use left lung"),
         ("Modality: MG", IMAGE, "parse2d: [breast tumor]", "no prompts for these images at all"),
+        ("Modality: MG", IMAGE, "parse2d: [breast]", "only the built-in reference models know it"),
         ("Modality: [CT, PT]", VOLUME, "parse3d: [liver]", "for parse3d on PT"),
         ("Modality: MR", VOLUME, "parse2d: [brain tumor core]", "write 'tumor core in brain MRI"),
         ("Rows: '>=3'", VOLUME, "parse3d: [liver]", "say in when which Modality"),
