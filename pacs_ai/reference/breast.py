@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import filters
 
+_filters: Any = filters  # without annotations
+
 _LEAST = 0.02
 """Share of the picture below which it is no breast."""
 
@@ -34,7 +36,7 @@ def find_breast(picture: NDArray[np.float64]) -> NDArray[np.bool_]:
     if np.ptp(smooth) == 0:
         return nothing
     # Fat is nearer to air than to dense tissue: the darker of three classes is air.
-    air = filters.threshold_multiotsu(smooth, classes=3)[0] / 2
+    air = _filters.threshold_multiotsu(smooth, classes=3)[0] / 2
     parts, _ = ndimage.label(smooth > air)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
