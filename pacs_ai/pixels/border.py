@@ -4,15 +4,18 @@ What is left out can hide a finding, so that only what is proved empty counts as
 are taken, for each edge by itself:
 
 * The outermost rows or columns have one value in every pixel: a console masked or padded them.
-* The header names the edges of an X-Ray collimator (PS3.3 C.8.7.3) and every pixel outside of one
-  agrees: together they vary by no more than :data:`FEATURELESS` of the range inside, at its dark or
-  at its bright end. A wrong header, a marker or a limb outside of it then costs nothing.
+* The header describes an X-Ray collimator (PS3.3 C.8.7.3; a circle or polygon by its uppermost,
+  lowest, leftmost and rightmost point) and every pixel beyond one of its four sides agrees: together
+  they vary by no more than :data:`FEATURELESS` of the range inside, at its dark or at its bright end.
+  A wrong header, a marker or a limb outside of it then costs nothing.
 
 An edge of grey values found without the header is no proof: a cast, a prosthesis or the edge of a
 shield looks the same.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,25 +124,61 @@ def _sides(cut: Cut) -> tuple[int, int, int, int]:
 
 
 def _opening(instance: Instance, rows: int, columns: int) -> Cut | None:
-    """Return what lies outside of a rectangular collimator; None where none is described.
+    """Return what lies above, below, left and right of the collimator; None where none is described.
 
     Lines are counted from 1, and the one that is named stays in the image. A collimator that makes no
     sense is no reason to refuse: nothing is taken from it.
     """
-    if values(instance.header, "CollimatorShape") != ("RECTANGULAR",):
+    shapes = values(instance.header, "CollimatorShape")
+    if not shapes or not set(shapes) <= set(_BOUNDS):
         return None
     try:
-        (upper,), (lower,), (left,), (right,) = (
-            [int(one) for one in values(instance.header, f"Collimator{edge}Edge")]
-            for edge in _EDGES
-        )
+        bounds = [_BOUNDS[shape](instance) for shape in shapes]
     except ValueError:
         return None
+    # Several shapes leave open what all of them do.
+    upper, left = (max(one[side] for one in bounds) for side in (0, 2))
+    lower, right = (min(one[side] for one in bounds) for side in (1, 3))
     if not (upper < lower and left < right and upper <= rows and left <= columns):
         return None
     if lower < 1 or right < 1:
         return None
     return Cut(max(upper - 1, 0), max(rows - lower, 0), max(left - 1, 0), max(columns - right, 0))
+
+
+def _rectangle(instance: Instance) -> _Bounds:
+    (upper,), (lower,), (left,), (right,) = (
+        _whole(instance, f"Collimator{edge}Edge") for edge in _EDGES
+    )
+    return upper, lower, left, right
+
+
+def _circle(instance: Instance) -> _Bounds:
+    row, column = _whole(instance, "CenterOfCircularCollimator")
+    (radius,) = _whole(instance, "RadiusOfCircularCollimator")
+    return row - radius, row + radius, column - radius, column + radius
+
+
+def _polygon(instance: Instance) -> _Bounds:
+    corners = _whole(instance, "VerticesOfThePolygonalCollimator")
+    down, across = corners[::2], corners[1::2]
+    if len(down) != len(across) or len(down) < 3:
+        raise ValueError("no polygon")
+    return min(down), max(down), min(across), max(across)
+
+
+def _whole(instance: Instance, keyword: str) -> list[int]:
+    return [int(one) for one in values(instance.header, keyword)]
+
+
+_Bounds = tuple[int, int, int, int]
+"""First and last row, first and last column that a collimator leaves open."""
+
+_BOUNDS: Mapping[str, Callable[[Instance], _Bounds]] = {
+    "RECTANGULAR": _rectangle,
+    "CIRCULAR": _circle,
+    "POLYGONAL": _polygon,
+}
 
 
 def _empty(band: NDArray[np.float32], low: float, high: float) -> bool:

@@ -76,6 +76,49 @@ def test_padding_and_what_a_shutter_hides_are_border_too(tmp_path: Path) -> None
     assert shown(tmp_path, anatomy(), **shutter).border == MASKED
 
 
+CIRCLE = {
+    "CollimatorShape": "CIRCULAR",
+    "CenterOfCircularCollimator": [51, 60],
+    "RadiusOfCircularCollimator": 39,
+}
+DIAMOND = {
+    "CollimatorShape": "POLYGONAL",
+    "VerticesOfThePolygonalCollimator": [12, 60, 51, 99, 90, 60, 51, 21],
+}
+BOTH = {**EDGES, **CIRCLE, "CollimatorShape": ["RECTANGULAR", "CIRCULAR"]}
+ROUND = Cut(11, 11, 20, 21)
+"""What is beyond rows 12 to 90 and columns 21 to 99."""
+
+
+@pytest.mark.parametrize("collimator", [CIRCLE, DIAMOND, BOTH], ids=["circle", "polygon", "both"])
+def test_a_round_collimator_has_four_sides_too(tmp_path: Path, collimator: dict[str, Any]) -> None:
+    stored = anatomy()
+    down, across = np.mgrid[1 : ROWS + 1, 1 : COLUMNS + 1]
+    outside = np.hypot(down - 51, across - 60) > 39
+    stored[outside] = 1000 + np.random.default_rng(2).integers(0, 10, outside.sum())
+    assert shown(tmp_path, stored).border == Cut()
+    assert shown(tmp_path, stored, **collimator).border == ROUND
+    stored[3, 60] = 2500  # a marker above it
+    assert shown(tmp_path, stored, **collimator).border == Cut(0, 11, 20, 21)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"CollimatorShape": "OVAL"},
+        {"CollimatorShape": ["CIRCULAR", "OVAL"]},
+        {"RadiusOfCircularCollimator": None},
+        {"CenterOfCircularCollimator": [51]},
+        {"RadiusOfCircularCollimator": -39},
+    ],
+)
+def test_a_collimator_that_makes_no_sense_is_none(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    stored = masked(1000, ROUND)
+    stored[0, 0] = stored[-1, -1] = stored[0, -1] = stored[-1, 0] = 1001
+    assert shown(tmp_path, stored, **CIRCLE).border == ROUND
+    assert shown(tmp_path, stored, **(CIRCLE | wrong)).border == Cut()
+
+
 @pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
 def test_one_pixel_that_differs_ends_the_border_there(tmp_path: Path, edge: str) -> None:
     stored = masked(0)
