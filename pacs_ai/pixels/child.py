@@ -34,7 +34,13 @@ from pydicom.pixels.utils import expand_ybr422, unpack_bits
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels.codestream import CodestreamError, Jpeg, j2k_transformed, jpeg_header
+from pacs_ai.pixels.codestream import (
+    CodestreamError,
+    Jpeg,
+    ended,
+    j2k_transformed,
+    jpeg_header,
+)
 from pacs_ai.pixels.description import Codec, Description, describe
 from pacs_ai.processes import die_with_parent
 
@@ -375,7 +381,7 @@ _OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 def _check_complete(raw: bytes) -> None:
     """Refuse a JPEG 2000 codestream that is cut off; the decoder would fill it up with guesses."""
-    if not raw.rstrip(b"\0\xff").endswith(b"\xd9"):
+    if not ended(raw):
         raise CodestreamError("no end of codestream")
 
 

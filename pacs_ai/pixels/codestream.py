@@ -7,6 +7,7 @@ from dataclasses import dataclass
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _LOSSLESS = frozenset({0xC3, 0xF7})
+_END = b"\xff\xd9"
 
 
 class CodestreamError(Exception):
@@ -72,7 +73,7 @@ def jpeg_header(raw: bytes) -> Jpeg:
     """
     if raw[:2] != b"\xff\xd8":
         raise CodestreamError("no start of image")
-    if not raw.rstrip(b"\0\xff").endswith(b"\xd9"):
+    if not ended(raw):
         raise CodestreamError("no end of image")
     jfif, adobe, at = False, None, 2
     while at + 4 <= len(raw):
@@ -91,6 +92,16 @@ def jpeg_header(raw: bytes) -> Jpeg:
             adobe = body[11]
         at += 2 + length
     raise CodestreamError("no start of frame")
+
+
+def ended(raw: bytes) -> bool:
+    """Tell whether a JPEG, JPEG-LS or JPEG 2000 codestream has its end marker, and was not cut off.
+
+    What makes a fragment even is 0 after the marker or 0xFF before it (PS3.5 A.4); DCMTK's near-lossless
+    encoder leaves a byte of any value there. No coded data holds the marker's two bytes.
+    """
+    kept = raw.rstrip(b"\0\xff")
+    return kept.endswith(_END) or kept[:-1].endswith(_END)
 
 
 def _frame_header(body: bytes, lossless: bool, *, jfif: bool, adobe: int | None) -> Jpeg:  # noqa: FBT001

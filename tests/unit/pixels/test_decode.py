@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
@@ -205,3 +207,28 @@ def test_truncated_real_file_is_refused() -> None:
     assert path is not None
     with pytest.raises(PixelError, match="bytes of PixelData"):
         stored_values(read_instance(Path(str(path)), digest=""))
+
+
+def in_jpeg(folder: Path, *, after: bytes) -> Instance:
+    """Return an Instance of one JPEG frame whose end marker is replaced."""
+    packed = io.BytesIO()
+    PIL.Image.fromarray(PIXELS.astype(np.uint8)).save(packed, format="JPEG")
+    raw = packed.getvalue()
+    assert raw.endswith(b"\xff\xd9")
+    dataset = grey(PIXELS.astype(np.uint8), uid="2.25.9")
+    dataset.PixelData = encapsulate([raw[:-2] + after])
+    return written(folder, dataset, syntax=JPEGBaseline8Bit)
+
+
+@pytest.mark.parametrize("after", [b"\xff\xd9", b"\xff\xd9\0", b"\xff\xff\xd9", b"\xff\xd9\xc5"])
+def test_a_codestream_may_be_made_even_by_one_byte_of_any_value(
+    after: bytes, tmp_path: Path
+) -> None:
+    # DCMTK's near-lossless encoder writes what happens to stand in memory.
+    assert stored_values(in_jpeg(tmp_path, after=after)).shape == PIXELS.shape
+
+
+@pytest.mark.parametrize("after", [b"", b"\0\xd9", b"\xff\xd9\x12\x34"])
+def test_a_codestream_without_its_end_is_refused(after: bytes, tmp_path: Path) -> None:
+    with pytest.raises(PixelError, match="cannot be decoded as JPEG Baseline"):
+        stored_values(in_jpeg(tmp_path, after=after))
