@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps default-jre-headless redis-server \
+PEERS := orthanc orthanc-dicomweb dcmtk openjph-tools dicom3tools pixelmed-apps default-jre-headless redis-server \
   postgresql eatmydata dcm2niix
 
 .PHONY: demo test soak fuzz sheets lock clean
