@@ -56,7 +56,7 @@ def find(instance: Instance, found: NDArray[np.float32], no_image: NDArray[np.bo
     if instance.Modality not in COLLIMATED:
         return WHOLE
     rows, columns = found.shape
-    even = np.where(no_image, np.float32(np.inf), found)
+    even = np.where(no_image, np.float32(np.inf), found) if no_image.any() else found
     cut = _uniform(even)
     if cut is None:
         return WHOLE

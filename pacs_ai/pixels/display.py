@@ -177,18 +177,20 @@ def display_image(
 def _grey(
     instance: Instance, index: int, window: Window | None, hidden: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], Cut]:
-    """Draw a frame of a grey image on the stored grid, and find its border."""
+    """Draw a frame of a grey image on the stored grid, and find its border.
+
+    Here and below in place: of a radiograph, each further array of its size costs more than its arithmetic.
+    """
     dark = inverted(instance)
     (one,) = frames(instance, [index])
     no_image = one.padding | hidden
     edges = border.find(instance, one.values, no_image)
-    says = np.zeros_like(no_image)
-    says[edges.inside(*says.shape)] = True
-    shown = _voi(instance, index, window, one.values, no_image | ~says)
+    shown = _voi(instance, index, window, one.values, no_image, edges)
     if dark:
-        shown = 1.0 - shown
+        np.subtract(1.0, shown, out=shown)
     shown[no_image] = 0.0
-    pixels: NDArray[np.uint8] = np.rint(shown * 255.0).astype(np.uint8)
+    shown *= 255.0
+    pixels: NDArray[np.uint8] = np.rint(shown, out=shown).astype(np.uint8)
     return pixels, edges
 
 
@@ -253,9 +255,13 @@ def _voi(
     index: int,
     window: Window | None,
     values: NDArray[np.float32],
-    padding: NDArray[np.bool_],
+    no_image: NDArray[np.bool_],
+    edges: Cut,
 ) -> NDArray[np.float32]:
-    """Map values to 0..1 by the window asked for, the header's VOI, or by percentiles."""
+    """Map values to 0..1 by the window asked for, the header's VOI, or by percentiles.
+
+    What is no image, or border, has no say in the percentiles.
+    """
     if window is not None:
         return _ramp(values, window.level - window.width / 2, window.level + window.width / 2)
     header = standing(instance, index, "FrameVOILUTSequence")
@@ -265,7 +271,8 @@ def _voi(
         return found / np.float32(full)
     if first(header, "WindowCenter") is not None and first(header, "WindowWidth") is not None:
         return _windowed(instance, header, values)
-    image = values[~padding]
+    inside = edges.inside(*values.shape)
+    image = values[inside][~no_image[inside]]
     if image.size == 0:
         raise PixelError(
             f"{named(instance)} is padding only (PixelPaddingValue): correct it at its source"
@@ -310,8 +317,9 @@ def _ramp(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.fl
     if low == high:
         # A window of width 1 is a step (PS3.3 C.11.2.1.2.1).
         return (values > low).astype(np.float32)
-    ramp: NDArray[np.float32] = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
-    return ramp
+    ramp: NDArray[np.float32] = np.subtract(values, low, dtype=np.float32)
+    ramp /= high - low
+    return np.clip(ramp, 0, 1, out=ramp)
 
 
 def _sigmoid(values: NDArray[np.float32], center: float, width: float) -> NDArray[np.float32]:
