@@ -1,9 +1,10 @@
-"""Slices per second from stored Instance to request body, and the memory of a long CT.
+"""Pictures per second from stored file to request body, and the memory of a long CT.
 
-``python -m benchmarks.pixels --json``: decode, window, place on the square of MedImageParse, PNG, base64
-and JSON, beside the plain way (pydicom and Pillow: RGB, bicubic, default PNG), on one thread; and the peak
-memory of a process that segments a CT of 600 slices: request, label map that comes back, masks, SEG.
-Seconds are of the processor, the decoder child's with ours, so that what else the machine does weighs little.
+``python -m benchmarks.pixels --json``: what the worker does until a body goes out, beside the plain way
+(:mod:`benchmarks.bodies`), for CT in three transfer syntaxes and for radiographs; and the peak memory of a
+process that segments a CT of 600 slices: request, label map that comes back, masks, SEG. Seconds are of the
+processor, all threads' and the decoder child's with ours, so that what else the machine does weighs little.
+It ends with 1 when the two ways do not send the same pictures.
 """
 
 from __future__ import annotations
@@ -11,37 +12,28 @@ from __future__ import annotations
 import argparse
 import base64
 import gzip
-import io
 import json
 import multiprocessing
 import os
 import platform
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import nibabel
 import numpy as np
-import PIL.Image
-import psutil
-import pydicom
-from numpy.typing import NDArray
 
+from benchmarks import bodies
 from pacs_ai import phantom
 from pacs_ai.encoding import ENCODERS, Encoding, Stamp
 from pacs_ai.models import parse3d
 from pacs_ai.models.inputs import base64_text
 from pacs_ai.pixels.decoder import DECODER
-from pacs_ai.pixels.display import png
-from pacs_ai.pixels.placement import Placement
-from pacs_ai.pixels.volume import assemble, grey
 from pacs_ai.results import Done, JobResults, ModelIdentity
 from pacs_ai.settings import Endpoint, Window
 from pacs_ai.study import Instance, Job, Study, read_instance
@@ -68,71 +60,6 @@ def write_scan(folder: Path, slices: int, *, rows: int = 512) -> list[Instance]:
         one.ImagePositionPatient = [f"{value:.6f}" for value in normal * 0.5 * number - 150]
         one.save_as(folder / f"{number}.dcm", enforce_file_format=True)
     return [read_instance(path, digest=path.stem) for path in sorted(folder.glob("*.dcm"))]
-
-
-def ours(instances: Sequence[Instance]) -> Iterator[bytes]:
-    """Yield the bodies as the gateway makes them, along the normal."""
-    volume = assemble(instances)
-    _, rows, columns = volume.shape
-    placement = Placement(rows, columns, SIZE)
-    for plane in grey(volume, WINDOW).planes():
-        yield body(png(placement.apply(plane)))
-
-
-def plain(instances: Sequence[Instance]) -> Iterator[bytes]:
-    """Yield the bodies as sample code makes them, along the normal."""
-    low, high = WINDOW.level - WINDOW.width / 2, WINDOW.level + WINDOW.width / 2
-    for uid in assemble(instances).order:
-        (path,) = (one.path for one in instances if one.SOPInstanceUID == uid)
-        dataset = pydicom.dcmread(path)
-        values = dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
-        shown = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1) * 255
-        image = PIL.Image.fromarray(np.rint(shown).astype(np.uint8)).convert("RGB")
-        out = io.BytesIO()
-        image.resize((SIZE, SIZE), PIL.Image.Resampling.BICUBIC).save(out, format="PNG")
-        yield body(out.getvalue())
-
-
-def body(picture: bytes) -> bytes:
-    """Return the request body of MedImageParse for one picture."""
-    row = [base64_text(picture), "left lung in chest CT"]
-    columns = {"columns": ["image", "text"], "index": [0], "data": [row]}
-    return json.dumps({"input_data": columns, "params": {}}).encode()
-
-
-def picture_of(request: bytes) -> NDArray[np.uint8]:
-    """Return the picture of a body, grey."""
-    packed = json.loads(request)["input_data"]["data"][0][0]
-    with PIL.Image.open(io.BytesIO(base64.b64decode(packed))) as image:
-        return np.asarray(image.convert("L"), np.uint8)
-
-
-def processor_time() -> float:
-    """Return the processor time of this process and of its decoder child, seconds."""
-    child = psutil.Process(DECODER.pid).cpu_times() if DECODER.pid else None
-    return time.process_time() + (child.user + child.system if child else 0.0)
-
-
-def speed(instances: Sequence[Instance], *, runs: int) -> dict[str, float]:
-    """Return slices per second of both ways, and by how many grey levels they differ at most."""
-    differ = max(
-        int(np.abs(picture_of(one).astype(int) - picture_of(other)).max())
-        for one, other in zip(ours(instances), plain(instances), strict=True)
-    )
-    took: dict[Way, list[float]] = {ours: [], plain: []}
-    for _ in range(runs):
-        for way, seconds in took.items():
-            started = processor_time()
-            for _request in way(instances):
-                pass
-            seconds.append(processor_time() - started)
-    ours_rate, plain_rate = (len(instances) / median(took[way]) for way in (ours, plain))
-    return {
-        "ours": round(ours_rate, 1),
-        "plain": round(plain_rate, 1),
-        "times": round(ours_rate / plain_rate, 2),
-        "grey levels": differ,
-    }
 
 
 class _Answering(BaseHTTPRequestHandler):
@@ -204,12 +131,12 @@ def run(*, slices: int, runs: int, long: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         (short_folder := Path(name) / "short").mkdir()
         (long_folder := Path(name) / "long").mkdir()
-        rates = speed(write_scan(short_folder, slices), runs=runs)
+        rates = bodies.speeds(short_folder, slices=slices, runs=runs)
         write_scan(long_folder, long)
         peak = memory(long_folder)
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
-        "slices per second of one core": rates,
+        "pictures per second of one core": rates,
         f"peak MiB of a CT of {long} slices": peak,
     }
 
@@ -222,7 +149,10 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=600, help="slices of the CT for memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
-    found = run(slices=asked.slices, runs=asked.runs, long=asked.long)
+    try:
+        found = run(slices=asked.slices, runs=asked.runs, long=asked.long)
+    except bodies.PicturesDifferError as error:
+        raise SystemExit(str(error)) from error
     if asked.json:
         print(json.dumps(found, indent=2))
         return

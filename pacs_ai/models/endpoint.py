@@ -58,7 +58,16 @@ def score(
         When the endpoint refused for good, or answered something that is not an answer; and when the
         request is larger than its ``maximum_request``.
     """
-    asked: dict[str, Any] = {
+    return send(endpoint, request(columns, rows, params), count=len(rows))
+
+
+def request(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    params: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the body that asks for rows to be scored, as :func:`score` sends it."""
+    body: dict[str, Any] = {
         "input_data": {
             "columns": list(columns),
             "index": list(range(len(rows))),
@@ -66,8 +75,12 @@ def score(
         }
     }
     if params is not None:
-        asked["params"] = dict(params)
-    body = json.dumps(asked, allow_nan=False).encode()
+        body["params"] = dict(params)
+    return json.dumps(body, allow_nan=False).encode()
+
+
+def send(endpoint: Endpoint, body: bytes, *, count: int) -> list[dict[str, Any]]:
+    """Send a body of :func:`request` that asks for so many rows; as :func:`score`."""
     if len(body) > endpoint.maximum_request:
         raise InferenceError(
             f"a request of {len(body)} bytes to {_host(endpoint)} is larger than maximum_request "
@@ -79,7 +92,7 @@ def score(
         response = _ask(endpoint, body)
     _check_status(endpoint, response)
     _check_reference(endpoint, response)
-    return answer.records(answer.parse(response.body, what="the answer"), count=len(rows))
+    return answer.records(answer.parse(response.body, what="the answer"), count=count)
 
 
 def _ask(endpoint: Endpoint, body: bytes) -> http.Response:

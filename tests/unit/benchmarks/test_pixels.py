@@ -1,4 +1,4 @@
-"""The benchmark of pixels compares like with like, and a long CT passes within its memory."""
+"""A long CT passes within its memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import pixels
-
-
-def test_both_ways_send_the_same_picture(tmp_path: Path) -> None:
-    found = pixels.speed(pixels.write_scan(tmp_path, 3, rows=64), runs=1)
-    assert found["grey levels"] <= 1
-    assert found["ours"] > 0 < found["plain"]
 
 
 @pytest.mark.soak
