@@ -89,7 +89,7 @@ def _encode(
     instances = [work.study.instance(uid) for uid in masks[0].sources]
     sources = _sources(instances, masks[0])
     in_sequence = masks[0].axis is Axis.FRAMES and not is_slide(sources[0])
-    pixels = _one_frame(masks, sources[0]) if in_sequence else _pixels(masks, sources[0])
+    pixels = _one_frame(masks, sources[0]) if in_sequence else _planes(masks, sources[0])
     try:
         dataset = hd.seg.Segmentation(
             source_images=sources,
@@ -129,6 +129,7 @@ def _encode(
     if in_sequence:
         spread(dataset, masks)
     else:
+        _check_frames(dataset, masks)
         _refer_to_frames(dataset, masks[0].frames)
     mark_lossy(dataset, instances)
     dataset["PixelData"].VR = "OB"  # PS3.5 A.2: either, at one bit; nobody else would choose
@@ -233,27 +234,6 @@ def _used(items: Sequence[Dataset], used: set[str]) -> list[Dataset]:
     return [item for item in items if str(item.ReferencedSOPInstanceUID) in used]
 
 
-def _pixels(masks: tuple[Segmentation, ...], source: Dataset) -> NDArray[np.uint8]:
-    """Return what highdicom takes: a map of segment numbers, or planes by segment on an overlap.
-
-    Returns
-    -------
-    ndarray of uint8
-        Shape (slices, Rows, Columns) of segment numbers from 1, or, when masks overlap,
-        (slices, Rows, Columns, segments) of 0 and 1.
-    """
-    shape = _shape(masks, source)
-    numbers = np.zeros(shape, np.uint8)
-    for number, mask in enumerate(masks, 1):
-        for index, own_numbers in enumerate(numbers):
-            plane = mask.plane(index)
-            if own_numbers[plane].any():
-                del numbers, own_numbers
-                return _stacked(masks, shape)
-            own_numbers[plane] = number
-    return numbers
-
-
 def _one_frame(masks: Sequence[Segmentation], source: Dataset) -> NDArray[np.uint8]:
     """Return a frame in which every segment is, shape (1, Rows, Columns, segments)."""
     _, rows, columns = _shape(masks, source)
@@ -273,27 +253,47 @@ def _shape(masks: Sequence[Segmentation], source: Dataset) -> tuple[int, int, in
     return shape
 
 
-class _Stacked(np.ndarray[Any, np.dtype[np.uint8]]):
-    """Planes by segment, which highdicom sums to learn whether any two overlap.
+class _Planes(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Planes by segment, shape (planes, Rows, Columns, segments), 0 or 1; each is made when asked for.
 
-    Its sum is the most of each plane: summed voxel by voxel in numpy's eight bytes, a CT of 600
-    slices takes 1.2 GB for that answer alone.
+    highdicom asks for one plane at a time, for the greatest value, and for the sum over segments to learn whether
+    any two overlap. In memory there is a single 1: a byte a voxel for each of ten prompts on a CT of 600
+    slices would be 1.6 GB.
     """
 
+    masks: Sequence[Segmentation]
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.ndim == 4 and isinstance(index, int | np.integer):
+            if not 0 <= index < len(self):
+                raise IndexError(index)  # ends a loop over the planes
+            planes = np.stack([mask.plane(int(index)) for mask in self.masks])
+            return np.moveaxis(planes.view(np.uint8), 0, -1)
+        return super().__getitem__(index)
+
     def sum(self, axis: int) -> NDArray[np.int64]:  # type: ignore[override]
-        if self.ndim < 4:
-            plain: NDArray[np.int64] = np.asarray(self).sum(axis=axis, dtype=np.int64)
-            return plain
-        planes = (np.asarray(plane) for plane in self)
-        return np.array([plane.sum(axis=axis, dtype=np.uint8).max() for plane in planes], np.int64)
+        """Return the most segments that lie on one pixel of each plane."""
+        found = [plane.sum(axis=axis, dtype=np.uint8).max() for plane in self]
+        return np.array(found, np.int64)
 
 
-def _stacked(masks: Sequence[Segmentation], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    stack = np.empty((*shape, len(masks)), np.bool_)
-    for segment, mask in enumerate(masks):
-        for index in range(shape[0]):
-            stack[index, ..., segment] = mask.plane(index)
-    return stack.view(np.uint8).view(_Stacked)
+def _planes(masks: Sequence[Segmentation], source: Dataset) -> _Planes:
+    shape = (*_shape(masks, source), len(masks))
+    planes = np.broadcast_to(np.ones(1, np.uint8), shape).view(_Planes)
+    planes.masks = masks
+    return planes
+
+
+def _check_frames(dataset: Dataset, masks: Sequence[Segmentation]) -> None:
+    """Refuse an object whose frames are not those of the masks: highdicom has read them another way."""
+    wanted = sum(
+        bool(mask.plane(index).any()) for mask in masks for index in range(len(mask.sources))
+    )
+    if dataset.NumberOfFrames != wanted:
+        raise EncodingError(
+            f"the Segmentation has {dataset.NumberOfFrames} frames and its masks {wanted}: install the "
+            "highdicom of requirements/run.txt"
+        )
 
 
 def _description(
