@@ -256,9 +256,9 @@ def _shape(masks: Sequence[Segmentation], source: Dataset) -> tuple[int, int, in
 class _Planes(np.ndarray[Any, np.dtype[np.uint8]]):
     """Planes by segment, shape (planes, Rows, Columns, segments), 0 or 1; each is made when asked for.
 
-    highdicom asks for one plane at a time, for the greatest value, and for the sum over segments to learn whether
-    any two overlap. In memory there is a single 1: a byte a voxel for each of ten prompts on a CT of 600
-    slices would be 1.6 GB.
+    highdicom asks for one plane at a time, for the greatest value, and for the sum over segments to
+    learn whether any two overlap. In memory there is a single 1: a byte a voxel for each of ten prompts
+    on a CT of 600 slices would be 1.6 GB.
     """
 
     masks: Sequence[Segmentation]
