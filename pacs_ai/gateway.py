@@ -274,8 +274,7 @@ class Gateway:
             SeriesInstanceUID=str(data_set.SeriesInstanceUID),
             transfer_syntax_uid=syntax,
             kind=kind,
-            # A slide's masks have a Frame of Reference too, and lie on no volume.
-            volumetric="FrameOfReferenceUID" in data_set and "TotalPixelMatrixRows" not in data_set,
+            volumetric=encoding.on_volume(data_set),
             subject=key,
             digest=content,
             size=len(data),

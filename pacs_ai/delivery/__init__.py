@@ -122,7 +122,7 @@ def wanted(kind: str, *, volumetric: bool, profile: Profile, narrative: bool) ->
     kind : str
         Row of ``pacs_ai.encoding.ENCODERS``.
     volumetric : bool
-        Whether it lies on a volume (a segmentation with a Frame of Reference).
+        Whether it lies on a volume (:func:`pacs_ai.encoding.on_volume`).
     profile : Profile
         The destination's: ``basic`` gets captures, text and segmentations on volumes; ``all``
         everything.

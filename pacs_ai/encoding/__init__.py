@@ -13,6 +13,7 @@ from datetime import datetime
 from importlib import import_module
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     EnhancedSRStorage,
@@ -125,3 +126,17 @@ def each_job() -> dict[str, Encoder]:
 def once_a_study() -> dict[str, Encoder]:
     """Return the encoders that write once for a Study."""
     return {kind: one for kind, one in ENCODERS.items() if one.once_a_study}
+
+
+def on_volume(dataset: Dataset) -> bool:
+    """Tell whether the frames of an object lie in the patient side by side, as slices do.
+
+    A slide's do not, nor do those that repeat one place (phases, echoes) or lie in several directions.
+    """
+    if "FrameOfReferenceUID" not in dataset or "TotalPixelMatrixRows" in dataset:
+        return False
+    pointers = {one.DimensionIndexPointer for one in dataset.get("DimensionIndexSequence", ())}
+    shared = dataset.get("SharedFunctionalGroupsSequence", ())
+    return Tag("TemporalPositionIndex") not in pointers and any(
+        "PlaneOrientationSequence" in one for one in shared
+    )

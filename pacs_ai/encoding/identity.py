@@ -23,7 +23,7 @@ from pydicom.valuerep import DS, validate_value
 
 from pacs_ai.errors import EncodingError, PixelError
 from pacs_ai.pixels.frames import Frame, frames_of
-from pacs_ai.study import Instance
+from pacs_ai.study import Instance, values
 
 TYPE_2 = (
     "PatientName",
@@ -235,7 +235,8 @@ def light_source(instance: Instance) -> Dataset:
     it finds odd, and its warning holds the name.
 
     A Frame of Reference without plane position or orientation (a radiograph's) is left out, because
-    an object derived from it cannot say where its planes lie.
+    an object derived from it cannot say where its planes lie. So it is where one position stands for
+    several frames: nothing says that they lie in one place.
 
     Raises
     ------
@@ -250,7 +251,8 @@ def light_source(instance: Instance) -> Dataset:
         if element is not None and not element.is_empty:
             source.add(copy.deepcopy(element))
     require(source, ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns"))
-    if "ImagePositionPatient" not in source or "ImageOrientationPatient" not in source:
+    placed = "ImagePositionPatient" in source and "ImageOrientationPatient" in source
+    if not placed or values(instance.header, "NumberOfFrames") not in ((), ("1",)):
         source.pop("FrameOfReferenceUID", None)
     if "FrameOfReferenceUID" not in source:
         for keyword in ("PositionReferenceIndicator", "ImagePositionPatient"):
@@ -285,7 +287,7 @@ def light_frames(instance: Instance, numbers: Sequence[int]) -> Dataset:
     source.SharedFunctionalGroupsSequence = [
         _group(
             PlaneOrientationSequence=_decimals(first, "ImageOrientationPatient"),
-            PixelMeasuresSequence=_decimals(first, "PixelSpacing", "SliceThickness"),
+            PixelMeasuresSequence=measures_of(first),
         )
     ]
     source.PerFrameFunctionalGroupsSequence = [
@@ -297,6 +299,17 @@ def light_frames(instance: Instance, numbers: Sequence[int]) -> Dataset:
         source.add(copy.deepcopy(reference))
         source.PositionReferenceIndicator = None
     return source
+
+
+def measures_of(frame: Frame) -> Dataset:
+    """Return the spacing of a frame's pixels, and its thickness where it says one (PS3.3 C.7.6.16.2.1).
+
+    Raises
+    ------
+    EncodingError
+        When it has no valid PixelSpacing.
+    """
+    return _decimals(frame, "PixelSpacing", "SliceThickness")
 
 
 def _group(**macros: Dataset) -> Dataset:

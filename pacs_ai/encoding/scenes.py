@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from pacs_ai.encoding import Encoding
 from pacs_ai.errors import PixelError
+from pacs_ai.pixels import contrast
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.placement import Turn
 from pacs_ai.pixels.volume import Volume, assemble, grey
@@ -231,7 +232,9 @@ def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
     if frame is not None:
         caption += f", frame {frame} of {instance.header.NumberOfFrames}"
     try:
-        shown = display_image(instance, view=view, frame=None if frame is None else frame - 1)
+        common = contrast.common(instance) if _all_frames(work, instance) else None
+        index = None if frame is None else frame - 1
+        shown = display_image(instance, view=view, frame=index, common=common)
     except PixelError as error:
         return _unseen(f"{caption}: cannot be shown. {error}")
     edges = _edges(instance.header, shown.turn)
@@ -245,6 +248,14 @@ def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
     )
     frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
     return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
+
+
+def _all_frames(work: Encoding, instance: Instance) -> bool:
+    """Tell whether all frames were looked at, and so in one contrast, which the page shows too."""
+    return any(
+        entry.parameters.get("frame") == "all" and instance.SOPInstanceUID in entry.sources
+        for entry in work.entries
+    )
 
 
 def _plane_on(mask: Segmentation, uid: str, frame: int | None) -> NDArray[np.bool_] | None:

@@ -1,8 +1,8 @@
 """Segmentation (SEG, BINARY): the masks of one Job on the exact grid of their source.
 
 PS3.3 A.51. One object for all masks on the same sources, one object a Series. With a Frame of
-Reference the planes say where they lie; a radiograph's mask has the source's own matrix instead
-and says so by its derivation (PS3.3 C.8.20).
+Reference the planes say where they lie, those of single frames too; a radiograph's mask has the
+source's own matrix instead and says so by its derivation (PS3.3 C.8.20).
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from pacs_ai.encoding.equipment import (
     tracking_uid,
 )
 from pacs_ai.encoding.identity import light_frames, light_source, valid
-from pacs_ai.encoding.sequences import spread
+from pacs_ai.encoding.sequences import planes_of, spread, why_nowhere
 from pacs_ai.encoding.slides import light_tiles
 from pacs_ai.errors import EncodingError
+from pacs_ai.pixels.stacks import Plane
 from pacs_ai.results import Axis, Done, JobResults, ModelIdentity, NothingFound, Segmentation
 from pacs_ai.study import MANUFACTURER, Instance, is_slide
 from pacs_ai.terms import Code, term
@@ -87,7 +88,8 @@ def _encode(
     place: Place,
 ) -> Dataset:
     instances = [work.study.instance(uid) for uid in masks[0].sources]
-    sources = _sources(instances, masks[0])
+    planes = planes_of(instances[0], masks[0])
+    sources = _sources(instances, masks[0], planes)
     in_sequence = masks[0].axis is Axis.FRAMES and not is_slide(sources[0])
     pixels = _one_frame(masks, sources[0]) if in_sequence else _planes(masks, sources[0])
     try:
@@ -119,15 +121,12 @@ def _encode(
             "private: send the images in a current one"
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise EncodingError(
-            f"the geometry of Series {sources[0].SeriesInstanceUID} does not make a Segmentation:"
-            " its Instances must share one orientation, spacing and Frame of Reference"
-        ) from error
+        raise EncodingError(_no_geometry(instances[0], masks[0])) from error
     _say_orientation(dataset, instances[0])
     dataset.BurnedInAnnotation = "NO"
     _refer_to_used(dataset)
     if in_sequence:
-        spread(dataset, masks)
+        spread(dataset, masks, planes)
     else:
         _check_frames(dataset, masks)
         _refer_to_frames(dataset, masks[0].frames)
@@ -136,15 +135,29 @@ def _encode(
     return finish(dataset, work, place, KIND)
 
 
-def _sources(instances: Sequence[Instance], mask: Segmentation) -> list[Dataset]:
-    """Return what highdicom needs of the sources of a mask, for all its slices or frames."""
+def _no_geometry(instance: Instance, mask: Segmentation) -> str:
+    """Say why highdicom makes no object of a mask: by then only geometry is left to refuse."""
+    if "NumberOfFrames" in instance.header and not mask.volumetric:
+        why = why_nowhere(instance, mask)
+        if why:
+            return f"{why}. Its SOP Class {instance.SOPClassUID} makes no Segmentation without it"
+    return (
+        f"the geometry of Series {instance.SeriesInstanceUID} does not make a Segmentation:"
+        " its Instances must share one orientation, spacing and Frame of Reference"
+    )
+
+
+def _sources(
+    instances: Sequence[Instance], mask: Segmentation, planes: Sequence[Plane]
+) -> list[Dataset]:
+    """Return what highdicom needs of the sources of a mask, for all its slices or its first frame."""
     if is_slide(instances[0].header):
         return [light_tiles(instances[0], mask.frames or (1,))]
-    if mask.axis is Axis.FRAMES:
-        return _light_sources(instances[:1])
     if mask.frames and mask.volumetric:
         return _light_frames(instances, mask.frames)
-    return _light_sources(instances)
+    if planes:
+        return [light_frames(instances[0], [planes[0].frame.number])]
+    return _light_sources(instances[:1] if mask.axis is Axis.FRAMES else instances)
 
 
 def _say_orientation(dataset: Dataset, instance: Instance) -> None:

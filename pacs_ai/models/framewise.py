@@ -1,7 +1,8 @@
 """The 2-D model on every frame of a multi-frame Instance: one mask a frame, and nothing between them.
 
-The frames are a sequence, or tiles of a slide, and no volume: each is shown and asked as it would be alone.
-Of a slide, tiles of empty background are left out.
+The frames are a sequence, or tiles of a slide, and no volume: each is shown and asked as it would be alone,
+but for its contrast, which all frames without a window in the header have in common. A frame of one value
+shows nothing and is left out, and of a slide the tiles of empty background are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pacs_ai.models.inputs import single
 from pacs_ai.models.prompts import asked, by_window, calls, remark
 from pacs_ai.models.seats import Seats
 from pacs_ai.models.square import MASKS, SIZE
-from pacs_ai.models.stacked import Asking, masks
+from pacs_ai.models.stacked import Asking, Numbered, masks
+from pacs_ai.pixels import contrast
 from pacs_ai.pixels.description import describe
-from pacs_ai.pixels.display import View, display_image
+from pacs_ai.pixels.display import View, aspect, display_image
 from pacs_ai.pixels.placement import Placement
 from pacs_ai.pixels.slides import GLASS_SHARE, Tile, slide_of, with_tissue
 from pacs_ai.results import Axis, Done, NothingFound, Outcome, Segmentation
@@ -29,6 +31,9 @@ from pacs_ai.study import Instance, Job, is_slide
 ALL = "all"
 """Value of a Job's ``frame`` that asks for every frame."""
 
+_LISTED = 8
+"""Most numbers of frames in one note."""
+
 
 def segment(job: Job, endpoint: Endpoint, seats: Seats) -> Outcome:
     """Segment the Job's prompts on each frame of its image.
@@ -37,39 +42,38 @@ def segment(job: Job, endpoint: Endpoint, seats: Seats) -> Outcome:
     -------
     Done
         One Segmentation for each prompt that was found: shape (frames, Rows, Columns), in the order of the
-        frames. On a frame on which it was not found, the mask is empty. Notes say on how many it was found.
+        frames. On a frame on which it was not found, or that shows nothing, the mask is empty. Notes say on
+        how many it was found, and which were not looked at.
     NothingFound
         When nothing was found on any frame.
 
     Raises
     ------
     PixelError
-        When a frame cannot be shown.
+        When a frame cannot be shown, or none of them shows anything.
     RefusedPromptError, InferenceError
         As :func:`pacs_ai.models.parse2d.infer` says.
     """
     instance = single(job, "image")
     prompts, known = asked(job, endpoint, modality=instance.Modality)
-    chosen = _chosen(instance)
-    count = len(chosen.numbers)
-    first = display_image(instance, view=View.ANY, frame=chosen.numbers[0] - 1)
-    rows, columns = first.pixels.shape[:2]
-    placement = Placement(rows, columns, SIZE, first.aspect)
+    frames = _Frames(instance, _chosen(instance))
+    numbers = frames.chosen.numbers
+    uids = (instance.SOPInstanceUID,) * len(numbers)
+    asking = Asking(endpoint, known, seats)
     found: dict[str, Segmentation] = {}
     for window, members in by_window(prompts, endpoint):
-        for call in calls(members, most=MASKS):
-            pictures = _shown(instance, chosen.numbers, window)
-            asking = Asking(endpoint, known, seats)
-            for one, mask in masks(asking, pictures, count, placement, call):
-                _cut(mask, chosen.tiles)
-                if mask.any():
-                    uids = (instance.SOPInstanceUID,) * count
-                    found[one.words] = Segmentation(
-                        one.label, mask, uids, one.words, chosen.numbers, Axis.FRAMES
-                    )
+        grouped = calls(members, most=MASKS)
+        shown = frames.shown(window)
+        for one, mask in masks(asking, shown, len(numbers), frames.placement, grouped):
+            _cut(mask, frames.chosen.tiles)
+            if mask.any():
+                found[one.words] = Segmentation(
+                    one.label, mask, uids, one.words, numbers, Axis.FRAMES
+                )
+    frames.check_not_blank()
     results = tuple(found[one.words] for one in prompts if one.words in found)
     missing = remark([one for one in prompts if one.words not in found])
-    notes = (*chosen.notes, *(_found_on(one, chosen) for one in results), *missing)
+    notes = (*frames.notes, *(frames.found_on(one) for one in results), *missing)
     return Done(results, notes) if results else NothingFound(notes=notes)
 
 
@@ -108,15 +112,71 @@ def _cut(mask: NDArray[np.bool_], tiles: Sequence[Tile]) -> None:
         plane[:, tile.columns :] = False
 
 
-def _shown(
-    instance: Instance, numbers: Sequence[int], window: Window | None
-) -> Iterator[NDArray[np.uint8]]:
-    for number in numbers:
-        yield display_image(instance, view=View.ANY, frame=number - 1, window=window).pixels
+class _Frames:
+    """The chosen frames of an Instance, drawn one after another.
+
+    Parameters
+    ----------
+    instance : Instance
+    chosen : _Chosen
+    """
+
+    def __init__(self, instance: Instance, chosen: _Chosen) -> None:
+        description = describe(instance.header, instance.transfer_syntax_uid)
+        shape = aspect(instance, chosen.numbers[0] - 1)
+        self.placement = Placement(description.rows, description.columns, SIZE, shape)
+        self.chosen = chosen
+        self._instance = instance
+        self._blank: set[int] = set()
+
+    def shown(self, window: Window | None) -> Iterator[Numbered]:
+        """Yield what shows something, with its place among the chosen; each frame is decoded once.
+
+        Without a window they are decoded once more before, for the contrast that they have in common.
+        """
+        common = contrast.common(self._instance) if window is None else None
+        for place, number in enumerate(self.chosen.numbers):
+            image = display_image(
+                self._instance, view=View.ANY, frame=number - 1, window=window, common=common
+            )
+            # A slide has a rule of its own for what is empty.
+            if image.blank and not self.chosen.tiles:
+                self._blank.add(number)
+            else:
+                yield place, image.pixels
+
+    def check_not_blank(self) -> None:
+        """Refuse an Instance of which no frame showed anything."""
+        if len(self._blank) == len(self.chosen.numbers):
+            raise PixelError(
+                f"each of the {len(self._blank)} frames of Instance {self._instance.SOPInstanceUID} has "
+                "one value in all its pixels, which shows nothing: send the original"
+            )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said of frames that were not looked at."""
+        if not self._blank:
+            return self.chosen.notes
+        count = len(self.chosen.numbers)
+        note = (
+            f"{count - len(self._blank)} of {count} frames were looked at; left out because all pixels of "
+            f"each have one value: {_listed(sorted(self._blank))}"
+        )
+        return (*self.chosen.notes, note)
+
+    def found_on(self, mask: Segmentation) -> str:
+        """Say on how many of what was looked at a mask is."""
+        count = len(self.chosen.numbers)
+        where = sum(bool(mask.plane(index).any()) for index in range(count))
+        what = "tiles" if self.chosen.tiles else "frames"
+        label = f"{mask.label[:1].upper()}{mask.label[1:]}"
+        return f"{label} found on {where} of {count - len(self._blank)} {what}"
 
 
-def _found_on(mask: Segmentation, chosen: _Chosen) -> str:
-    count = len(chosen.numbers)
-    where = sum(bool(mask.plane(index).any()) for index in range(count))
-    what = "tiles" if chosen.tiles else "frames"
-    return f"{mask.label[:1].upper()}{mask.label[1:]} found on {where} of {count} {what}"
+def _listed(numbers: Sequence[int]) -> str:
+    """Return numbers for people: all of them where they are few, else the first and how many more."""
+    first = ", ".join(map(str, numbers[:_LISTED]))
+    more = len(numbers) - _LISTED
+    what = "frame" if len(numbers) == 1 else "frames"
+    return f"{what} {first} and {more} more" if more > 0 else f"{what} {first}"

@@ -90,9 +90,6 @@ def _masks(
     """Return by words the masks of what was found, on the displayed image."""
     rows, columns = image.pixels.shape[:2]
     placement = Placement(rows, columns, SIZE, image.aspect)
-    return {
-        one.words: mask[0]
-        for call in calls(prompts, most=MASKS)
-        for one, mask in masks(asking, [image.pixels], 1, placement, call)
-        if mask.any()
-    }
+    grouped = calls(prompts, most=MASKS)
+    found = masks(asking, [(0, image.pixels)], 1, placement, grouped)
+    return {one.words: mask[0] for one, mask in found if mask.any()}

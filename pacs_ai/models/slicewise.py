@@ -43,12 +43,12 @@ def segment(job: Job, endpoint: Endpoint, seats: Seats) -> Outcome:
     found: dict[str, Segmentation] = {}
     for window, members in by_window(prompts, endpoint):
         drawn = grey(volume, window or EMBEDDING_WINDOW)
-        for call in calls(members, most=MASKS):
-            for one, mask in masks(asking, drawn.planes(), count, placement, call):
-                if mask.any():
-                    found[one.words] = Segmentation(
-                        one.label, mask, volume.order, one.words, volume.frames
-                    )
+        shown = enumerate(drawn.planes())
+        for one, mask in masks(asking, shown, count, placement, calls(members, most=MASKS)):
+            if mask.any():
+                found[one.words] = Segmentation(
+                    one.label, mask, volume.order, one.words, volume.frames
+                )
     return outcome(volume, prompts, found)
 
 

@@ -2,11 +2,11 @@
 
 The path of :data:`~pacs_ai.results.PIXEL_PATH`, in the order of PS3.3 C.11 and PS3.4 N.2. Grey:
 stored values, Modality LUT, the window asked for or the VOI LUT or first window of the header (else
-the 1st to 99th percentile), inversion of MONOCHROME1. Colour: red, green and blue as decoded. Then
-what is padding or behind a shutter turns black, and the image is turned so that the patient stands
-upright and, on a frontal image, the patient's left is on the right. An image without
-PatientOrientation is taken as displayed. The border of a radiograph has no say in the contrast, and
-a picture for a model can do without it (:mod:`~pacs_ai.pixels.border`).
+what the values say, :mod:`~pacs_ai.pixels.contrast`), inversion of MONOCHROME1. Colour: red, green
+and blue as decoded. Then what is padding or behind a shutter turns black, and the image is turned so
+that the patient stands upright and, on a frontal image, the patient's left is on the right. An image
+without PatientOrientation is taken as displayed. A picture for a model can do without the border of
+a radiograph (:mod:`~pacs_ai.pixels.border`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs_ai.errors import PixelError
-from pacs_ai.pixels import border, shutter
+from pacs_ai.pixels import contrast, shutter
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
-from pacs_ai.pixels.modality import finite, first, frames, inverted, looked_up, standing
+from pacs_ai.pixels.modality import FrameValues, finite, frames, inverted, looked_up, standing
 from pacs_ai.pixels.placement import WHOLE, Cut, Turn
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
@@ -68,6 +68,8 @@ class DisplayImage:
         Height of a displayed pixel over its width.
     border : Cut
         Stored rows and columns at the edges that show nothing of the patient.
+    blank : bool
+        Whether all of it has one value, and shows nothing.
     recipe : str
         The path that made it.
     """
@@ -77,6 +79,7 @@ class DisplayImage:
     source: str
     aspect: float = 1.0
     border: Cut = WHOLE
+    blank: bool = False
     recipe: str = PIXEL_PATH
 
     def without_border(self) -> DisplayImage:
@@ -128,7 +131,12 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def display_image(
-    instance: Instance, *, view: View, frame: int | None = None, window: Window | None = None
+    instance: Instance,
+    *,
+    view: View,
+    frame: int | None = None,
+    window: Window | None = None,
+    common: Window | None = None,
 ) -> DisplayImage:
     """Return a frame as it is displayed.
 
@@ -142,6 +150,9 @@ def display_image(
         From 0; may be left out where there is one only.
     window : Window, optional
         In modality values, in place of the header's own (LINEAR_EXACT, PS3.3 C.11.2.1.3.2).
+    common : Window, optional
+        The same where the header has none, in place of what the frame's own values say: that of all
+        frames together (:func:`pacs_ai.pixels.contrast.common`).
 
     Raises
     ------
@@ -159,43 +170,60 @@ def display_image(
     turn = upright(instance, view=view)
     hidden = shutter.hidden(instance, description.rows, description.columns)
     if description.colour:
-        (pixels,) = stored_frames(instance, [chosen])
-        pixels = np.where(hidden[..., np.newaxis], np.uint8(0), pixels) if hidden.any() else pixels
-        edges = WHOLE
+        pixels, edges, blank = _colour(instance, chosen, hidden)
     else:
-        pixels, edges = _grey(instance, chosen, window, hidden)
-    shape = _aspect(instance, chosen)
+        if not contrast.is_said(instance, chosen):
+            window = window or common
+        pixels, edges, blank = _grey(instance, chosen, hidden, window)
+    shape = aspect(instance, chosen)
     return DisplayImage(
         turn.apply(pixels),
         turn,
         instance.SOPInstanceUID,
         1 / shape if turn.transpose else shape,
         edges,
+        blank,
     )
 
 
+def _colour(
+    instance: Instance, index: int, hidden: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], Cut, bool]:
+    """Draw a frame in colour on the stored grid; with its border, and whether it is blank."""
+    (pixels,) = stored_frames(instance, [index])
+    blank = contrast.is_blank(pixels, ~hidden)
+    if hidden.any():
+        pixels = np.where(hidden[..., np.newaxis], np.uint8(0), pixels)
+    return pixels, WHOLE, blank
+
+
 def _grey(
-    instance: Instance, index: int, window: Window | None, hidden: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint8], Cut]:
-    """Draw a frame of a grey image on the stored grid, and find its border.
+    instance: Instance, index: int, hidden: NDArray[np.bool_], window: Window | None
+) -> tuple[NDArray[np.uint8], Cut, bool]:
+    """Draw a frame of a grey image on the stored grid; with its border, and whether it is blank.
 
     Here and below in place: of a radiograph, each further array of its size costs more than its arithmetic.
     """
     dark = inverted(instance)
     (one,) = frames(instance, [index])
-    no_image = one.padding | hidden
-    edges = border.find(instance, one.values, no_image)
-    shown = _voi(instance, index, window, one.values, no_image, edges)
+    has_say, edges = contrast.picture(instance, one, hidden)
+    shown = _voi(instance, one, window, has_say)
     if dark:
         np.subtract(1.0, shown, out=shown)
-    shown[no_image] = 0.0
+    shown[one.padding | hidden] = 0.0
     shown *= 255.0
     pixels: NDArray[np.uint8] = np.rint(shown, out=shown).astype(np.uint8)
-    return pixels, edges
+    return pixels, edges, contrast.is_blank(one.values, has_say)
 
 
-def _aspect(instance: Instance, index: int) -> float:
-    """Return height over width of a stored pixel; 1 where the header does not say it."""
+def aspect(instance: Instance, index: int) -> float:
+    """Return height over width of a stored pixel; 1 where the header does not say it.
+
+    Raises
+    ------
+    PixelError
+        When what it says gives no shape.
+    """
     place = standing(instance, index, "PixelMeasuresSequence")
     for header, keyword in (
         (place, "PixelSpacing"),
@@ -251,40 +279,20 @@ def upright(instance: Instance, *, view: View) -> Turn:
 
 
 def _voi(
-    instance: Instance,
-    index: int,
-    window: Window | None,
-    values: NDArray[np.float32],
-    no_image: NDArray[np.bool_],
-    edges: Cut,
+    instance: Instance, one: FrameValues, window: Window | None, has_say: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Map values to 0..1 by the window asked for, the header's VOI, or by percentiles.
-
-    What is no image, or border, has no say in the percentiles.
-    """
+    """Map values to 0..1 by the window asked for, the header's VOI, or what the values say."""
+    values = one.values
     if window is not None:
         return _ramp(values, window.level - window.width / 2, window.level + window.width / 2)
-    header = standing(instance, index, "FrameVOILUTSequence")
+    if not contrast.is_said(instance, one.number):
+        return _ramp(values, *contrast.own(instance, values[has_say]))
+    header = standing(instance, one.number, "FrameVOILUTSequence")
     if header.get("VOILUTSequence"):
         item = header.VOILUTSequence[0]
         found, full = looked_up(instance, item, np.rint(values).astype(np.int64))
         return found / np.float32(full)
-    if first(header, "WindowCenter") is not None and first(header, "WindowWidth") is not None:
-        return _windowed(instance, header, values)
-    inside = edges.inside(*values.shape)
-    image = values[inside][~no_image[inside]]
-    if image.size == 0:
-        raise PixelError(
-            f"{named(instance)} is padding only (PixelPaddingValue): correct it at its source"
-        )
-    low, high = np.percentile(image, (1, 99))
-    if low == high:
-        low, high = image.min(), image.max()
-    if low == high:
-        raise PixelError(
-            f"{named(instance)} has one value in all its PixelData, which shows nothing: send the original"
-        )
-    return _ramp(values, float(low), float(high))
+    return _windowed(instance, header, values)
 
 
 def _windowed(

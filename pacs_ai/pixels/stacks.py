@@ -255,7 +255,7 @@ def _parallel(frames: list[Frame]) -> _Parts:
     names: list[str] = []
     for frame in frames:
         try:
-            plane = _plane(frame)
+            plane = plane_of(frame)
         except PixelError as error:
             return _Parts([], [Refused(tuple(frames), str(error))], [])
         for group in groups:
@@ -284,7 +284,14 @@ def _no_cut(frame: Frame) -> str:
     return ""
 
 
-def _plane(frame: Frame) -> Plane:
+def plane_of(frame: Frame) -> Plane:
+    """Return where a frame lies.
+
+    Raises
+    ------
+    PixelError
+        When it does not say so, or says what is no plane.
+    """
     position = _vector(frame, "ImagePositionPatient", 3)
     orientation = _vector(frame, "ImageOrientationPatient", 6)
     spacing = _vector(frame, "PixelSpacing", 2)

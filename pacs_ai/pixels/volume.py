@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import check_header, stored_frames, stored_values
 from pacs_ai.pixels.frames import Frame
+from pacs_ai.pixels.histogram import Histogram
 from pacs_ai.pixels.modality import inverted, modality_values, padding_mask, padding_range, rescale
 from pacs_ai.pixels.stacks import Plane, Stack, partition
 from pacs_ai.results import PIXEL_PATH
@@ -30,8 +31,6 @@ VOXEL_LIMIT = 512 * 1024 * 1024
 _PERCENTILES = (0.5, 99.5)
 _IN_UNITS = ("CT", "PT")
 """Modalities whose values mean the same whichever way they are displayed."""
-_KEY_SHIFT = 12
-"""Bits that a histogram's bins leave out of a 32-bit float: a bin is a 2048th of its value wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,24 +235,17 @@ def _dark(volume: Volume) -> bool:
 
 def _percentiles(volume: Volume) -> tuple[float, float]:
     """Return the 0.5th and 99.5th percentile, or least and most where those two are one."""
-    counts = np.zeros(1 << (32 - _KEY_SHIFT), np.int64)
-    least, most = math.inf, -math.inf
+    found = Histogram()
     for plane, stored in _stored(volume.stack.planes):
-        values, weights = _weighed(plane.frame, stored)
-        if values.size:
-            least, most = min(least, float(values.min())), max(most, float(values.max()))
-            np.add.at(counts, _keys(values), weights)
+        found.add(*_weighed(plane.frame, stored))
     name = f"Series {volume.stack.planes[0].frame.instance.SeriesInstanceUID}"
-    if not math.isfinite(least):
+    if found.empty:
         raise PixelError(f"{name} is padding only (PixelPaddingValue): correct it at its source")
-    if least == most:
+    if found.least == found.most:
         raise PixelError(
             f"{name} has one value in all its PixelData, which shows nothing: send the original"
         )
-    ranks = np.array(_PERCENTILES) / 100 * (counts.sum() - 1)
-    bins = np.searchsorted(np.cumsum(counts), ranks, side="right")
-    low, high = np.clip(_from_keys(bins), least, most)
-    return (float(low), float(high)) if low < high else (least, most)
+    return found.range(*_PERCENTILES)
 
 
 def _weighed(frame: Frame, stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -265,19 +257,6 @@ def _weighed(frame: Frame, stored: NDArray[Any]) -> tuple[NDArray[np.float32], N
     counts = np.bincount(_unsigned(stored).ravel(), minlength=every.size)
     there = (counts > 0) & ~_padding(frame, every)
     return _rescaled(frame, every[there]), counts[there]
-
-
-def _keys(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return bins that grow with the value: the float's own bits, the sign turned round."""
-    bits = values.astype(np.float32).view(np.uint32)
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered >> np.uint32(_KEY_SHIFT)).astype(np.int64)
-
-
-def _from_keys(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    ordered = (keys.astype(np.uint32) << np.uint32(_KEY_SHIFT)).astype(np.uint32)
-    bits = np.where(ordered >> 31, ordered & np.uint32((1 << 31) - 1), ~ordered)
-    return bits.astype(np.uint32).view(np.float32)
 
 
 def _stored(some: Sequence[Plane]) -> Iterator[tuple[Plane, NDArray[Any]]]:

@@ -33,6 +33,7 @@ from pacs_ai.results import (
 )
 from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
+from tests.unit.encoding.test_segmentation import PLACES, on_frames, placed
 from tests.unit.pixels.made import at, enhanced
 from tests.unit.pixels.slide import picture, slide
 
@@ -114,6 +115,8 @@ def works(folder: Path) -> dict[str, Encoding]:
     made["volume shuffled"] = turned(folder / "shuffled", TURNED["oblique"], order=0)
     made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
     made["cine"] = cine()
+    for name in PLACES:
+        made[f"frames {name}"] = in_places(folder / name, name)
     made["slide"] = tissue(folder / "slide")
     made["phantom thorax"] = phantom_thorax(folder)
     made["phantom chest"] = phantom_chest(folder)
@@ -188,6 +191,16 @@ def cine() -> Encoding:
         array[4:30, 100:180, 200:260] = generator.random((26, 80, 60)) > 0.3
         masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
     entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
+    return make.encoding(make.study([source]), entry)
+
+
+def in_places(folder: Path, name: str) -> Encoding:
+    """Return masks on frames of an enhanced MR that lie in the patient and make no volume."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = placed(folder, PLACES[name])
+    entry = make.entry(
+        *on_frames(source, 4), sources=[source.SOPInstanceUID], parameters={"frame": "all"}
+    )
     return make.encoding(make.study([source]), entry)
 
 

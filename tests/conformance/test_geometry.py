@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pacs_ai.encoding import Encoding
 from pacs_ai.results import Done, Segmentation
 from tests.conformance.conftest import TURNED, Made, run
+from tests.unit.encoding.test_segmentation import PLACES
 from tests.unit.pixels.slide import corners
 
 VOLUMES = [
@@ -52,9 +53,9 @@ def geometry(header: Dataset, number: int) -> Dataset:
         return header
     (shared,) = header.SharedFunctionalGroupsSequence
     found = Dataset()
-    found.update(header.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0])
-    found.update(shared.PlaneOrientationSequence[0])
-    found.update(shared.PixelMeasuresSequence[0])
+    own = header.PerFrameFunctionalGroupsSequence[number - 1]
+    for macro in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+        found.update((own if macro in own else shared)[macro].value[0])
     return found
 
 
@@ -124,6 +125,32 @@ def test_frames_of_a_cine_are_read_back_by_their_numbers(made: dict[str, Made]) 
     )
     for segment, mask in enumerate(found):
         np.testing.assert_array_equal(read[..., segment].astype(bool), mask.mask)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_frames_in_the_patient_are_read_back_where_their_source_lies(
+    made: dict[str, Made], name: str
+) -> None:
+    one = made[f"frames {name}-segmentation-1"]
+    (source,) = one.work.study.instances
+    found = masks(one.work)
+    segmentation = hd.seg.segread(one.path)
+    read = segmentation.get_pixels_by_source_frame(
+        source_sop_instance_uid=source.SOPInstanceUID,
+        source_frame_numbers=list(found[0].frames),
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    for segment, mask in enumerate(found):
+        np.testing.assert_array_equal(read[..., segment].astype(bool), mask.mask)
+    assert segmentation.FrameOfReferenceUID == source.header.FrameOfReferenceUID
+    for index, group in enumerate(segmentation.PerFrameFunctionalGroupsSequence, 1):
+        (derived,) = group.DerivationImageSequence[0].SourceImageSequence
+        place, directions, spacing = PLACES[name][int(derived.ReferencedFrameNumber) - 1]
+        written = geometry(segmentation, index)
+        assert list(written.ImagePositionPatient) == list(place)
+        assert list(written.ImageOrientationPatient) == directions
+        assert list(written.PixelSpacing) == spacing
 
 
 def test_tiles_come_back_where_they_lie_on_the_slide(made: dict[str, Made]) -> None:

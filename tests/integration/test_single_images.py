@@ -23,10 +23,12 @@ from pydicom.uid import VLPhotographicImageStorage
 
 from pacs_ai.cli import process
 from pacs_ai.encoding.canvas import Canvas
+from pacs_ai.pixels import contrast
 from pacs_ai.pixels.display import View, display_image
 from pacs_ai.settings import Identity
 from pacs_ai.study import read_instance
 from tests.peers import free_port
+from tests.unit.encoding import sources
 from tests.unit.models.fake_endpoint import Asked, FakeEndpoint, endpoint
 from tests.unit.pixels.made import SHARED, at, enhanced
 
@@ -40,6 +42,10 @@ rules:
     when: {{Modality: US}}
     select: {{take: image{frame}}}
     run: [{{parse2d: [left heart ventricle, fetal head]}}]
+  - name: heart
+    when: {{Modality: MR}}
+    select: {{take: image{frame}}}
+    run: [{{parse2d: [left heart ventricle]}}]
   - name: eye
     when: {{Modality: OP}}
     select: {{take: image}}
@@ -158,7 +164,7 @@ def test_mask_lies_on_the_frame_that_was_looked_at_and_the_results_say_which(
 def test_every_frame_of_a_cine_has_its_own_mask_and_the_page_shows_the_fullest(
     tmp_path: Path, fake: FakeEndpoint, page: list[str]
 ) -> None:
-    fake.script = [_bright_rows]
+    fake.script = [bright_rows]
     path = SHARED / "us/us-34frame-ybr422-jpeg.dcm"
     found = run(tmp_path, fake, path, ", frame: all")
     source = read_instance(path, digest="")
@@ -176,6 +182,119 @@ def test_every_frame_of_a_cine_has_its_own_mask_and_the_page_shows_the_fullest(
     fullest = max(areas, key=lambda number: areas[number])
     assert any(line.startswith(f"As stored, frame {fullest} of 34") for line in page)
     assert "SR" not in found  # there is nothing to measure on frames without a place
+
+
+def grey_cine(folder: Path, *blank: int) -> Path:
+    """Return a grey cine without a window, compressed, of a bright bar that moves; some frames are blank."""
+    frames = np.random.default_rng(5).integers(10, 60, (9, 90, 120)).astype(np.uint8)
+    for index in range(9):
+        frames[index] += np.uint8(3 * index)
+        frames[index, 20:60, 5 + 9 * index : 35 + 9 * index] = 200
+    for number in blank:
+        frames[number - 1] = 0
+    data_set = sources.header(
+        1,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.3.1",
+        Modality="US",
+        Rows=90,
+        Columns=120,
+        SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2",
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelRepresentation=0,
+        NumberOfFrames=len(frames),
+    )
+    data_set.PixelData = frames.tobytes()
+    data_set["PixelData"].VR = "OB"
+    data_set.file_meta = pydicom.dataset.FileMetaDataset()
+    data_set.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data_set.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    path = folder / "cine.dcm"
+    data_set.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_a_grey_cine_without_a_window_goes_through_around_its_blank_frames(
+    tmp_path: Path, fake: FakeEndpoint, page: list[str]
+) -> None:
+    fake.script = [bright_rows]
+    path = grey_cine(tmp_path, 1, 5)
+    found = run(tmp_path, fake, path, ", frame: all")
+    (study,) = found["report"]["studies"]
+    assert study["state"] == "done"
+    masks = found["SEG"].pixel_array.astype(bool)
+    stored = pydicom.dcmread(path).pixel_array
+    numbers = []
+    for mask, group in zip(masks, found["SEG"].PerFrameFunctionalGroupsSequence, strict=True):
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        numbers.append(int(image.ReferencedFrameNumber))
+        assert overlap(mask, stored[numbers[-1] - 1] == 200) > 0.95
+    assert numbers == [2, 3, 4, 6, 7, 8, 9]
+    assert "Left heart ventricle found on 7 of 7 frames" in page
+    said = " ".join(" ".join(page).split())
+    assert (
+        "7 of 9 frames were looked at; left out because all pixels of each have one value: frames 1, 5"
+        in said
+    )
+
+
+def test_the_page_shows_a_frame_in_the_contrast_that_the_model_saw(
+    tmp_path: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    scene = Canvas.scene
+
+    def noting(self: Canvas, shown: Any, *rest: Any) -> Any:
+        drawn.append(shown)
+        return scene(self, shown, *rest)
+
+    monkeypatch.setattr(Canvas, "scene", noting)
+    fake.script = [bright_rows]
+    path = grey_cine(tmp_path, 1)
+    run(tmp_path, fake, path, ", frame: all")
+    source = read_instance(path, digest="")
+    common = contrast.common(source)
+    number = int(drawn[0].caption.split("frame ")[1].split()[0])
+    whole, alone = (
+        display_image(source, view=View.ANY, frame=number - 1, common=one).pixels
+        for one in (common, None)
+    )
+    np.testing.assert_array_equal(drawn[0].pixels, whole)
+    assert (whole != alone).any()
+
+
+def test_a_cine_of_blank_frames_is_not_suitable(tmp_path: Path, fake: FakeEndpoint) -> None:
+    found = run(tmp_path, fake, grey_cine(tmp_path, *range(1, 10)), ", frame: all")
+    (study,) = found["report"]["studies"]
+    assert study["state"] == "not_suitable"
+    assert "each of the 9 frames of Instance" in json.dumps(study)
+    assert not fake.asked
+
+
+def test_a_cine_of_one_slice_of_the_heart_comes_back_where_that_slice_lies(
+    tmp_path: Path, fake: FakeEndpoint
+) -> None:
+    """An enhanced MR of phases: one place, one Frame of Reference, a mask for each frame."""
+    fake.script = [bright_rows]
+    frames = np.random.default_rng(6).integers(0, 300, (6, 40, 50)).astype(np.uint16)
+    for index in range(1, 6):
+        frames[index, 5:25, 4 * index : 4 * index + 16] = 3000
+    frames[0] = 0
+    own = at(*[(-12.5, 30.25, 7)] * 6)
+    path = enhanced(tmp_path, frames, modality="MR", own=own).path
+    found = run(tmp_path, fake, path, ", frame: all")
+    segmentation = found["SEG"]
+    assert segmentation.FrameOfReferenceUID == "2.25.3"
+    numbers = []
+    masks = segmentation.pixel_array.astype(bool)
+    for mask, group in zip(masks, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        numbers.append(int(image.ReferencedFrameNumber))
+        assert overlap(mask, frames[numbers[-1] - 1] == 3000) > 0.9
+        assert group.PlanePositionSequence[0].ImagePositionPatient == [-12.5, 30.25, 7]
+    assert numbers == [2, 3, 4, 5, 6]
 
 
 def stained(asked: Asked) -> Any:
@@ -384,7 +503,7 @@ def test_nothing_found_is_a_result_and_no_mask(
     assert any(line.startswith(NOT_FOUND) for line in page)
 
 
-def _bright_rows(asked: Asked) -> Any:
+def bright_rows(asked: Asked) -> Any:
     """Answer every row of a call as bright does."""
     columns = asked.body["input_data"]["columns"]
     records = []

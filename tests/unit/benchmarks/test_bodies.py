@@ -84,7 +84,7 @@ def test_both_ways_send_the_same_pictures(name: str, kinds: dict[str, Kind]) -> 
         (Placement, "apply", lambda image: np.roll(image, 1, 0)),
         (Placement, "apply", lambda image: np.ascontiguousarray(image[:, ::-1])),
         (Placement, "apply", lambda image: np.where(image > 250, image, image + np.uint8(2))),
-        (display, "_inverted", lambda inverted: not inverted),
+        (display, "inverted", lambda inverted: not inverted),
     ],
     ids=["shifted", "mirrored", "two levels brighter", "inverted"],
 )

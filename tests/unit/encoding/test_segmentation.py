@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -12,11 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pacs_ai.encoding import ENCODERS, Encoding
+from pacs_ai.encoding import ENCODERS, Encoding, on_volume
 from pacs_ai.errors import EncodingError
 from pacs_ai.results import Axis, Embedding, JobResults, NothingFound, NotSuitable, Segmentation
 from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
+from tests.unit.pixels.made import enhanced
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
@@ -354,6 +356,184 @@ def test_masks_on_all_frames_of_a_cine_name_each_frame_that_they_are_on(
     assert len(dataset.DimensionIndexSequence) == 2
     assert "FrameOfReferenceUID" not in dataset
     assert "PlanePositionSequence" not in dataset.PerFrameFunctionalGroupsSequence[0]
+
+
+AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+PLACES: dict[str, list[Any]] = {
+    "phases of one slice": [((1.5, -2, 3), AXIAL, [0.7, 0.8])] * 4,
+    "slices": [((1.5, -2, 3 + 2.5 * step), AXIAL, [0.7, 0.8]) for step in (3, 0, 2, 1)],
+    "two phases of two slices": [((0, 0, step), AXIAL, [0.7, 0.8]) for step in (0, 5, 0, 5)],
+    "several directions": [
+        ((0, 0, 1), AXIAL, [0.7, 0.8]),
+        ((0, 7, 9), CORONAL, [0.5, 0.5]),
+        ((0, 0, 2), AXIAL, [0.7, 0.8]),
+        ((0, 8, 9), CORONAL, [0.5, 0.5]),
+    ],
+}
+
+
+def placed(folder: Path, places: list[Any]) -> Instance:
+    """Return an enhanced MR whose frames say where each lies."""
+    own = [
+        {
+            "PlanePositionSequence": {"ImagePositionPatient": list(position)},
+            "PlaneOrientationSequence": {"ImageOrientationPatient": orientation},
+            "PixelMeasuresSequence": {"PixelSpacing": spacing, "SliceThickness": 2},
+        }
+        for position, orientation, spacing in places
+    ]
+    pixels = np.arange(len(own) * 63, dtype=np.uint16).reshape(len(own), 9, 7)
+    return enhanced(folder, pixels, modality="MR", own=own)
+
+
+def on_frames(one: Instance, count: int) -> list[Segmentation]:
+    """Return two masks that overlap, each on its own three of the frames."""
+    masks = []
+    for number, label in enumerate(("left kidney", "spleen")):
+        array = np.random.default_rng(number).random((count, 9, 7)) > 0.5
+        array[number + 1] = False
+        numbers = tuple(range(1, count + 1))
+        masks.append(
+            Segmentation(label, array, (one.SOPInstanceUID,) * count, "p", numbers, Axis.FRAMES)
+        )
+    return masks
+
+
+def nearest_group(dataset: Dataset, group: Dataset, macro: str) -> Dataset:
+    item: Dataset = (group.get(macro) or dataset.SharedFunctionalGroupsSequence[0][macro].value)[0]
+    return item
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_masks_on_frames_that_say_where_they_lie_lie_there_too(tmp_path: Path, name: str) -> None:
+    places = PLACES[name]
+    one = placed(tmp_path, places)
+    masks = on_frames(one, len(places))
+    dataset = encode((one,), *masks)
+    assert dataset.FrameOfReferenceUID == one.header.FrameOfReferenceUID
+    assert "PositionReferenceIndicator" in dataset
+    named = []
+    for frame, group in zip(frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        (source,) = group.DerivationImageSequence[0].SourceImageSequence
+        number = int(source.ReferencedFrameNumber)
+        named.append((segment, number))
+        np.testing.assert_array_equal(frame, masks[segment - 1].mask[number - 1])
+        position, orientation, spacing = places[number - 1]
+        assert group.PlanePositionSequence[0].ImagePositionPatient == list(position)
+        plane = nearest_group(dataset, group, "PlaneOrientationSequence")
+        assert plane.ImageOrientationPatient == orientation
+        measures = nearest_group(dataset, group, "PixelMeasuresSequence")
+        assert measures.PixelSpacing == spacing
+        assert measures.SliceThickness == 2
+    assert named == [(1, 1), (1, 3), (1, 4), (2, 1), (2, 2), (2, 4)]
+    indices = [
+        tuple(group.FrameContentSequence[0].DimensionIndexValues)
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert len(set(indices)) == len(indices)
+    assert {len(one) for one in indices} == {len(dataset.DimensionIndexSequence)}
+    # Only where frames share a place does anything but the place tell them apart.
+    assert (len(dataset.DimensionIndexSequence) == 3) is ("phases" in name)
+    assert on_volume(dataset) is (name == "slices")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_mask_on_one_frame_that_says_where_it_lies_lies_there_too(
+    tmp_path: Path, number: int
+) -> None:
+    places = PLACES["several directions"]
+    one = placed(tmp_path, [*places[1:], places[0]])
+    array = np.zeros((9, 7), np.bool_)
+    array[2:5, 1:3] = True
+    mask = Segmentation("spleen", array, (one.SOPInstanceUID,), "p", (number,))
+    dataset = encode((one,), mask)
+    np.testing.assert_array_equal(frames(dataset)[0], array)
+    (group,) = dataset.PerFrameFunctionalGroupsSequence
+    (source,) = group.DerivationImageSequence[0].SourceImageSequence
+    assert source.ReferencedFrameNumber == number
+    position, orientation, spacing = places[number]
+    assert group.PlanePositionSequence[0].ImagePositionPatient == list(position)
+    plane = nearest_group(dataset, group, "PlaneOrientationSequence")
+    assert plane.ImageOrientationPatient == orientation
+    assert nearest_group(dataset, group, "PixelMeasuresSequence").PixelSpacing == spacing
+    assert dataset.FrameOfReferenceUID == one.header.FrameOfReferenceUID
+
+
+def _no_reference(one: Instance) -> None:
+    del one.header.FrameOfReferenceUID
+
+
+def _one_unplaced(one: Instance) -> None:
+    del one.header.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
+
+
+def _no_direction(one: Instance) -> None:
+    group = one.header.PerFrameFunctionalGroupsSequence[1]
+    group.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 0, 0, 0, 0, 0]
+
+
+def _one_place_for_all(one: Instance) -> None:
+    """The top level's position: of the first frame, or of which, nobody says."""
+    del one.header.PerFrameFunctionalGroupsSequence
+    one.header.ImagePositionPatient, one.header.ImageOrientationPatient = [0, 0, 0], AXIAL
+
+
+def _placed_on_top_only(one: Instance) -> None:
+    for group in one.header.PerFrameFunctionalGroupsSequence:
+        del group.PlanePositionSequence
+    one.header.ImagePositionPatient, one.header.ImageOrientationPatient = [0, 0, 0], AXIAL
+
+
+DAMAGES: dict[Callable[[Instance], None], str] = {
+    _no_reference: "no valid FrameOfReferenceUID",
+    _one_unplaced: "frame 3 of Instance 2.25.50 has no PlanePositionSequence",
+    _no_direction: "frame 2 of Instance 2.25.50 has an ImageOrientationPatient",
+    _one_place_for_all: "no PerFrameFunctionalGroupsSequence",
+    _placed_on_top_only: "frame 1 of Instance 2.25.50 has no PlanePositionSequence",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_the_class_wants_a_place_of_each_frame_one_without_it_is_refused_by_name(
+    tmp_path: Path, damage: Callable[[Instance], None]
+) -> None:
+    one = placed(tmp_path, PLACES["slices"])
+    damage(one)
+    with pytest.raises(EncodingError, match=DAMAGES[damage]):
+        encode((one,), *on_frames(one, 4))
+
+
+def test_frames_of_an_ultrasound_volume_lie_in_no_patient_and_are_refused(tmp_path: Path) -> None:
+    one = placed(tmp_path, PLACES["slices"])
+    one.header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.6.2"
+    for group in one.header.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionVolumeSequence = [Dataset()]
+        group.PlanePositionVolumeSequence[0].ImagePositionVolume = [0, 0, 1]
+        del group.PlanePositionSequence
+    with pytest.raises(EncodingError, match=r"frame 1 .* has no PlanePositionSequence"):
+        encode((one,), *on_frames(one, 4))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_masks_on_frames_of_which_one_does_not_say_where_it_lies_lie_nowhere(
+    tmp_path: Path, damage: Callable[[Instance], None]
+) -> None:
+    one = placed(tmp_path, PLACES["slices"])
+    one.header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.3.1"  # of ultrasound, which may lie nowhere
+    damage(one)
+    masks = on_frames(one, 4)
+    dataset = encode((one,), *masks)
+    assert "FrameOfReferenceUID" not in dataset
+    assert not on_volume(dataset)
+    for frame, group in zip(frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        assert "PlanePositionSequence" not in group
+        (source,) = group.DerivationImageSequence[0].SourceImageSequence
+        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        number = int(source.ReferencedFrameNumber)
+        np.testing.assert_array_equal(frame, masks[segment - 1].mask[number - 1])
+        assert group.FrameContentSequence[0].DimensionIndexValues == [segment, number]
+    assert len(dataset.DimensionIndexSequence) == 2
 
 
 def test_the_spacing_of_a_single_image_is_kept() -> None:

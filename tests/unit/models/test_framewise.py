@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,22 @@ import pytest
 from numpy.typing import NDArray
 
 from pacs_ai.models import parse2d
-from pacs_ai.results import Axis, Done, Measurement, NothingFound, NotSuitable, Segmentation
+from pacs_ai.models.seats import alone
+from pacs_ai.models.square import SIZE
+from pacs_ai.pixels.decoder import Decoder
+from pacs_ai.pixels.placement import Placement
+from pacs_ai.results import (
+    Axis,
+    Done,
+    Measurement,
+    NothingFound,
+    NotSuitable,
+    Segmentation,
+    dumps,
+)
 from pacs_ai.study import Instance, Job
 from tests.unit.models.fake_endpoint import Asked, endpoint
+from tests.unit.models.test_seats import Granted
 from tests.unit.models.test_slicewise import bright, sent
 from tests.unit.pixels.made import grey, written
 from tests.unit.pixels.slide import corners, picture, slide
@@ -105,6 +120,184 @@ def test_a_frame_that_cannot_be_shown_refuses_the_whole_and_names_it(tmp_path: P
     assert isinstance(outcome, NotSuitable)
     assert one.SOPInstanceUID in outcome.reason
     assert not fake.asked
+
+
+# ---------------------------------------------------------------------- blank frames and contrast
+
+GREY = np.random.default_rng(3).integers(10, 90, (6, 40, 60)).astype(np.uint8)
+"""Frames of other content: the structure grows, and behind it it becomes brighter."""
+for _index in range(6):
+    GREY[_index] += np.uint8(4 * _index)
+    GREY[_index, 4 : 14 + 2 * _index, 5:20] = 200
+GREY[0] = 0
+
+
+def unwindowed(folder: Path, frames: NDArray[Any] = GREY) -> Instance:
+    return cine(folder, frames, WindowCenter=None, WindowWidth=None)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+@pytest.mark.parametrize("window", [None, (128, 256)])
+def test_a_blank_frame_is_left_out_and_the_others_are_looked_at(
+    tmp_path: Path, value: int, window: tuple[int, int] | None
+) -> None:
+    frames = GREY.copy()
+    frames[3] = value
+    center, width = window or (None, None)
+    one = cine(tmp_path, frames, WindowCenter=center, WindowWidth=width)
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(job(one, "left heart ventricle"), fake.settings("parse2d"))
+    assert isinstance(outcome, Done)
+    assert [len(sent(asked)) for asked in fake.asked] == [4]
+    assert outcome.notes == (
+        "4 of 6 frames were looked at; left out because all pixels of each have one value: frames 1, 4",
+        "Left heart ventricle found on 4 of 4 frames",
+    )
+    (found,) = outcome.results
+    assert isinstance(found, Segmentation)
+    assert found.frames == tuple(range(1, 7))
+    assert [found.plane(index).any() for index in range(6)] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+    for index in (1, 2, 4, 5):
+        seen, truth = found.plane(index), GREY[index] == 200
+        assert (seen & truth).sum() / (seen | truth).sum() > 0.9
+
+
+def test_many_blank_frames_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    frames = np.concatenate([np.zeros((11, 40, 60), np.uint8), GREY[1:]])
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(
+            job(unwindowed(tmp_path, frames), "left heart ventricle"), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, Done)
+    assert outcome.notes[0].startswith("5 of 16 frames were looked at")
+    assert outcome.notes[0].endswith("frames 1, 2, 3, 4, 5, 6, 7, 8 and 3 more")
+
+
+def test_where_nothing_is_found_it_is_said_which_frames_were_not_looked_at(tmp_path: Path) -> None:
+    with endpoint(nothing) as fake:
+        outcome = parse2d.infer(
+            job(unwindowed(tmp_path), "left heart ventricle"), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, NothingFound)
+    assert outcome.notes[0].startswith("5 of 6 frames were looked at")
+    assert outcome.notes[0].endswith("frame 1")
+
+
+def test_a_blank_frame_in_colour_is_left_out(tmp_path: Path) -> None:
+    frames = np.repeat(GREY[..., np.newaxis], 3, axis=3)
+    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    one = cine(tmp_path, GREY, **colour, PixelData=frames.tobytes())
+    with endpoint(nothing) as fake:
+        parse2d.infer(job(one, "left heart ventricle"), fake.settings("parse2d"))
+    assert [len(sent(asked)) for asked in fake.asked] == [5]
+
+
+@pytest.mark.parametrize("values", [(7, 7, 7), (0, 100, 200)])
+@pytest.mark.parametrize("window", [None, (128, 256)])
+def test_a_cine_of_blank_frames_is_not_suitable_and_nothing_is_sent(
+    tmp_path: Path, values: tuple[int, ...], window: tuple[int, int] | None
+) -> None:
+    frames = np.stack([np.full((40, 60), value, np.uint8) for value in values])
+    center, width = window or (None, None)
+    one = cine(tmp_path, frames, WindowCenter=center, WindowWidth=width)
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(job(one, "left heart ventricle"), fake.settings("parse2d"))
+    assert isinstance(outcome, NotSuitable)
+    assert f"each of the 3 frames of Instance {one.SOPInstanceUID} has one value" in outcome.reason
+    assert not fake.asked
+
+
+def test_the_model_sees_one_grey_for_one_value_on_every_frame(tmp_path: Path) -> None:
+    frames = GREY[1:].copy()
+    frames[:, 25:36, 35:50] = 60
+    with endpoint(bright) as fake:
+        parse2d.infer(
+            job(unwindowed(tmp_path, frames), "left heart ventricle"), fake.settings("parse2d")
+        )
+    (call,) = fake.asked
+    patch = np.where(frames[0] == 60, np.uint8(255), np.uint8(0))
+    patch[:25] = patch[:, :35] = 0
+    inside = Placement(40, 60, SIZE).apply(patch) == 255
+    assert inside.sum() > 10_000
+    greys = [int(np.median(shown[inside])) for shown in sent(call)]
+    assert len(greys) == 5
+    assert len(set(greys)) == 1
+
+
+class Decoded:
+    """Counts the frames that the decoder hands out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers: list[int] = []
+        frame = Decoder.frame
+
+        def counting(decoder: Decoder, path: Path, number: int, shape: tuple[int, ...]) -> Any:
+            self.numbers.append(number)
+            return frame(decoder, path, number, shape)
+
+        monkeypatch.setattr(Decoder, "frame", counting)
+
+
+PROMPTS = ("breast tumor", "left heart ventricle", "left heart atrium")
+"""The tumor goes alone, the other two lie apart and share a call."""
+
+
+@pytest.mark.parametrize(("window", "passes"), [(1500, 1), (None, 2)])
+def test_a_frame_is_decoded_once_however_many_calls_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, passes: int
+) -> None:
+    one = cine(tmp_path, WindowCenter=window)
+    decoded = Decoded(monkeypatch)
+    with endpoint(nothing) as fake:
+        parse2d.infer(job(one, *PROMPTS), fake.settings("parse2d", reference=True))
+    assert len({asked.row()["text"] for asked in fake.asked}) > 1
+    assert decoded.numbers == [*range(11)] * passes
+
+
+def test_results_are_the_same_and_in_the_prompts_order_however_calls_are_answered(
+    tmp_path: Path,
+) -> None:
+    one = cine(tmp_path)
+    outcomes = []
+    for seats in (alone, Granted(4)):
+        with endpoint(everything) as fake:
+            outcomes.append(
+                parse2d.infer(job(one, *PROMPTS), fake.settings("parse2d", reference=True), seats)
+            )
+            assert (fake.most > 1) is (seats is not alone)
+    first, second = outcomes
+    assert isinstance(first, Done)
+    assert isinstance(second, Done)
+    assert [one.label for one in first.results if isinstance(one, Segmentation)] == [*PROMPTS]
+    assert dumps(first.results, first.notes) == dumps(second.results, second.notes)
+
+
+def nothing(asked: Asked) -> Any:
+    return answered(asked, lambda picture, index: np.full((1024, 1024), 3))
+
+
+def everything(asked: Asked) -> Any:
+    """Find every prompt where a picture is bright, on less of it the later the prompt stands."""
+    time.sleep(0.02)
+    return answered(asked, lambda picture, index: np.where(picture > 128 + 5 * index, 250, 3))
+
+
+def answered(asked: Asked, mask: Callable[[NDArray[np.uint8], int], Any]) -> Any:
+    records = []
+    count = asked.row()["text"].count(" & ") + 1
+    for shown in sent(asked):
+        masks = np.stack([mask(shown, index) for index in range(count)]).astype(np.uint8)
+        data = base64.b64encode(masks.tobytes()).decode()
+        features = {"data": data, "shape": list(masks.shape), "dtype": "uint8"}
+        records.append({"image_features": json.dumps(features), "text_features": ["x"] * count})
+    return records
 
 
 # ---------------------------------------------------------------------- tiles of a slide

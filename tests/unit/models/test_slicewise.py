@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pacs_ai.models import parse2d, stacked
+from pacs_ai.pixels.decoder import Decoder
 from pacs_ai.results import Done, NothingFound, NotSuitable, Segmentation
 from pacs_ai.study import Instance, Job
 from tests.unit.models.fake_endpoint import Asked, endpoint
@@ -89,6 +90,26 @@ def test_slices_share_calls_and_an_answer_stays_small(tmp_path: Path) -> None:
     # Three prompts lie apart and share a call: four slices of three masks make one answer's twelve.
     assert counts == [4, 4, 3, 8, 3]
     assert [asked.row()["text"].count(" & ") for asked in fake.asked] == [2, 2, 2, 0, 0]
+
+
+def test_a_slice_is_decoded_once_however_many_calls_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is found in it, so that nothing is measured: that would decode it once more.
+    made = slices(tmp_path, np.where(CT == 0, 0, 900).astype(np.uint16))
+    decoded = []
+    frame = Decoder.frame
+
+    def counting(decoder: Decoder, path: Path, number: int, shape: tuple[int, ...]) -> Any:
+        decoded.append(path.name)
+        return frame(decoder, path, number, shape)
+
+    monkeypatch.setattr(Decoder, "frame", counting)
+    with endpoint(bright) as fake:
+        parse2d.infer(job(made, "liver", "kidney tumor"), fake.settings("parse2d", reference=True))
+    assert {asked.row()["text"].count(" & ") for asked in fake.asked} == {0}
+    assert len({asked.row()["text"] for asked in fake.asked}) == 2
+    assert sorted(decoded) == sorted(one.path.name for one in made)
 
 
 def test_each_site_is_shown_in_its_own_window(tmp_path: Path) -> None:
