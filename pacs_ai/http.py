@@ -30,6 +30,7 @@ READ_SECONDS = 60.0
 """Longest silence between two bytes where the caller sets no deadline."""
 
 _CHUNK = 64 * 1024
+_SILENCE = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
 
 
 class AddressError(PacsAiError):
@@ -153,16 +154,18 @@ def exchange(
                 return Response(answer.status_code, answer.headers, body)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # The cause is named by its type: its text may carry the URL's query.
-            reason = _too_late(host, seconds) if watch.over else _cut(host, error)
-            raise UnreachableError(reason) from None
+            raise UnreachableError(_why_not(host, seconds, watch, error)) from None
+
+
+def _why_not(host: str, seconds: float, watch: _Watch, error: Exception) -> str:
+    # Silence of the whole time ends the read and the watch at once: either may be first.
+    if watch.over or isinstance(error, _SILENCE):
+        return _too_late(host, seconds)
+    return f"no answer from {host} ({type(error).__name__})"
 
 
 def _too_late(host: str, seconds: float) -> str:
     return f"{host} gave no whole answer within {seconds:g} s"
-
-
-def _cut(host: str, error: Exception) -> str:
-    return f"no answer from {host} ({type(error).__name__})"
 
 
 def _read(answer: requests.Response, limit: int, host: str) -> bytes:
@@ -199,8 +202,7 @@ class _BoundedSession(_Session):
                 with super().send(request, **kwargs) as answer:
                     answer._content = _read(answer, self._body_limit, host)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                reason = _too_late(host, self._seconds) if watch.over else _cut(host, error)
-                raise UnreachableError(reason) from None
+                raise UnreachableError(_why_not(host, self._seconds, watch, error)) from None
             if watch.over:
                 raise UnreachableError(_too_late(host, self._seconds))
         if not answer.ok or answer.is_redirect:

@@ -82,6 +82,15 @@ def test_nothing_is_sent_twice_when_the_peer_hangs_up() -> None:
     assert len(requests) == 1
 
 
+def test_silence_that_the_read_notices_first_is_late_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http._Watch, "_end", lambda _: None)
+    with (
+        peer(lambda _: time.sleep(1.5)) as (url, _),
+        pytest.raises(http.UnreachableError, match=r"within 0\.4 s"),
+    ):
+        ask(url, deadline=timedelta(seconds=0.4))
+
+
 def test_silence_ends_at_the_deadline() -> None:
     with peer(lambda _: time.sleep(1.5)) as (url, _):
         begin = time.monotonic()
