@@ -1,9 +1,9 @@
 """Pictures per second from stored file to request body, and the memory of a long CT.
 
 ``python -m benchmarks.pixels --json``: what the worker does until a body goes out, beside the plain way
-(:mod:`benchmarks.bodies`), for CT in three transfer syntaxes and for radiographs; and the peak memory of a
-process that segments a CT of 600 slices: request, label map that comes back, masks, SEG. Seconds are of the
-processor, all threads' and the decoder child's with ours, so that what else the machine does weighs little.
+(:mod:`benchmarks.bodies`), for CT in three transfer syntaxes and for radiographs; and the most memory in
+which a CT of 600 slices goes through every step with eight prompts. Seconds are of the processor, all
+threads' and the decoder child's with ours, so that what else the machine does weighs little.
 It ends with 1 when the two ways do not send the same pictures.
 """
 
@@ -13,9 +13,10 @@ import argparse
 import base64
 import gzip
 import json
-import multiprocessing
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,20 +28,22 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import yaml
 
 from benchmarks import bodies
+from benchmarks.memory import Memory
 from pacs_ai import phantom
-from pacs_ai.encoding import ENCODERS, Encoding, Stamp
-from pacs_ai.models import parse3d
 from pacs_ai.models.inputs import base64_text
-from pacs_ai.pixels.decoder import DECODER
-from pacs_ai.results import Done, JobResults, ModelIdentity
-from pacs_ai.settings import Endpoint, Window
-from pacs_ai.study import Instance, Job, Study, read_instance
+from pacs_ai.settings import Window
+from pacs_ai.study import Instance, read_instance
 
 SIZE = 1024
 WINDOW = Window(width=1500, level=-160)
-PROMPTS = ["left lung", "right lung", "body"]
+PROMPTS = [
+    *("left lung", "right lung", "lung", "trachea", "airways", "upper lobe of left lung"),
+    *("heart", "aorta"),
+]
+"""Eight masks, most of which overlap: those that may do are asked for in calls of their own."""
 WHEN = datetime(2026, 11, 26, tzinfo=UTC)
 
 Way = Callable[[Sequence[Instance]], Iterator[bytes]]
@@ -92,38 +95,43 @@ def answering() -> Iterator[str]:
     server.server_close()
 
 
-def segment(folder: Path, url: str) -> dict[str, float]:
-    """Segment a CT as a worker does, and return this process's peak memory after each step, MiB."""
-    instances = [read_instance(path, digest=path.stem) for path in folder.glob("*.dcm")]
-    endpoint = Endpoint(kind="parse3d", url=url, name="benchmark", version="1", reference=True)
-    job = Job("benchmark", "b", "parse3d", {"volume": tuple(instances)}, {"prompts": PROMPTS})
-    found = {"start": _peak()}
-    outcome = parse3d.infer(job, endpoint)
-    if not isinstance(outcome, Done):
-        raise SystemExit(f"the CT was not segmented: {outcome}")
-    found["infer"] = _peak()
-    uid = str(instances[0].header.StudyInstanceUID)
-    study = Study(uid, tuple(instances), WHEN, "file")
-    model = ModelIdentity("benchmark", "1", "benchmark", reference=True)
-    sources = tuple(one.SOPInstanceUID for one in instances)
-    entry = JobResults("k", "benchmark", "parse3d", model, outcome, sources)
-    stamp = Stamp(WHEN, "k", "benchmark", "benchmark", False, "AI", "1")  # noqa: FBT003
-    ENCODERS["segmentation"](Encoding(study, (entry,), stamp))
-    found["encode"] = _peak()
-    found["decoder child"] = _peak(DECODER.pid)
-    return found
+def memory(folder: Path, out: Path) -> float:
+    """Take a CT through every step as a user does (``pacs-ai process``); return the most MiB held at once.
+
+    Of the process and its decoder's child together, looked at every 50 ms; pages that both share count twice.
+    """
+    config = out / "site.yaml"
+    with answering() as url:
+        config.write_text(yaml.safe_dump(_settings(url)))
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pacs_ai.cli", "process", str(folder)),
+                *("--config", str(config), "--out", str(out / "results")),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        with Memory({"process": process.pid}) as watched:
+            _, said = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the CT was not segmented: {said.decode()[-500:]}")
+    return round(watched.peaks["process"] / 2**20, 1)
 
 
-def _peak(pid: int | None = None) -> float:
-    """Return a process's own peak; getrusage would count its parent's from before it started."""
-    lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
-    return round(int(next(one for one in lines if one.startswith("VmHWM:")).split()[1]) / 1024, 1)
-
-
-def memory(folder: Path) -> dict[str, float]:
-    """Return :func:`segment` of a process of its own."""
-    with answering() as url, multiprocessing.get_context("spawn").Pool(1) as pool:
-        return dict(pool.apply(segment, (folder, url)))
+def _settings(url: str) -> dict[str, object]:
+    return {
+        "site": {"name": "b", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
+        "endpoints": {"parse3d": {"kind": "parse3d", "url": url, "name": "b", "version": "1"}},
+        "defaults": {"max_age": "off", "max_result": "1GB"},
+        "rules": [
+            {
+                "name": "ct",
+                "when": {"Modality": "CT"},
+                "select": {"slices": ">=3"},
+                "run": [{"parse3d": PROMPTS}],
+            }
+        ],
+    }
 
 
 def run(*, slices: int, runs: int, long: int) -> dict[str, object]:
@@ -133,7 +141,7 @@ def run(*, slices: int, runs: int, long: int) -> dict[str, object]:
         (long_folder := Path(name) / "long").mkdir()
         rates = bodies.speeds(short_folder, slices=slices, runs=runs)
         write_scan(long_folder, long)
-        peak = memory(long_folder)
+        peak = memory(long_folder, Path(name))
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "pictures per second of one core": rates,

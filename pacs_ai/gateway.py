@@ -306,6 +306,9 @@ class Gateway:
 
 def _file_bytes(data_set: Dataset) -> bytes:
     buffer = BytesIO()
+    if isinstance(data_set.get("PixelData"), bytes):
+        # As a file it is copied once, in pieces; as bytes, twice and whole.
+        data_set["PixelData"].value = BytesIO(data_set.PixelData)
     dcmwrite(buffer, data_set, enforce_file_format=True)
     return buffer.getvalue()
 
@@ -314,7 +317,7 @@ def _data_set_digest(data: bytes) -> str:
     # Preamble, prefix and the group length element (12 bytes) come before the rest of the File Meta
     # (PS3.10 section 7.1); the digest is of the data set alone, as for what is received.
     (meta_length,) = unpack("<I", data[140:144])
-    return sha256(data[144 + meta_length :]).hexdigest()
+    return sha256(memoryview(data)[144 + meta_length :]).hexdigest()
 
 
 def _reason(outcome: Outcome) -> str | None:
