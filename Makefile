@@ -16,12 +16,15 @@ PEERS := orthanc orthanc-dicomweb dcmtk openjph-tools dicom3tools pixelmed-apps 
 demo: $(VENV)/.run
 	$(VENV)/bin/pacs-ai demo
 
+# Many tests wait, for a peer or a time-out: half as many workers again as processors.
+WORKERS = $(shell expr $$(nproc) \* 3 / 2)
+
 test: $(VENV)/.test peers
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/codespell pacs_ai worker listener docs README.md CHANGELOG.md
-	$(VENV)/bin/pytest -m "not soak" -n auto --dist loadfile
+	$(VENV)/bin/pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 # pytest's own log keeps every record with its traceback and all that lies behind it: a gigabyte here.
 soak: $(VENV)/.test
