@@ -163,13 +163,6 @@ class Grey:
         """Return one plane; only that slice is decoded."""
         return next(self._drawn(self.volume.stack.planes[index : index + 1]))
 
-    def array(self) -> NDArray[np.uint8]:
-        """Return all planes at once, shape (slices, Rows, Columns)."""
-        out = np.empty(self.volume.shape, np.uint8)
-        for index, plane in enumerate(self.planes()):
-            out[index] = plane
-        return out
-
     def _drawn(self, some: Sequence[Plane]) -> Iterator[NDArray[np.uint8]]:
         tables: dict[tuple[object, ...], NDArray[np.uint8]] = {}
         for plane, stored in _stored(some):

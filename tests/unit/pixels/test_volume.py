@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomograp
 
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
-from pacs_ai.pixels.volume import Volume, assemble, grey, planes
+from pacs_ai.pixels.volume import Grey, Volume, assemble, grey, planes
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance, read_instance
@@ -29,6 +29,11 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def array(volume: Volume) -> NDArray[np.float32]:
     """Return all values of a volume, shape (slices, Rows, Columns)."""
     return np.stack([values for values, _ in planes(volume)])
+
+
+def drawn_as(drawn: Grey) -> NDArray[np.uint8]:
+    """Return a volume in eight bits, shape (slices, Rows, Columns)."""
+    return np.stack([*drawn.planes()])
 
 
 def archive(folder: Path, name: str) -> list[Instance]:
@@ -94,7 +99,7 @@ def test_padding_is_black_and_no_part_of_the_range(tmp_path: Path, modality: str
     stored = STORED.copy()
     stored[:, 0, 0] = 63536
     made = slices(tmp_path, stored, PixelPaddingValue=63536, Modality=modality)
-    drawn = grey(assemble(made), Window(width=2000, level=0)).array()
+    drawn = drawn_as(grey(assemble(made), Window(width=2000, level=0)))
     assert drawn[:, 0, 0].tolist() == [0] * 5
     assert drawn.max() > 240
 
@@ -166,7 +171,7 @@ def test_window_takes_its_edges_to_0_and_255(tmp_path: Path, dtype: type[Any]) -
     hounsfield = np.array([[[-2000, -910, -160, 590, 3000]]] * 2, dtype)
     made = slices(tmp_path, hounsfield, RescaleIntercept=0)
     drawn = grey(assemble(made), Window(width=1500, level=-160))
-    assert drawn.array().tolist() == [[[0, 0, 128, 255, 255]]] * 2
+    assert drawn_as(drawn).tolist() == [[[0, 0, 128, 255, 255]]] * 2
     assert drawn.recipe == f"{PIXEL_PATH} W 1500 L -160"
 
 
@@ -182,9 +187,9 @@ def test_high_values_are_dark_where_the_header_says_so_and_they_have_no_unit(
     values = np.arange(3 * 40 * 40, dtype=np.uint16).reshape(3, 40, 40)
     elements = {"Modality": modality, "SOPClassUID": kinds[modality]}
     window = Window(width=4800, level=1376)
-    plain = grey(assemble(slices(tmp_path, values, **elements)), window).array().astype(int)
+    plain = drawn_as(grey(assemble(slices(tmp_path, values, **elements)), window)).astype(int)
     dark = {"PhotometricInterpretation": "MONOCHROME1"}
-    other = grey(assemble(slices(tmp_path, values, **elements, **dark)), window).array()
+    other = drawn_as(grey(assemble(slices(tmp_path, values, **elements, **dark)), window))
     assert np.ptp(plain) == 255
     assert np.abs(other - (255 - plain if modality == "MR" else plain)).max() <= 1
 
@@ -215,12 +220,12 @@ def test_without_absolute_units_the_percentiles_decide(
     assert drawn.recipe == f"{PIXEL_PATH} P 0.5 to 99.5"
     low, high = np.percentile(array(volume), (0.5, 99.5))
     wanted = np.rint(np.clip((array(volume) - low) / (high - low), 0, 1) * 255)
-    assert np.abs(drawn.array() - wanted).max() <= 1
+    assert np.abs(drawn_as(drawn) - wanted).max() <= 1
 
 
 def test_one_plane_is_the_same_as_in_the_whole(tmp_path: Path) -> None:
     drawn = grey(assemble(slices(tmp_path, STORED)), Window(width=2000, level=0))
-    np.testing.assert_array_equal(drawn.plane(3), drawn.array()[3])
+    np.testing.assert_array_equal(drawn.plane(3), drawn_as(drawn)[3])
 
 
 def test_volume_of_one_value_is_no_image(tmp_path: Path) -> None:
@@ -241,7 +246,7 @@ def oblique(folder: Path) -> Volume:
 
 def test_nifti_has_the_same_voxels_in_ras(tmp_path: Path) -> None:
     volume = oblique(tmp_path)
-    values = grey(volume, Window(width=2000, level=0)).array()
+    values = drawn_as(grey(volume, Window(width=2000, level=0)))
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(to_nifti(volume, values, most=10**8)))
     assert image.get_data_dtype() == np.uint8
     assert image.shape == (6, 4, 5)
@@ -252,7 +257,7 @@ def test_nifti_has_the_same_voxels_in_ras(tmp_path: Path) -> None:
 
 def test_nifti_of_the_same_values_is_the_same_bytes(tmp_path: Path) -> None:
     volume = oblique(tmp_path)
-    values = grey(volume, Window(width=2000, level=0)).array()
+    values = drawn_as(grey(volume, Window(width=2000, level=0)))
     assert to_nifti(volume, values, most=10**8) == to_nifti(volume, values, most=10**6)
 
 
@@ -343,5 +348,5 @@ def test_real_series_of_other_modalities_are_regular(
 ) -> None:
     volume = assemble(archive(tmp_path, name))
     assert volume.shape == shape
-    values = grey(volume, Window(width=1500, level=-160)).array()
+    values = drawn_as(grey(volume, Window(width=1500, level=-160)))
     np.testing.assert_array_equal(from_nifti(to_nifti(volume, values, most=10**8), volume), values)
