@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from fcntl import F_SETFL, fcntl
+from mmap import mmap
 from pathlib import Path
 from struct import pack
 from typing import cast
@@ -27,7 +29,16 @@ from pacs_ai.failpoint import failpoint
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 PIECE = 64 * 1024
-"""Bytes of a data set that are worth a write of their own; shorter pieces are gathered."""
+"""Bytes of a data set that are hashed at once; for fewer, the change of threads would cost as much."""
+
+BUFFER = 1024 * 1024
+"""Bytes of an Instance that are held until there are more, or no more come."""
+
+DIRECT = 128 * 1024
+"""Bytes of a file, below which the page cache costs less than to go past it."""
+
+_SPARE = 8
+"""Buffers that are kept for those who come next."""
 
 _CANNOT = "the spool cannot be written: check its disk"
 
@@ -39,7 +50,6 @@ TEMPORARY_AGE = 3600.0
 
 
 _PAGE = 4096
-_STARTED = 256 * 1024
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -75,6 +85,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
+        self._buffers: list[mmap] = []
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -90,6 +101,18 @@ class Spool:
     def writer(self) -> Writer:
         """Open a temporary file for bytes that are coming in."""
         return Writer(self)
+
+    def lend(self) -> mmap:
+        """Return a buffer on page boundaries; what it held before may still stand in it."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return mmap(-1, BUFFER)
+
+    def take_back(self, buffer: mmap) -> None:
+        """Keep a buffer for another; its last user writes no more into it."""
+        if len(self._buffers) < _SPARE:
+            self._buffers.append(buffer)
 
     def put_results(self, data: bytes) -> str:
         """Store a Job's results durably; return their digest."""
@@ -190,9 +213,9 @@ class Spool:
 class Writer:
     """An Instance on its way into the spool: File Meta first, then the data set byte for byte.
 
-    While the sender still sends, what came is hashed and written, and the disk is at work on it: little is
-    left to wait for after the last byte. Short pieces are gathered, or each would cost a system call and a
-    change of threads.
+    While the sender still sends, what came is hashed. An Instance that fits into one buffer is written from
+    there at once. Of a larger one what came is written, and the disk is at work on it: little is left to
+    wait for after the last byte.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -200,14 +223,14 @@ class Writer:
         self._named = False
         self._hash = hashlib.sha256()
         self._size = 0
-        self._meta = b""
-        self._written = self._started = 0
-        self._gathered = bytearray()
+        self._meta = 0
+        self._held = self._hashed = self._written = 0
         try:
             descriptor, self._temporary = _open_temporary(str(spool.temporary))
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
         self._file: int | None = descriptor
+        self._buffer = spool.lend()
 
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
         """Begin the file with preamble and File Meta Information (PS3.10 section 7.1)."""
@@ -220,7 +243,9 @@ class Writer:
                 _IMPLEMENTATION,
             )
         )
-        self._meta = bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
+        meta = bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
+        self._meta = self._held = self._hashed = len(meta)
+        self._buffer[: self._held] = meta
 
     def write(self, view: bytes | memoryview) -> None:
         """Add bytes of the data set.
@@ -230,30 +255,40 @@ class Writer:
         SpoolFullError
             When the disk does not take what came.
         """
-        self._size += len(view)
-        if self._gathered or len(view) < PIECE:
-            self._gathered += view
-            if len(self._gathered) < PIECE:
-                return
-            view, self._gathered = memoryview(self._gathered), bytearray()
-        self._put(view)
-        # A page that is not full yet would be written twice.
-        whole = (len(self._meta) + self._written) & -_PAGE
-        if whole - self._started >= _STARTED and self._file is not None:
-            start_writing(self._file, self._started, whole)
-            self._started = whole
-
-    def _put(self, data: bytes | bytearray | memoryview) -> None:
-        self._hash.update(data)
         if self._file is None:
             raise SpoolFullError(_CANNOT)
+        size = len(view)
+        self._size += size
+        if self._held + size > BUFFER:
+            self._flush()
+            if size > BUFFER:
+                self._hash.update(view)
+                self._put(view)
+                return
+        end = self._held + size
+        self._buffer[self._held : end] = view
+        self._held = end
+        if end - self._hashed >= PIECE:
+            self._hash_held()
+
+    def _hash_held(self) -> None:
+        self._hash.update(memoryview(self._buffer)[self._hashed : self._held])
+        self._hashed = self._held
+
+    def _flush(self) -> None:
+        """Write what is held, and let the disk begin with it."""
+        self._hash_held()
+        self._put(memoryview(self._buffer)[: self._held])
+        self._held = self._hashed = 0
+
+    def _put(self, data: bytes | memoryview) -> None:
         try:
-            if not self._written:
-                _write_all(self._file, self._meta)
-            _write_all(self._file, data)
+            _write_all(cast("int", self._file), data)
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
-        self._written += len(data)
+        start, self._written = self._written & -_PAGE, self._written + len(data)
+        # A page that is not full yet would be written twice.
+        start_writing(cast("int", self._file), start, self._written & -_PAGE)
 
     @property
     def size(self) -> int:
@@ -266,30 +301,20 @@ class Writer:
         Raises
         ------
         SpoolFullError
-            When the disk does not give them back.
+            When the disk does not take them, or give them back.
         """
         if not self._written:
-            return bytes(self._gathered[:size])
+            return self._buffer[self._meta : min(self._held, self._meta + size)]
+        self._flush()
         try:
-            return os.pread(cast("int", self._file), size, len(self._meta))
+            return os.pread(cast("int", self._file), size, self._meta)
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
 
     def digest(self) -> str:
-        """End the data set; return the SHA-256 of its bytes, hexadecimal.
-
-        Raises
-        ------
-        SpoolFullError
-            When the disk does not take the rest.
-        """
-        self._end()
+        """Return the SHA-256 of the data set's bytes, hexadecimal."""
+        self._hash_held()
         return self._hash.hexdigest()
-
-    def _end(self) -> None:
-        if self._gathered or not self._written:
-            self._put(self._gathered)
-            self._gathered = bytearray()
 
     def sync(self) -> None:
         """Make the bytes durable.
@@ -300,13 +325,22 @@ class Writer:
             When a write or sync failed: the file is bad and nothing of it is kept.
         """
         try:
-            self._end()
+            self._write_rest(cast("int", self._file))
             failpoint("receive.written")
             os.fsync(cast("int", self._file))
         except OSError as error:
             self.discard()
             raise SpoolFullError(_CANNOT) from error
         failpoint("receive.synced")
+
+    def _write_rest(self, descriptor: int) -> None:
+        held = memoryview(self._buffer)[: self._held]
+        whole = self._held & -_PAGE
+        if not self._written and whole >= DIRECT and _write_past_cache(descriptor, held[:whole]):
+            held = held[whole:]
+        _write_all(descriptor, held)
+        self._written += self._held
+        self._held = self._hashed = 0
 
     def name(self, path: Path) -> None:
         """Give the synced file its name, durably, unless another file has it.
@@ -360,6 +394,7 @@ class Writer:
         if self._file is None:
             return
         file, self._file = self._file, None
+        self._spool.take_back(self._buffer)
         with suppress(OSError):
             os.close(file)
         if self._temporary:
@@ -392,7 +427,27 @@ def start_writing(descriptor: int, start: int, end: int) -> None:
     _sync_file_range(descriptor, start, end - start, _SYNC_FILE_RANGE_WRITE)
 
 
-def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+def _write_past_cache(descriptor: int, pages: memoryview) -> bool:
+    """Write whole pages, on page boundaries, without a copy in the page cache (O_DIRECT, open(2)).
+
+    False when the file system cannot, and nothing is written. A sync is due as after any write.
+    """
+    try:
+        fcntl(descriptor, F_SETFL, os.O_DIRECT)
+    except OSError:
+        return False
+    try:
+        _write_all(descriptor, pages)
+    except OSError as error:
+        if error.errno != errno.EINVAL or os.lseek(descriptor, 0, os.SEEK_CUR):
+            raise
+        return False
+    finally:
+        fcntl(descriptor, F_SETFL, 0)
+    return True
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import itertools
 import os
 import resource
 import subprocess
@@ -12,12 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
-from pacs_ai.spool import Spool, SpoolFullError, Writer, temporary_name
+from pacs_ai.spool import BUFFER, DIRECT, PIECE, Spool, SpoolFullError, Writer, temporary_name
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.unfinished import without_nameless_files
 
@@ -82,6 +85,101 @@ def test_pieces_make_the_same_file_as_the_whole(spool: Spool) -> None:
     assert writer.size == len(DATA)
     assert writer.digest() == DIGEST
     assert data_set_bytes(keep(spool, writer).read_bytes()) == DATA
+
+
+META = 132 + 12 + 190
+"""About so many bytes stand before the data set; the sizes below are on both sides of each limit."""
+
+SIZES = [
+    *(0, 1, PIECE - 1, PIECE, DIRECT - META - 300, DIRECT, DIRECT + 4096, 500_001),
+    *(BUFFER - META - 300, BUFFER - 1, BUFFER, BUFFER + 1, 2 * BUFFER, 3 * BUFFER + 5000),
+]
+
+
+def noise(size: int) -> bytes:
+    return np.random.default_rng(size).bytes(size)
+
+
+@pytest.mark.parametrize("piece", [16_370, 131_060, 3 * BUFFER], ids=["short", "usual", "whole"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_of_any_size_is_what_came(spool: Spool, size: int, piece: int) -> None:
+    former = begun(spool, b"\xff" * BUFFER)  # what another has left in the buffer is nowhere
+    former.discard()
+    data = noise(size)
+    writer = begun(spool, b"")
+    for start in range(0, size, piece):
+        writer.write(memoryview(data)[start : start + piece])
+    assert writer.beginning(PIECE) == data[:PIECE]
+    assert writer.beginning(BUFFER) == data[:BUFFER]
+    assert writer.digest() == hashlib.sha256(data).hexdigest()
+    assert data_set_bytes(keep(spool, writer).read_bytes()) == data
+
+
+@pytest.mark.parametrize("refuses", ["fcntl", "write"])
+def test_a_file_system_that_knows_only_the_page_cache_keeps_the_same(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, refuses: str
+) -> None:
+    asked = direct_writes(monkeypatch, refuses)
+    data = noise(500_001)
+    assert data_set_bytes(keep(spool, begun(spool, data)).read_bytes()) == data
+    assert asked[:1] == [True]
+
+
+def test_whole_pages_go_past_the_page_cache_and_the_rest_through_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = direct_writes(monkeypatch, "nothing")
+    flags: list[tuple[bool, int]] = []
+    real = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        flags.append((bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT), len(data) % 4096))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    keep(spool, begun(spool, noise(500_001)))
+    assert asked == [True, False]
+    assert [direct for direct, _ in flags] == [True, False]
+    assert flags[0][1] == 0 != flags[1][1]
+
+
+def direct_writes(monkeypatch: pytest.MonkeyPatch, refuses: str) -> list[bool]:
+    """Note when writes past the page cache are asked for and ended; let the file system refuse them."""
+    asked: list[bool] = []
+    real_fcntl, real_write = fcntl.fcntl, os.write
+
+    def ask(descriptor: int, command: int, flags: int) -> int:
+        asked.append(bool(flags & os.O_DIRECT))
+        if refuses == "fcntl":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real_fcntl(descriptor, command, flags)
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if refuses == "write" and asked == [True]:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr("pacs_ai.spool.fcntl", ask)
+    monkeypatch.setattr(os, "write", write)
+    return asked
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_disk_that_refuses_a_write_past_the_page_cache_keeps_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    writer = begun(spool, noise(500_001))
+    real, count = os.write, itertools.count(1)
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if next(count) == number:
+            full()
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(SpoolFullError):
+        keep(spool, writer)
+    assert files(spool) == []
 
 
 def test_the_order_is_write_sync_link_sync_folder(
