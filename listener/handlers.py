@@ -181,6 +181,16 @@ class Reception:
         except Exception as error:
             self._refuse(error)
 
+    def room(self, size: int) -> memoryview | None:
+        """Return where the next piece may be put; None when it has to be written."""
+        return None if self._incoming is None else self._incoming.room(size)
+
+    def filled(self, size: int) -> None:
+        """Take a piece that was put there."""
+        self._begun = True
+        if self._incoming is not None:
+            self._incoming.filled(size)
+
     def write(self, view: bytes | memoryview) -> None:
         """Take a piece of the data set, as it came."""
         self._begun = True

@@ -19,6 +19,8 @@ CONNECTION_CLOSED = "Evt17"
 """PS3.8 section 9.2.1: transport connection closed indication."""
 
 _PIECE = 64 * 1024
+_HEADS = 2 * HEADER
+"""Bytes of a PDU's head and of the first presentation data value's (PS3.8 sections 9.3.1 and 9.3.5.1)."""
 
 
 class Socket(AssociationSocket):
@@ -26,6 +28,8 @@ class Socket(AssociationSocket):
 
     def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
         super().__init__(association, client_socket=connection.socket)
+        self._plain = connection.socket
+        self._is_tls = isinstance(connection.socket, ssl.SSLSocket)
         self._unread = connection.request
         self._limits = limits
         self._over = 0.0
@@ -56,7 +60,7 @@ class Socket(AssociationSocket):
             return True
         if not self._is_connected:
             return False
-        if self._next_has_come():
+        if not self._is_tls and self._next_has_come():
             return True
         ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
         with suppress(OSError):
@@ -67,10 +71,8 @@ class Socket(AssociationSocket):
 
     def _next_has_come(self) -> bool:
         """Read what is there of the next PDU's head: in mid stream that saves asking whether it is."""
-        if isinstance(self.socket, ssl.SSLSocket):
-            return False
         try:
-            self._unread += cast("socket.socket", self.socket).recv(HEADER, socket.MSG_DONTWAIT)
+            self._unread += self._plain.recv(_HEADS, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -116,12 +118,13 @@ class Socket(AssociationSocket):
         TimeoutError
             When a pause was too long, or the PDU's time is over.
         """
-        got = min(len(view), len(self._unread))
-        if got:
+        size, got = len(view), 0
+        if self._unread:
+            got = min(size, len(self._unread))
             view[:got] = self._unread[:got]
             del self._unread[:got]
         sock = cast("socket.socket", self.socket)
-        while got < len(view):
+        while got < size:
             left = self._over - time.monotonic()
             if left <= 0:
                 raise TimeoutError("the PDU was not whole in time")

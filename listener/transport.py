@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from socketserver import TCPServer
-from struct import unpack
+from struct import Struct
 from typing import Any, Protocol, cast
 
 import pynetdicom
@@ -54,6 +54,9 @@ STALE = 2.0
 """Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
 _P_DATA_TF = 0x04
+_COMMAND, _LAST = 1, 2
+_ITEM = Struct(">LBB")
+"""Length, context and control header of a presentation data value (PS3.8 section 9.3.5.1)."""
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
 _SUCCESS = 0x0000
 _TICK = 0.25
@@ -64,6 +67,12 @@ _LOCAL_LIMIT = (0x02, 0x03, 0x02)
 
 class Reception(Protocol):
     """A C-STORE on its way in: its data set in pieces, then the status for the peer."""
+
+    def room(self, size: int) -> memoryview | None:
+        """Return where the next piece may be put; None when it has to be written."""
+
+    def filled(self, size: int) -> None:
+        """Take a piece that was put there."""
 
     def write(self, view: memoryview) -> None:
         """Take a piece of the data set."""
@@ -292,6 +301,7 @@ class UpperLayer(DULServiceProvider):
         self._reception: Reception | None = None
         self._size = 0
         self._draining_until = 0.0
+        self._longest = association.ae.maximum_pdu_size + HEADER
         connection.give_way = self._give_way
 
     def run_reactor(self) -> None:
@@ -351,37 +361,60 @@ class UpperLayer(DULServiceProvider):
             self.event_queue.put(CONNECTION_CLOSED if broken else _INVALID_PDU)
 
     def _may_go_on(self) -> bool:
-        # As long as nothing but P-DATA comes, the library's loop has nothing to do.
+        # As long as nothing but P-DATA comes, the library's loop has nothing to do. Both queues are looked at
+        # without their locks: what is put there next is seen one PDU later.
         return (
             self.state_machine.current_state == _READY_FOR_DATA
-            and self.event_queue.empty()
-            and self.to_provider_queue.empty()
+            and not self.event_queue.queue
+            and not self.to_provider_queue.queue
             and not self._kill_thread
         )
 
     def _read_pdu(self) -> None:
         self.socket.begin_pdu()
-        head = self._room[:HEADER]
-        if self.socket.fill(head) < HEADER:
-            self.event_queue.put(CONNECTION_CLOSED)
+        state = self.state_machine.current_state
+        if not self._fill(self._room[:HEADER]):
             return
-        kind, length = head[0], int.from_bytes(head[2:], "big")
-        if length > self._longest():
+        kind, length = self._room[0], int.from_bytes(self._room[2:HEADER], "big")
+        longest = self._server.limits.request if state == "Sta2" else self._longest
+        if length > longest:
             raise ProtocolError("a PDU is longer than was negotiated")
         if len(self._room) < HEADER + length:
-            self._room = memoryview(bytearray(HEADER + self._longest()))
-            self._room[:HEADER] = head
+            head, self._room = self._room, memoryview(bytearray(HEADER + longest))
+            self._room[:HEADER] = head[:HEADER]
+        data = kind == _P_DATA_TF and state == _READY_FOR_DATA
         body = self._room[HEADER : HEADER + length]
-        if self.socket.fill(body) < length:
-            self.event_queue.put(CONNECTION_CLOSED)
+        read = 0
+        if data and self._reception is not None and length > HEADER:
+            if not self._fill(body[:HEADER]):
+                return
+            read, place = HEADER, self._place_of(body)
+            if place is not None:
+                if self._fill(place):
+                    self._took(place, last=bool(body[5] & _LAST))
+                return
+        if not self._fill(body[read:]):
             return
+        self._is_alive()
+        if data:
+            self._p_data(body)
+        else:
+            self._to_library(HEADER + length)
+
+    def _fill(self, view: memoryview) -> bool:
+        """Read the PDU's next bytes; False when the peer has closed before."""
+        if self.socket.fill(view) == len(view):
+            return True
+        self.event_queue.put(CONNECTION_CLOSED)
+        return False
+
+    def _is_alive(self) -> None:
         self.connection.heard = time.monotonic()
         self._idle_timer.restart()
-        if kind == _P_DATA_TF and self.state_machine.current_state == _READY_FOR_DATA:
-            self._p_data(body)
-            return
+
+    def _to_library(self, size: int) -> None:
         try:
-            pdu, event = self._decode_pdu(bytearray(self._room[: HEADER + length]))
+            pdu, event = self._decode_pdu(bytearray(self._room[:size]))
             _check_request(pdu)
         except ProtocolError:
             raise
@@ -397,19 +430,14 @@ class UpperLayer(DULServiceProvider):
         if not self.socket.throw_away() or time.monotonic() > self._draining_until:
             self.socket.close()
 
-    def _longest(self) -> int:
-        if self.state_machine.current_state == "Sta2":
-            return self._server.limits.request
-        return self.assoc.ae.maximum_pdu_size + HEADER
-
     # ------------------------------------------------------------------ DIMSE messages
 
     def _p_data(self, body: memoryview) -> None:
         for context_id, control, fragment in _values(body):
-            if control & 1:
-                self._command_fragment(context_id, fragment, last=bool(control & 2))
+            if control & _COMMAND:
+                self._command_fragment(context_id, fragment, last=bool(control & _LAST))
             else:
-                self._data_fragment(context_id, fragment, last=bool(control & 2))
+                self._data_fragment(context_id, fragment, last=bool(control & _LAST))
 
     def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
         self.connection.busy = True
@@ -435,6 +463,20 @@ class UpperLayer(DULServiceProvider):
         syntax = str(context.transfer_syntax[0])
         self._reception = self._server.receive(self.assoc, request, syntax)
         if not request.has_data_set:
+            self._finish()
+
+    def _place_of(self, body: memoryview) -> memoryview | None:
+        """Return where the fragment of a data set can be read to, when it is all that its PDU holds."""
+        size, context_id, control = _ITEM.unpack_from(body)
+        if size + 4 != len(body) or context_id != self._context_id or control & _COMMAND:
+            return None
+        return cast("Reception", self._reception).room(size - 2)
+
+    def _took(self, place: memoryview, *, last: bool) -> None:
+        self._is_alive()
+        self._size += len(place)
+        cast("Reception", self._reception).filled(len(place))
+        if last:
             self._finish()
 
     def _data_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
@@ -493,10 +535,10 @@ def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     while body:
         if len(body) < HEADER:
             raise ProtocolError("a presentation data value is cut off")
-        (length,) = unpack(">L", body[:4])
+        length, context_id, control = _ITEM.unpack_from(body)
         if not 2 <= length <= len(body) - 4:
             raise ProtocolError("a presentation data value is longer than its PDU")
-        yield body[4], body[5], body[HEADER : 4 + length]
+        yield context_id, control, body[HEADER : 4 + length]
         body = body[4 + length :]
 
 

@@ -116,6 +116,16 @@ class Incoming:
             self._writer.discard()
             raise
 
+    def room(self, size: int) -> memoryview | None:
+        """Return where the next piece of the data set may be put; None when it has to be written."""
+        if self._writer.size + size > self._settings.listener.maximum_object:
+            return None
+        return self._writer.room(size)
+
+    def filled(self, size: int) -> None:
+        """Add a piece that was put where :meth:`room` said."""
+        self._writer.filled(size)
+
     def write(self, view: bytes | memoryview) -> None:
         """Add a piece of the data set, as it came.
 

@@ -85,7 +85,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
-        self._buffers: list[mmap] = []
+        self._buffers: list[memoryview] = []
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,14 +102,14 @@ class Spool:
         """Open a temporary file for bytes that are coming in."""
         return Writer(self)
 
-    def lend(self) -> mmap:
+    def lend(self) -> memoryview:
         """Return a buffer on page boundaries; what it held before may still stand in it."""
         try:
             return self._buffers.pop()
         except IndexError:
-            return mmap(-1, BUFFER)
+            return memoryview(mmap(-1, BUFFER))
 
-    def take_back(self, buffer: mmap) -> None:
+    def take_back(self, buffer: memoryview) -> None:
         """Keep a buffer for another; its last user writes no more into it."""
         if len(self._buffers) < _SPARE:
             self._buffers.append(buffer)
@@ -258,27 +258,38 @@ class Writer:
         if self._file is None:
             raise SpoolFullError(_CANNOT)
         size = len(view)
-        self._size += size
-        if self._held + size > BUFFER:
+        place = self.room(size)
+        if place is None:
             self._flush()
             if size > BUFFER:
+                self._size += size
                 self._hash.update(view)
                 self._put(view)
                 return
+            place = self._buffer[:size]
+        place[:] = view
+        self.filled(size)
+
+    def room(self, size: int) -> memoryview | None:
+        """Return where so many bytes of the data set may be put; None when they have to be written."""
         end = self._held + size
-        self._buffer[self._held : end] = view
-        self._held = end
-        if end - self._hashed >= PIECE:
+        return self._buffer[self._held : end] if end <= BUFFER else None
+
+    def filled(self, size: int) -> None:
+        """Add bytes that were put where :meth:`room` said, and no other call in between."""
+        self._size += size
+        self._held += size
+        if self._held - self._hashed >= PIECE:
             self._hash_held()
 
     def _hash_held(self) -> None:
-        self._hash.update(memoryview(self._buffer)[self._hashed : self._held])
+        self._hash.update(self._buffer[self._hashed : self._held])
         self._hashed = self._held
 
     def _flush(self) -> None:
         """Write what is held, and let the disk begin with it."""
         self._hash_held()
-        self._put(memoryview(self._buffer)[: self._held])
+        self._put(self._buffer[: self._held])
         self._held = self._hashed = 0
 
     def _put(self, data: bytes | memoryview) -> None:
@@ -304,7 +315,7 @@ class Writer:
             When the disk does not take them, or give them back.
         """
         if not self._written:
-            return self._buffer[self._meta : min(self._held, self._meta + size)]
+            return bytes(self._buffer[self._meta : min(self._held, self._meta + size)])
         self._flush()
         try:
             return os.pread(cast("int", self._file), size, self._meta)
@@ -334,7 +345,7 @@ class Writer:
         failpoint("receive.synced")
 
     def _write_rest(self, descriptor: int) -> None:
-        held = memoryview(self._buffer)[: self._held]
+        held = self._buffer[: self._held]
         whole = self._held & -_PAGE
         if not self._written and whole >= DIRECT and _write_past_cache(descriptor, held[:whole]):
             held = held[whole:]

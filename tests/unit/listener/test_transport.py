@@ -42,10 +42,20 @@ WHOLE_COMMAND = wire.COMMAND | wire.LAST
 
 @dataclass
 class Reception:
-    """Keeps what came."""
+    """Keeps what came; it has room for every other piece."""
 
     data: bytearray = field(default_factory=bytearray)
     ended: str = ""
+    place: bytearray | None = None
+
+    def room(self, size: int) -> memoryview | None:
+        self.place = bytearray(size) if self.place is None else None
+        return None if self.place is None else memoryview(self.place)
+
+    def filled(self, size: int) -> None:
+        assert self.place is not None
+        assert len(self.place) == size
+        self.data += self.place
 
     def write(self, view: memoryview) -> None:
         self.data += view
