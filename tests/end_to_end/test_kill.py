@@ -19,6 +19,7 @@ from pacs_ai import phantom
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.failpoint import PLACES
 from pacs_ai.ledger import tables
+from pacs_ai.spool import DIRECT
 from tests.peers.postgresql import Cluster
 from tests.running import ROOT, Models, Running, running_gateway, write_settings
 
@@ -29,7 +30,10 @@ WALKED = [place for place in PLACES if place not in REMOVAL]
 
 @pytest.fixture(scope="module")
 def thorax() -> tuple[pydicom.Dataset, ...]:
-    return phantom.thorax_ct(name="kill", when=datetime.now(UTC), slices=64, rows=64)
+    made = phantom.thorax_ct(name="kill", when=datetime.now(UTC), slices=64, rows=64)
+    for one in made:  # an Instance of usual size is written otherwise than a small one
+        one.DataSetTrailingPadding = bytes(DIRECT)
+    return made
 
 
 def _settings(folder: Path, models: Models, **sections: Any) -> Path:

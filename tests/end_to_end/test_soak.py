@@ -70,7 +70,11 @@ class Sent:
 
 
 def study(number: int, frontal: Dataset, dice: random.Random) -> list[Dataset]:
-    """Return a Study of one radiograph, which a model reads, and small CT Instances."""
+    """Return a Study of one radiograph, which a model reads, and CT Instances.
+
+    Most of those are small, every eighth is of the usual size (it goes past the page cache), and one is of
+    several buffers of the spool.
+    """
     first = deepcopy(frontal)
     first.StudyInstanceUID = generate_uid()
     first.SeriesInstanceUID = generate_uid()
@@ -87,9 +91,9 @@ def study(number: int, frontal: Dataset, dice: random.Random) -> list[Dataset]:
         one.AccessionNumber = first.AccessionNumber
         one.InstanceNumber = place + 1
         one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.Rows = one.Columns = 64
+        one.Rows = one.Columns = 1024 if place == 0 else 512 if place % 8 == 1 else 64
         one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 12, 11, 0
-        one.PixelData = dice.randbytes(2 * 64 * 64)
+        one.PixelData = dice.randbytes(2 * one.Rows * one.Columns)
         made.append(one)
     for one in made:
         one.file_meta = FileMetaDataset()

@@ -23,6 +23,7 @@ from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Reading
+from pacs_ai.spool import BUFFER, DIRECT
 from pacs_ai.web.app import create_app
 from pacs_ai.web.guard import Guard
 from pacs_ai.web.store import Store
@@ -32,6 +33,9 @@ from tests.integration.test_stow import MULTIPART, body_of, file_of
 
 STEPS = {"open", "write", "fsync file", "mkdir", "fsync parent", "link", "fsync folder", "commit"}
 """Everything that an Instance on its way in asks of the disk."""
+
+SIZES = [20_000, 2 * DIRECT, 3 * BUFFER]
+"""Bytes of pixels: written at once, past the page cache, and while more of it comes."""
 
 
 @dataclass
@@ -162,16 +166,17 @@ def _stow(listener: Listening) -> Face:
     return store
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("face", [_c_store, _stow])
 def test_whatever_the_disk_refuses_is_a700_and_leaves_nothing_half_stored(
-    face: Callable[[Listening], Face], error: int, tmp_path: Path
+    face: Callable[[Listening], Face], error: int, size: int, tmp_path: Path
 ) -> None:
     with listening(make_settings(tmp_path)) as listener, failing(listener, error) as disk:
         store = face(listener)
         refused: set[str] = set()
         for number in range(1, 40):
-            data_set = _for_a_new_folder(listener)
+            data_set = _for_a_new_folder(listener, size)
             disk.arm(number)
             status = store(data_set)
             if not disk.failed:
@@ -194,9 +199,9 @@ def test_whatever_the_disk_refuses_is_a700_and_leaves_nothing_half_stored(
         assert refused == STEPS
 
 
-def _for_a_new_folder(listener: Listening) -> Dataset:
+def _for_a_new_folder(listener: Listening, size: int) -> Dataset:
     while True:
-        made = image(PixelData=bytes(20_000), BitsAllocated=16, PixelRepresentation=0)
+        made = image(PixelData=bytes(size), BitsAllocated=16, PixelRepresentation=0)
         digest = hashlib.sha256(encoded(made)).hexdigest()
         if not listener.gateway.spool.instance_path(digest, "").parent.exists():
             return made

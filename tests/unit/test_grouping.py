@@ -26,8 +26,8 @@ SYNTAX = "1.2.840.10008.1.2.1"
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    made = Gateway(make_settings(tmp_path))
+def gateway(tmp_path: Path, ledger_url: str) -> Iterator[Gateway]:
+    made = Gateway(make_settings(tmp_path).model_copy(update={"ledger": ledger_url}))
     yield made
     made.close()
 

@@ -24,8 +24,9 @@ SYNTAX = "1.2.840.10008.1.2.1"
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    made = Gateway(make_settings(tmp_path, maximum_object="1MB"))
+def gateway(tmp_path: Path, ledger_url: str) -> Iterator[Gateway]:
+    settings = make_settings(tmp_path, maximum_object="1MB")
+    made = Gateway(settings.model_copy(update={"ledger": ledger_url}))
     yield made
     made.close()
 
@@ -86,7 +87,8 @@ def recorded(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
         steps.append("link")
 
     def commit(connection: Connection) -> None:
-        if connection.get_execution_options().get("writes"):
+        options = connection.get_execution_options()
+        if options.get("writes", not options.get("postgresql_readonly")):
             steps.append("commit")
 
     with monkeypatch.context() as patched:
