@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 from sqlalchemy import Connection, event
 
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
+from pacs_ai.ledger import arrivals
+from pacs_ai.ledger.arrivals import Arrival, Recorded
 from pacs_ai.ledger.views import Views
 from pacs_ai.spool import SpoolFullError, Writer
 from tests.integration.listening import CT, encoded, image, make_settings
@@ -205,3 +211,41 @@ def test_while_the_ledgers_server_is_away_the_sender_keeps_what_it_has(
     assert isinstance(take_in(gateway, data, uid), Stored)
     assert [one["SOPInstanceUID"] for one in rows(gateway)] == [uid]
     gateway.close()
+
+
+def test_instances_that_come_at_once_share_one_transaction_of_the_ledger(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, begun, go_on, sizes = arrivals.record, threading.Event(), threading.Event(), []
+
+    def held(connection: Connection, group: Sequence[Arrival], **rest: Any) -> Recorded:
+        sizes.append(len(group))
+        if len(sizes) == 1:
+            begun.set()
+            assert go_on.wait(20)
+        return real(connection, group, **rest)
+
+    named = threading.Semaphore(0)
+    real_name = Writer.name
+
+    def name(writer: Writer, path: Path) -> None:
+        real_name(writer, path)
+        named.release()
+
+    monkeypatch.setattr(arrivals, "record", held)
+    monkeypatch.setattr(Writer, "name", name)
+    images = [image() for _ in range(6)]
+    with ThreadPoolExecutor(len(images)) as associations:
+        answers = [associations.submit(_take_in_image, gateway, images[0])]
+        assert begun.wait(20)
+        answers += [associations.submit(_take_in_image, gateway, one) for one in images[1:]]
+        for _ in images:
+            assert named.acquire(timeout=20)
+        time.sleep(0.2)  # from its name on, each has only to ask for the group
+        go_on.set()
+        assert [isinstance(one.result(20), Stored) for one in answers] == [True] * len(images)
+    assert sizes == [1, len(images) - 1]
+
+
+def _take_in_image(gateway: Gateway, data_set: Dataset) -> Receipt:
+    return take_in(gateway, encoded(data_set), str(data_set.SOPInstanceUID))
