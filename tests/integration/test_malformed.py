@@ -26,8 +26,9 @@ NOBODY = "1.2.826.0.1.3680043.10.999.9"
 
 
 @pytest.fixture(scope="module")
-def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
-    with listening(make_settings(tmp_path_factory.mktemp("malformed"))) as started:
+def listener(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Listening]:
+    folder = tmp_path_factory.mktemp("malformed")
+    with listening(make_settings(folder, transport=transport)) as started:
         yield started
 
 
