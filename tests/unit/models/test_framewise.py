@@ -104,6 +104,19 @@ def test_frames_share_calls(tmp_path: Path) -> None:
     assert [len(sent(asked)) for asked in fake.asked] == [8, 3]
 
 
+def test_a_small_limit_of_a_request_costs_calls_and_no_frame(tmp_path: Path) -> None:
+    wanted = job(cine(tmp_path), "left heart ventricle")
+    with endpoint(bright) as whole:
+        expected = parse2d.infer(wanted, whole.settings("parse2d"))
+    most = max(len(json.dumps(asked.body)) for asked in whole.asked)
+    with endpoint(bright) as fake:
+        found = parse2d.infer(wanted, fake.settings("parse2d", maximum_request=most // 2))
+    assert isinstance(found, Done)
+    assert isinstance(expected, Done)
+    assert dumps(found.results, found.notes) == dumps(expected.results, expected.notes)
+    assert len(fake.asked) > len(whole.asked)
+
+
 def test_one_prompt_in_two_spellings_is_one_mask(tmp_path: Path) -> None:
     words = catalogue.find("left heart ventricle", model="parse2d", modality="US").words
     with endpoint(bright) as fake:
