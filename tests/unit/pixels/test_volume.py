@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
 from pacs_ai.errors import PixelError
+from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
 from pacs_ai.pixels.volume import Grey, Volume, assemble, grey, planes
 from pacs_ai.results import PIXEL_PATH
@@ -192,6 +193,30 @@ def test_high_values_are_dark_where_the_header_says_so_and_they_have_no_unit(
     other = drawn_as(grey(assemble(slices(tmp_path, values, **elements, **dark)), window))
     assert np.ptp(plain) == 255
     assert np.abs(other - (255 - plain if modality == "MR" else plain)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("modality", "uid", "window"),
+    [
+        ("CT", CTImageStorage, Window(width=2000, level=-100)),
+        ("CT", CTImageStorage, None),
+        ("PT", PositronEmissionTomographyImageStorage, None),
+        ("MR", MRImageStorage, None),
+    ],
+)
+def test_a_slice_alone_is_dark_where_it_is_in_its_volume(
+    tmp_path: Path, modality: str, uid: str, window: Window | None
+) -> None:
+    made = slices(
+        tmp_path,
+        STORED,
+        Modality=modality,
+        SOPClassUID=uid,
+        PhotometricInterpretation="MONOCHROME1",
+    )
+    drawn = grey(assemble(made), window or Window(width=2000, level=-100)).plane(2)
+    alone = display_image(made[2], view=View.ANY, window=window).pixels
+    assert np.corrcoef(alone.ravel(), drawn.ravel())[0, 1] > 0.9
 
 
 def test_slices_that_are_displayed_in_two_ways_are_refused(tmp_path: Path) -> None:
