@@ -237,11 +237,12 @@ def _percentiles(volume: Volume) -> tuple[float, float]:
     return found.range(*_PERCENTILES)
 
 
-def _weighed(frame: Frame, stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the values of a slice that are image, and how often each is there."""
+def _weighed(
+    frame: Frame, stored: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Return the values of a slice that are image, and how often each is there; None for once."""
     if stored.dtype.itemsize > 2:
-        kept = stored[~_padding(frame, stored)]
-        return _rescaled(frame, kept), np.ones(kept.shape, np.int64)
+        return _rescaled(frame, stored[~_padding(frame, stored)]), None
     every = _every_value(stored.dtype)
     counts = np.bincount(_unsigned(stored).ravel(), minlength=every.size)
     there = (counts > 0) & ~_padding(frame, every)

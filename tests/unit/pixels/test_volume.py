@@ -248,6 +248,14 @@ def test_without_absolute_units_the_percentiles_decide(
     assert np.abs(drawn_as(drawn) - wanted).max() <= 1
 
 
+def test_a_large_offset_costs_no_contrast(tmp_path: Path) -> None:
+    stored = np.random.default_rng(6).integers(32768, 32809, (4, 40, 40)).astype(np.uint16)
+    made = slices(tmp_path, stored, Modality="MR", RescaleIntercept=0)
+    drawn = drawn_as(grey(assemble(made), Window(width=1, level=0)))
+    assert len(np.unique(drawn)) == 41
+    assert (drawn == 255).mean() < 0.05
+
+
 def test_one_plane_is_the_same_as_in_the_whole(tmp_path: Path) -> None:
     drawn = grey(assemble(slices(tmp_path, STORED)), Window(width=2000, level=0))
     np.testing.assert_array_equal(drawn.plane(3), drawn_as(drawn)[3])
