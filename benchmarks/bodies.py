@@ -30,6 +30,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
 from pacs_ai import phantom
+from pacs_ai.models import endpoint as scoring
 from pacs_ai.models import parse2d, square
 from pacs_ai.pixels.decoder import DECODER
 from pacs_ai.results import NothingFound
@@ -171,7 +172,7 @@ def _of_job(role: str, paths: Sequence[Path]) -> Bodies:
         return [{}] * count
 
     with (
-        mock.patch.object(square, "send", send),
+        mock.patch.object(scoring, "send", send),
         mock.patch.object(square, "_masks", lambda *_: empty),
     ):
         outcome = parse2d.infer(job, endpoint)

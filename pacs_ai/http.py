@@ -69,7 +69,7 @@ def session() -> requests.Session:
 
     ``trust_env`` is off (no proxy, no ``.netrc`` from the environment), redirects are not
     followed, nothing is sent twice, plain http goes to loopback only, and a request without a
-    time-out of its own has 5 s to connect and 60 s between bytes.
+    time-out of its own has 5 s to connect, 60 s to send its body, and 60 s between bytes.
     """
     return _mounted(_Session())
 
@@ -258,30 +258,20 @@ def _shut(opened: socket.socket) -> None:
 
 
 class _WatchedHTTP(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _watched(super()._new_conn())
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3's own stub
-        if self.sock is not None:
-            _watched(self.sock)
-        return super().getresponse()
-
-
-class _WatchedHTTPS(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _watched(super()._new_conn())
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3's own stub
-        if self.sock is not None:
-            _watched(self.sock)
-        return super().getresponse()
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        watch = _Watch.current()
+        if watch is not None and self.sock is not None:
+            # Not before: TLS takes over the socket that it was connected with.
+            watch.add(self.sock)
+        # urllib3 would send the whole body in the time to connect.
+        self.timeout = READ_SECONDS if watch is None else None
+        super().request(*args, **kwargs)
 
 
-def _watched(opened: socket.socket) -> socket.socket:
-    watch = _Watch.current()
-    if watch is not None:
-        watch.add(opened)
-    return opened
+class _WatchedHTTPS(_WatchedHTTP, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(HTTPConnectionPool):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PIXEL_PATH = "pacs-ai-pixels/4"
+PIXEL_PATH = "pacs-ai-pixels/5"
 """Name and version of the path from stored Instance to displayed frame or slice (:mod:`pacs_ai.pixels`).
 
 It stands on every embedding and result; it changes whenever the same Instance would give other

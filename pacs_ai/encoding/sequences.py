@@ -23,7 +23,7 @@ from pydicom.valuerep import DS
 from pacs_ai.encoding.identity import measures_of, valid
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.frames import Frame, frames_of
-from pacs_ai.pixels.stacks import Plane, plane_of
+from pacs_ai.pixels.stacks import SAME_PLACE, Plane, plane_of, same_directions
 from pacs_ai.results import Segmentation
 from pacs_ai.study import Instance, is_slide
 
@@ -119,13 +119,23 @@ def _order(numbers: Sequence[int], planes: Sequence[Plane]) -> list[_Order]:
     """Order frames by where they lie and, in one place or without any, as the source does."""
     if not planes:
         return [((number,), number) for number in numbers]
-    positions = [tuple(plane.position.tolist()) for plane in planes]
-    places = {position: place for place, position in enumerate(dict.fromkeys(positions), 1)}
-    if len(places) == len(planes):
-        return [((places[position],), None) for position in positions]
-    turns = {position: count(1) for position in places}
-    ordered = [(places[position], next(turns[position])) for position in positions]
+    places = _places(planes)
+    if len(set(places)) == len(planes):
+        return [((place,), None) for place in places]
+    turns = {place: count(1) for place in places}
+    ordered = [(place, next(turns[place])) for place in places]
     return [((place, turn), turn) for place, turn in ordered]
+
+
+def _places(planes: Sequence[Plane]) -> list[int]:
+    """Return the number of each frame's place, from 1 in the order in which they come."""
+    positions = np.array([plane.position for plane in planes])
+    places: list[int] = []
+    for index, position in enumerate(positions):
+        apart = np.linalg.norm(positions[:index] - position, axis=1)
+        near = np.flatnonzero(apart <= SAME_PLACE)
+        places.append(places[near[0]] if near.size else max(places, default=0) + 1)
+    return places
 
 
 def _group(template: Dataset, segment: int, number: int, order: _Order) -> Dataset:
@@ -147,7 +157,7 @@ def _place(dataset: Dataset, groups: Sequence[Dataset], planes: Sequence[Plane])
         group.PlanePositionSequence = [_item(ImagePositionPatient=plane.position)]
     first = planes[0]
     (shared,) = dataset.SharedFunctionalGroupsSequence
-    if all(np.array_equal(one.orientation, first.orientation) for one in planes):
+    if all(same_directions(first, one) for one in planes):
         shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=first.orientation)]
     else:
         del shared.PlaneOrientationSequence

@@ -38,10 +38,12 @@ def score(
 ) -> list[dict[str, Any]]:
     """Ask an endpoint to score rows, and return one record for each.
 
+    Rows stand for themselves: more than one request may carry are sent in several, one after another.
+
     Parameters
     ----------
     endpoint : Endpoint
-        Its ``timeout`` is the deadline of the whole exchange.
+        Its ``timeout`` is the deadline of each whole exchange.
     columns : sequence of str
         Names of the columns.
     rows : sequence of sequences of str
@@ -56,9 +58,18 @@ def score(
         none.
     InferenceError
         When the endpoint refused for good, or answered something that is not an answer; and when the
-        request is larger than its ``maximum_request``.
+        request of one row is larger than its ``maximum_request``.
     """
-    return send(endpoint, request(columns, rows, params), count=len(rows))
+    body = request(columns, rows, params)
+    if len(body) <= endpoint.maximum_request or len(rows) == 1:
+        return send(endpoint, body, count=len(rows))
+    del body  # up to the limit's own size; its parts are as much again
+    middle = len(rows) // 2
+    return [
+        record
+        for part in (rows[:middle], rows[middle:])
+        for record in score(endpoint, columns, part, params)
+    ]
 
 
 def request(
@@ -84,7 +95,8 @@ def send(endpoint: Endpoint, body: bytes, *, count: int) -> list[dict[str, Any]]
     if len(body) > endpoint.maximum_request:
         raise InferenceError(
             f"a request of {len(body)} bytes to {_host(endpoint)} is larger than maximum_request "
-            f"({endpoint.maximum_request}): raise it if the endpoint takes more"
+            f"({endpoint.maximum_request}) and cannot be divided: let the endpoint's front door take "
+            "as much, and raise maximum_request to that"
         )
     response = _ask(endpoint, body)
     if response.status == 401:

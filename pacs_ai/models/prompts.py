@@ -35,7 +35,7 @@ def asked(
     Returns
     -------
     tuple of Prompt
-        One that stands twice is there once.
+        One that stands twice, in whatever words, is there once.
     Distributions or None
         None where the site supplies no file.
 
@@ -50,7 +50,7 @@ def asked(
     if not labels:
         raise RefusedPromptError(f"rule {job.rule} names no prompts for {job.kind}: name some")
     known = None if endpoint.distributions is None else distributions.read(endpoint.distributions)
-    rows = []
+    rows: dict[Prompt, None] = {}
     for label in labels:
         try:
             row = catalogue.find(label, model=job.kind, modality=modality)
@@ -59,7 +59,7 @@ def asked(
         why = distributions.refusal(row, endpoint, known)
         if why:
             raise RefusedPromptError(f"rule {job.rule}: {label}: {why}")
-        rows.append(row)
+        rows[row] = None
     return tuple(rows), known
 
 

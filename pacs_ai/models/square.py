@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pacs_ai.catalogue import Prompt
 from pacs_ai.errors import InferenceError
 from pacs_ai.models import answer
-from pacs_ai.models.endpoint import request, send
+from pacs_ai.models.endpoint import score
 from pacs_ai.models.inputs import base64_text
 from pacs_ai.pixels.display import png
 from pacs_ai.settings import Endpoint
@@ -28,7 +28,7 @@ MASKS = 12
 def ask(
     endpoint: Endpoint, pictures: Sequence[NDArray[np.uint8]], prompts: Sequence[Prompt]
 ) -> list[NDArray[np.uint8]]:
-    """Ask for the same prompts on each picture.
+    """Ask for the same prompts on each picture, in as many requests as its ``maximum_request`` wants.
 
     Parameters
     ----------
@@ -46,15 +46,10 @@ def ask(
     InferenceError
         When the endpoint refuses, or answers masks of another shape.
     """
-    records = send(endpoint, asking(pictures, prompts), count=len(pictures))
-    return [_masks(endpoint, record, len(prompts)) for record in records]
-
-
-def asking(pictures: Sequence[NDArray[np.uint8]], prompts: Sequence[Prompt]) -> bytes:
-    """Return the body that asks for the same prompts on each picture."""
     text = " & ".join(one.words for one in prompts)
     rows = [(base64_text(png(picture)), text) for picture in pictures]
-    return request(("image", "text"), rows, params={})
+    records = score(endpoint, ("image", "text"), rows, params={})
+    return [_masks(endpoint, record, len(prompts)) for record in records]
 
 
 def _masks(endpoint: Endpoint, record: dict[str, object], count: int) -> NDArray[np.uint8]:

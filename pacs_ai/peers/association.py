@@ -133,12 +133,14 @@ def _request(
     contexts: Iterable[tuple[str, str]],
 ) -> Association:
     connected: list[Event] = []
-    rejections: list[A_ASSOCIATE_RJ] = []
+    rejections: list[RejectedError] = []
 
     def note_rejection(event: Event) -> None:
         # The library forgets a rejection whose connection ended before its own thread woke.
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
-            rejections.append(event.pdu)
+            rejections.append(_rejected(peer, event.pdu))
+            # Its thread dies of values that it does not know, and its caller waits in vain.
+            event.pdu.result = event.pdu.source = event.pdu.reason_diagnostic = 1
 
     try:
         association = entity.associate(
@@ -156,7 +158,7 @@ def _request(
         raise TransientError(f"{host} has no address: check the host name of {called}") from error
     if not association.is_established and not association.rejected_contexts:
         if rejections:
-            raise _rejected(peer, rejections[0])
+            raise rejections[0]
         raise TransientError(_no_answer(entity.secured, peer, connected=bool(connected)))
     return association
 
@@ -263,8 +265,12 @@ def _entity(calling: str, timeouts: Timeouts) -> _Entity:
 
 
 def _rejected(peer: str, answer: A_ASSOCIATE_RJ) -> RejectedError:
+    try:
+        reason = answer.reason_str
+    except ValueError:  # outside PS3.8 table 9-21; a rejection all the same
+        reason = f"source {answer.source}, reason {answer.reason_diagnostic}"
     return RejectedError(
-        f"{peer} rejected the association ({answer.reason_str}): "
+        f"{peer} rejected the association ({reason}): "
         "check both AE titles and that the peer knows this gateway",
         called_unknown=(answer.source, answer.reason_diagnostic) == _CALLED_UNKNOWN,
     )

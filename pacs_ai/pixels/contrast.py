@@ -27,7 +27,7 @@ def common(instance: Instance) -> Window | None:
     """Return one window for all frames whose header has none, in modality values.
 
     Each of these frames is decoded once, and one is held at a time. Percentiles are those of a single
-    frame, to a 2048th of their value.
+    frame, and exact while there are no more than a million different values.
 
     Returns
     -------

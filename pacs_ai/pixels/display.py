@@ -2,11 +2,11 @@
 
 The path of :data:`~pacs_ai.results.PIXEL_PATH`, in the order of PS3.3 C.11 and PS3.4 N.2. Grey:
 stored values, Modality LUT, the window asked for or the VOI LUT or first window of the header (else
-what the values say, :mod:`~pacs_ai.pixels.contrast`), inversion of MONOCHROME1. Colour: red, green
-and blue as decoded. Then what is padding or behind a shutter turns black, and the image is turned so
-that the patient stands upright and, on a frontal image, the patient's left is on the right. An image
-without PatientOrientation is taken as displayed. A picture for a model can do without the border of
-a radiograph (:mod:`~pacs_ai.pixels.border`).
+what the values say, :mod:`~pacs_ai.pixels.contrast`), inversion of MONOCHROME1 save for CT and PET.
+Colour: red, green and blue as decoded. Then what is padding or behind a shutter turns black, and the
+image is turned so that the patient stands upright and, on a frontal image, the patient's left is on
+the right. An image without PatientOrientation is taken as displayed. A picture for a model can do
+without the border of a radiograph (:mod:`~pacs_ai.pixels.border`).
 """
 
 from __future__ import annotations

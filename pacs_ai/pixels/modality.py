@@ -21,6 +21,9 @@ from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
 from pacs_ai.study import Instance
 
+_IN_UNITS = ("CT", "PT")
+"""Modalities whose values mean the same whichever way they are displayed."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrameValues:
@@ -265,13 +268,17 @@ def _bad_lut(instance: Instance) -> PixelError:
 
 
 def inverted(instance: Instance) -> bool:
-    """Tell whether high values are dark; the two elements that say so must agree (PS3.3 C.8.11.3.1).
+    """Tell whether high values are drawn dark; the two elements that say so must agree (PS3.3 C.8.11.3.1).
+
+    Those of CT and PET are physical, and never are: a model looks for air and bone by them.
 
     Raises
     ------
     PixelError
         When they contradict each other.
     """
+    if instance.Modality in _IN_UNITS:
+        return False
     photometric = str(instance.header.PhotometricInterpretation)
     shape = str(instance.header.get("PresentationLUTShape", "") or "")
     if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):

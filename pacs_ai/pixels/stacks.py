@@ -54,6 +54,8 @@ _UNIT = 1e-3
 """How far direction cosines may be from unit length and from right angles."""
 _SAME = 1e-4
 """How far direction cosines and spacings of two slices may differ by rounding."""
+SAME_PLACE = 1e-3
+"""How many millimetres two slices in one place may lie apart by rounding."""
 _SPACING = 0.01
 """Share of the slice distance, and millimetres, by which one distance may differ from the mean."""
 _DRIFT = 0.05
@@ -319,8 +321,13 @@ def _vector(frame: Frame, keyword: str, length: int) -> _Vector:
     return vector
 
 
+def same_directions(one: Plane, other: Plane) -> bool:
+    """Tell whether two slices lie in the same directions, rounding aside."""
+    return bool(np.abs(one.orientation - other.orientation).max() <= _SAME)
+
+
 def _unlike(first: Plane, one: Plane) -> str:
-    if np.abs(first.orientation - one.orientation).max() > _SAME:
+    if not same_directions(first, one):
         return "ImageOrientationPatient"
     return "PixelSpacing" if np.abs(first.spacing - one.spacing).max() > _SAME else ""
 
@@ -346,7 +353,7 @@ def _places(planes: tuple[Plane, ...]) -> _Vector:
 def _check_places(planes: tuple[Plane, ...]) -> None:
     """Refuse two slices in one place: a phase, an echo or a copy that no element tells apart."""
     gaps = np.diff(_places(planes))
-    least = max(_SPACING * float(np.median(gaps)), 1e-3)
+    least = max(_SPACING * float(np.median(gaps)), SAME_PLACE)
     for (one, other), gap in zip(pairwise(planes), gaps, strict=True):
         if gap <= least:
             raise PixelError(

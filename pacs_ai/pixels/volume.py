@@ -29,8 +29,6 @@ VOXEL_LIMIT = 512 * 1024 * 1024
 """Most voxels of one Volume: half a gigabyte at eight bits, which is what comes back."""
 
 _PERCENTILES = (0.5, 99.5)
-_IN_UNITS = ("CT", "PT")
-"""Modalities whose values mean the same whichever way they are displayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +212,6 @@ def grey(volume: Volume, window: Window) -> Grey:
 
 def _dark(volume: Volume) -> bool:
     """Tell whether high values are to be dark, which all slices must say alike."""
-    if volume.modality in _IN_UNITS:
-        return False
     said = {one.frame.instance.SOPInstanceUID: one.frame for one in volume.stack.planes}
     ways = {inverted(frame.instance): frame for frame in said.values()}
     if len(ways) > 1:
@@ -241,11 +237,12 @@ def _percentiles(volume: Volume) -> tuple[float, float]:
     return found.range(*_PERCENTILES)
 
 
-def _weighed(frame: Frame, stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the values of a slice that are image, and how often each is there."""
+def _weighed(
+    frame: Frame, stored: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Return the values of a slice that are image, and how often each is there; None for once."""
     if stored.dtype.itemsize > 2:
-        kept = stored[~_padding(frame, stored)]
-        return _rescaled(frame, kept), np.ones(kept.shape, np.int64)
+        return _rescaled(frame, stored[~_padding(frame, stored)]), None
     every = _every_value(stored.dtype)
     counts = np.bincount(_unsigned(stored).ravel(), minlength=every.size)
     there = (counts > 0) & ~_padding(frame, every)

@@ -310,7 +310,7 @@ class Endpoint(Section):
     concurrency: int = Field(default=1, ge=1, le=64)
     """How many requests may be under way at once."""
     maximum_request: Size = 100 * 10**6
-    """Most bytes of one request, as its front door takes them; what is larger is not sent."""
+    """Most bytes of one request, as its front door takes them; several pictures go in more requests then."""
     window: Window | None = None
     """CT goes out in this window; left out, in the catalogue's of each prompt (embeddings: W 1500 L -160)."""
     distributions: Path | None = None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import requests
 
 from pacs_ai import http
+from tests.authority import Authority
 
 SECOND = timedelta(seconds=1)
 
@@ -163,3 +167,75 @@ def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NO_PROXY", "")
     with peer(answering(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")) as (url, _):
         assert ask(url).status == 204
+
+
+BODY = bytes(32 * 2**20)
+"""More than the buffers between two sockets take."""
+
+
+@contextmanager
+def slow_reader(folder: Path, *, scheme: str, seconds: float) -> Iterator[tuple[str, Path]]:
+    """Take one connection and read nothing for a while, then the whole request; then answer it."""
+    authority = Authority(folder)
+    issued = authority.issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.file, issued.key)
+    stop = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        connection.settimeout(10)
+        if scheme == "https":
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection:
+            stop.wait(seconds)
+            left = len(BODY)
+            try:
+                while left > 0 and (data := connection.recv(2**20)):
+                    left -= len(data)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/x", authority.file
+        stop.set()
+        thread.join()
+
+
+def post(url: str, authority: Path, *, deadline: timedelta) -> http.Response:
+    with http.session() as session:
+        session.verify = str(authority)
+        return http.exchange(session, "POST", url, deadline=deadline, body_limit=9, data=BODY)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_body_may_take_longer_to_send_than_the_connection_to_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 1.0)
+    with slow_reader(tmp_path, scheme=scheme, seconds=1.5) as (url, authority):
+        assert post(url, authority, deadline=timedelta(seconds=20)).status == 204
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_body_that_is_not_taken_ends_at_the_deadline(tmp_path: Path, scheme: str) -> None:
+    with slow_reader(tmp_path, scheme=scheme, seconds=9) as (url, authority):
+        begin = time.monotonic()
+        with pytest.raises(http.UnreachableError, match=r"within 1 s"):
+            post(url, authority, deadline=SECOND)
+        assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_body_without_a_deadline_has_the_time_of_a_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr(http, "READ_SECONDS", 1.0)
+    with slow_reader(tmp_path, scheme=scheme, seconds=9) as (url, authority):
+        begin = time.monotonic()
+        with http.session() as session, pytest.raises((OSError, requests.RequestException)):
+            session.post(url, data=BODY, verify=str(authority))
+        assert time.monotonic() - begin < 4

@@ -438,6 +438,27 @@ def test_masks_on_frames_that_say_where_they_lie_lie_there_too(tmp_path: Path, n
     assert on_volume(dataset) is (name == "slices")
 
 
+def test_positions_that_differ_by_rounding_are_one_place(tmp_path: Path) -> None:
+    phases = [((1.5, -2, 3 + 1e-7 * turn), AXIAL, [0.7, 0.8]) for turn in range(4)]
+    one = placed(tmp_path, phases)
+    dataset = encode((one,), *on_frames(one, 4))
+    assert not on_volume(dataset)
+    assert [
+        tuple(group.FrameContentSequence[0].DimensionIndexValues)
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ] == [(1, 1, 1), (1, 1, 3), (1, 1, 4), (2, 1, 1), (2, 1, 2), (2, 1, 4)]
+
+
+def test_directions_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    turned = [1, 0.00009, 0, -0.00009, 1, 0]
+    steps = enumerate((AXIAL, turned, AXIAL, turned))
+    one = placed(tmp_path, [((0, 0, 3 * step), along, [0.7, 0.8]) for step, along in steps])
+    dataset = encode((one,), *on_frames(one, 4))
+    assert on_volume(dataset)
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == AXIAL
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_mask_on_one_frame_that_says_where_it_lies_lies_there_too(
     tmp_path: Path, number: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from pacs_ai.errors import InferenceError, InferenceUnavailableError
 from pacs_ai.models import answer
 from pacs_ai.models.endpoint import score
-from tests.unit.models.fake_endpoint import Answer, FakeEndpoint, endpoint, key
+from tests.unit.models.fake_endpoint import Answer, Asked, FakeEndpoint, endpoint, key
 
 ROW = [("aW1hZ2U=", "SECRET prompt")]
 FINE = Answer([{"x": 1}])
@@ -28,6 +29,31 @@ def test_a_request_over_the_limit_is_not_sent() -> None:
         with pytest.raises(InferenceError, match=r"larger than maximum_request \(50\)"):
             ask(fake, maximum_request=50)
     assert len(fake.asked) == 1
+
+
+def one_each(asked: Asked) -> list[dict[str, Any]]:
+    return [{"seen": row[0]} for row in asked.body["input_data"]["data"]]
+
+
+def test_rows_that_one_request_does_not_take_go_in_several_and_come_back_in_order() -> None:
+    rows = [(str(index) * 100, "") for index in range(8)]
+    with endpoint(one_each) as fake:
+        settings = fake.settings(maximum_request=500)
+        assert score(settings, ("image", "text"), rows) == [{"seen": image} for image, _ in rows]
+    assert len(fake.asked) < len(rows)
+    for asked in fake.asked:
+        assert len(json.dumps(asked.body)) <= 500
+        table = asked.body["input_data"]
+        assert table["index"] == list(range(len(table["data"])))
+
+
+def test_a_row_that_no_request_takes_is_refused_with_what_the_front_door_must_take() -> None:
+    rows = [("1" * 100, ""), ("2" * 1000, "")]
+    with (
+        endpoint(one_each) as fake,
+        pytest.raises(InferenceError, match="cannot be divided: let the endpoint's front door"),
+    ):
+        score(fake.settings(maximum_request=500), ("image", "text"), rows)
 
 
 def test_request_is_that_of_the_public_contract(tmp_path: Path) -> None:

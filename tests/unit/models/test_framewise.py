@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pacs_ai import catalogue
 from pacs_ai.models import parse2d
 from pacs_ai.models.seats import alone
 from pacs_ai.models.square import SIZE
@@ -101,6 +102,29 @@ def test_frames_share_calls(tmp_path: Path) -> None:
     with endpoint(bright) as fake:
         parse2d.infer(job(cine(tmp_path), "left heart ventricle"), fake.settings("parse2d"))
     assert [len(sent(asked)) for asked in fake.asked] == [8, 3]
+
+
+def test_a_small_limit_of_a_request_costs_calls_and_no_frame(tmp_path: Path) -> None:
+    wanted = job(cine(tmp_path), "left heart ventricle")
+    with endpoint(bright) as whole:
+        expected = parse2d.infer(wanted, whole.settings("parse2d"))
+    most = max(len(json.dumps(asked.body)) for asked in whole.asked)
+    with endpoint(bright) as fake:
+        found = parse2d.infer(wanted, fake.settings("parse2d", maximum_request=most // 2))
+    assert isinstance(found, Done)
+    assert isinstance(expected, Done)
+    assert dumps(found.results, found.notes) == dumps(expected.results, expected.notes)
+    assert len(fake.asked) > len(whole.asked)
+
+
+def test_one_prompt_in_two_spellings_is_one_mask(tmp_path: Path) -> None:
+    words = catalogue.find("left heart ventricle", model="parse2d", modality="US").words
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(
+            job(cine(tmp_path), "left heart ventricle", words), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, Done)
+    assert len(outcome.results) == 1
 
 
 def test_what_is_on_no_frame_is_not_found(tmp_path: Path) -> None:

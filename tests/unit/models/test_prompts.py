@@ -75,6 +75,14 @@ def test_prompts_come_in_the_order_of_the_rule_and_each_once() -> None:
     assert known is None
 
 
+def test_one_prompt_in_two_spellings_is_asked_once() -> None:
+    (row,) = rows("left lung", model="parse2d", modality="DX")
+    found, _ = asked(
+        job("parse2d", row.label, "heart", row.words), endpoint("parse2d"), modality="DX"
+    )
+    assert names([found]) == [("left lung", "heart")]
+
+
 @pytest.mark.parametrize(
     ("kind", "label", "modality", "words"),
     [

@@ -75,6 +75,26 @@ def test_a_rejection_counts_when_its_connection_ends_before_the_caller_wakes(
     assert (found.ok, found.is_called) == (False, True)
 
 
+@pytest.mark.parametrize(("source", "reason"), [(1, 0), (2, 3), (3, 9), (0, 0), (4, 1)])
+def test_a_rejection_with_a_reason_outside_the_standard_is_a_rejection(
+    source: int, reason: int
+) -> None:
+    with rejecting(bytes((1, source, reason))) as port:
+        found = ask(port)
+    assert (found.ok, found.is_called) == (False, True)
+    assert f"source {source}, reason {reason}" in found.detail
+    assert found.seconds < SHORT.acse
+
+
+@pytest.mark.parametrize("result", [0, 3])
+def test_a_rejection_without_a_known_result_is_a_rejection(result: int) -> None:
+    with rejecting(bytes((result, 1, 4))) as port:
+        found = ask(port)
+    assert (found.ok, found.is_called) == (False, True)
+    assert "rejected the association (Reserved)" in found.detail
+    assert found.seconds < SHORT.acse
+
+
 def test_an_ae_of_another_title_is_not_the_one_that_was_called() -> None:
     with rejecting(CALLED_NOT_RECOGNISED) as port:
         found = ask(port)

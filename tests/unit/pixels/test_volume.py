@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
 from pacs_ai.errors import PixelError
+from pacs_ai.pixels.display import View, display_image
 from pacs_ai.pixels.nifti import from_nifti, to_nifti
 from pacs_ai.pixels.volume import Grey, Volume, assemble, grey, planes
 from pacs_ai.results import PIXEL_PATH
@@ -194,6 +195,30 @@ def test_high_values_are_dark_where_the_header_says_so_and_they_have_no_unit(
     assert np.abs(other - (255 - plain if modality == "MR" else plain)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("modality", "uid", "window"),
+    [
+        ("CT", CTImageStorage, Window(width=2000, level=-100)),
+        ("CT", CTImageStorage, None),
+        ("PT", PositronEmissionTomographyImageStorage, None),
+        ("MR", MRImageStorage, None),
+    ],
+)
+def test_a_slice_alone_is_dark_where_it_is_in_its_volume(
+    tmp_path: Path, modality: str, uid: str, window: Window | None
+) -> None:
+    made = slices(
+        tmp_path,
+        STORED,
+        Modality=modality,
+        SOPClassUID=uid,
+        PhotometricInterpretation="MONOCHROME1",
+    )
+    drawn = grey(assemble(made), window or Window(width=2000, level=-100)).plane(2)
+    alone = display_image(made[2], view=View.ANY, window=window).pixels
+    assert np.corrcoef(alone.ravel(), drawn.ravel())[0, 1] > 0.9
+
+
 def test_slices_that_are_displayed_in_two_ways_are_refused(tmp_path: Path) -> None:
     values = np.arange(3 * 8 * 8, dtype=np.uint16).reshape(3, 8, 8)
     made = slices(
@@ -221,6 +246,14 @@ def test_without_absolute_units_the_percentiles_decide(
     low, high = np.percentile(array(volume), (0.5, 99.5))
     wanted = np.rint(np.clip((array(volume) - low) / (high - low), 0, 1) * 255)
     assert np.abs(drawn_as(drawn) - wanted).max() <= 1
+
+
+def test_a_large_offset_costs_no_contrast(tmp_path: Path) -> None:
+    stored = np.random.default_rng(6).integers(32768, 32809, (4, 40, 40)).astype(np.uint16)
+    made = slices(tmp_path, stored, Modality="MR", RescaleIntercept=0)
+    drawn = drawn_as(grey(assemble(made), Window(width=1, level=0)))
+    assert len(np.unique(drawn)) == 41
+    assert (drawn == 255).mean() < 0.05
 
 
 def test_one_plane_is_the_same_as_in_the_whole(tmp_path: Path) -> None:
