@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.ledger import arrivals, sqlite
 from pacs_ai.ledger.arrivals import Recorded
 from pacs_ai.spool import Disk, Spool
+from tests.integration import wire
 from tests.integration.listening import (
     CALLED,
     CALLING,
@@ -120,9 +122,16 @@ def test_who_cannot_be_judged_is_rejected_for_now(
 
 def test_one_association_too_many_is_rejected_for_now(tmp_path: Path, transport: str) -> None:
     settings = make_settings(tmp_path, transport=transport, maximum_associations=1)
-    with listening(settings) as listener, association(listener.port) as first:
-        assert first.is_established
+    request = wire.command(0x0001, data_set=True, sop_class=CT, sop_instance="1.2.3")
+    with (
+        listening(settings) as listener,
+        wire.associated(listener.port, CALLING, CALLED, [(1, CT, wire.EXPLICIT)]) as first,
+    ):
+        first.sendall(wire.values(1, wire.COMMAND | wire.LAST, request) + wire.values(1, 0, b"ab"))
+        time.sleep(0.3)  # it has been read: who is busy gives no seat up
         assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+        first.sendall(wire.values(1, wire.LAST, b"cd"))
+        assert wire.status(wire.read(first)[1]) == 0xC000  # it was heard to its end
 
 
 def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path, transport: str) -> None:
