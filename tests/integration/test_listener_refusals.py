@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,23 @@ def test_one_association_too_many_is_rejected_for_now(tmp_path: Path, transport:
 def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path, transport: str) -> None:
     with listening(make_settings(tmp_path, transport=transport, minimum_free="1000TB")) as listener:
         assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+
+
+def test_more_work_than_the_backlog_allows_rejects_associations_for_now(
+    tmp_path: Path, transport: str
+) -> None:
+    settings = make_settings(tmp_path, transport=transport, maximum_backlog=1)
+    hasty = settings.peers["modality"].model_copy(update={"quiet": timedelta(0)})
+    peers = {**settings.peers, "modality": hasty}
+    with listening(settings.model_copy(update={"peers": peers})) as listener:
+        for waiting in (1, 2):  # one Study may wait, so the next is still let in
+            assert store(listener.port, image()).Status == 0x0000
+            assert listener.gateway.ledger.backlog() == waiting
+        assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+        with listener.gateway.ledger.claim("assemble") as work:
+            assert work is not None
+            with association(listener.port) as opened:
+                assert opened.is_established
 
 
 # ---------------------------------------------------------------------- what may be sent
