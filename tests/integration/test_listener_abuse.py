@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
@@ -70,13 +70,17 @@ class Victim:
 
 @contextmanager
 def victim(
-    folder: Path, tls: ssl.SSLContext | None = None, **settings_of_listener: Any
+    folder: Path,
+    tls: ssl.SSLContext | None = None,
+    *,
+    by: Sequence[str] = (),
+    **settings_of_listener: Any,
 ) -> Iterator[Victim]:
-    """Run a listener for the length of the block."""
+    """Run a listener for the length of the block, started by another command where one is given."""
     file = folder / "settings.yaml"
     file.write_text(write_settings(folder, addresses=(OWN, *OTHERS), **settings_of_listener))
     settings = load(file)
-    command = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
+    command = [*by, sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as started,

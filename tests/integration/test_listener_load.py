@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,16 @@ MIB = 2**20
 EXTRA = 40 * MIB
 PARALLEL = 24
 EACH = 10
+SELECT = 1024
+"""Descriptors that select() can watch (select(2))."""
+_HOLDING = f"""
+import os, resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (4 * {SELECT}, most))
+for _ in range({SELECT}):
+    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +118,18 @@ def test_many_associations_of_one_address_at_once_lose_nothing(
     for data in sent:
         kept = _kept(listener, hashlib.sha256(data).hexdigest())
         assert data_set_bytes(kept.read_bytes()) == data
+
+
+def test_descriptors_above_those_of_select_are_as_good_as_others(tmp_path: Path) -> None:
+    with victim(tmp_path, by=[sys.executable, "-c", _HOLDING]) as crowded:
+        assert crowded.process.num_fds() > SELECT
+        crowded.echo()
+        uid = str(generate_uid())
+        data = encoded(image(SOPInstanceUID=uid))
+        with wire.associated(crowded.port, CALLING, CALLED, CONTEXTS) as sock:
+            sock.sendall(_command(uid) + wire.values(3, wire.LAST, data))
+            assert wire.status(wire.read(sock)[1]) == 0x0000
+        _kept(crowded, hashlib.sha256(data).hexdigest())
 
 
 def test_a_slow_sender_succeeds_while_others_are_answered(listener: Victim) -> None:
