@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import pytest
 
+from listener import door
 from pacs_ai.settings import load
 from tests.authority import Authority
 from tests.integration import wire
@@ -41,6 +42,8 @@ PAUSE = 0.005
 MEMORY = 64 * 2**20
 LEDGER = 15
 """Descriptors of the five connections that the ledger may keep open."""
+RATE = 200
+"""Connects a second of a burst."""
 IDLE = 80
 """Idle associations that an attacker holds: more than the 64 seats of a listener."""
 MAXIMUM_OBJECT = 4 * 2**20
@@ -214,7 +217,7 @@ def three_hundred_contexts(attack: Attack) -> None:
 
 
 def a_burst_of_connects(attack: Attack) -> None:
-    while not attack.over.wait(1 / 200):
+    while not attack.over.wait(1 / RATE):
         with suppress(OSError):
             attack.connect().close()
 
@@ -381,16 +384,47 @@ def test_a_good_peer_is_answered_for_a_minute(
     _attacked(listener, attack, source, 60)
 
 
-def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
+def _together(
+    attacks: Sequence[Callable[[Attack], None]], sources: Sequence[str]
+) -> Callable[[Attack], None]:
+    """Return one attack of many: each in a thread of its own, from one of the sources in turn."""
+
     def everything(attack: Attack) -> None:
-        # Seventeen threads beside the good peer in one interpreter: each rests longer.
+        # Beside the good peer in one interpreter: each rests longer.
         attackers = [
             threading.Thread(target=one, args=(Attack(attack.port, source, attack.over, 0.1),))
-            for one, source in zip(ATTACKS, cycle([OTHER, OTHERS[1]]), strict=False)
+            for one, source in zip(attacks, cycle(sources), strict=False)
         ]
         for one in attackers:
             one.start()
         for one in attackers:
             one.join()
 
-    _attacked(listener, everything, OTHER, 4)
+    return everything
+
+
+def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
+    _attacked(listener, _together(ATTACKS, OTHERS[:2]), OTHER, 4)
+
+
+def test_those_that_say_too_little_keep_nobody_out_beyond_their_deadline(listener: Victim) -> None:
+    """From both addresses; after 10 s the listener itself closes who was silent from the start."""
+    slow = (silent, stalled_in_mid_pdu, one_byte_a_second)
+    attacks = [one for one in slow for _ in (OWN, OTHER)]
+    _attacked(listener, _together(attacks, (OWN, OTHER)), OWN, door.Limits(1, 1, 1).idle + 2)
+
+
+def test_two_thousand_connects_in_ten_seconds_keep_nobody_out(listener: Victim) -> None:
+    made: Counter[str] = Counter()
+
+    def burst(attack: Attack) -> None:
+        began = time.monotonic()
+        for number, source in enumerate(cycle((OWN, OTHER))):
+            if attack.over.wait(max(0.0, began + number / RATE - time.monotonic())):
+                return
+            wire.connect(attack.port, source).close()
+            made[source] += 1
+
+    _attacked(listener, burst, OTHER, 10)
+    assert made.total() >= 0.95 * 10 * RATE
+    assert made[OTHER] >= 0.95 * 5 * RATE
