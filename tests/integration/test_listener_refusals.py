@@ -160,6 +160,43 @@ def test_more_work_than_the_backlog_allows_rejects_associations_for_now(
 # ---------------------------------------------------------------------- what may be sent
 
 
+@pytest.mark.parametrize("uid", ["1.2.840.01.5", "1." + "2" * 64, "../../../../tmp/pwned"])
+@pytest.mark.parametrize("keyword", ["sop_instance", "sop_class"])
+def test_a_command_with_what_is_no_uid_is_a900_and_its_association_goes_on(
+    tmp_path: Path, keyword: str, uid: str
+) -> None:
+    """Leading zeros exist in the field; what is worse reaches no name either."""
+    data_set = image()
+    good = {"sop_class": CT, "sop_instance": str(data_set.SOPInstanceUID)}
+    with (
+        listening(make_settings(tmp_path)) as listener,
+        wire.associated(listener.port, CALLING, CALLED, [(1, CT, wire.EXPLICIT)]) as sock,
+    ):
+        for uids, status in (({**good, keyword: uid}, 0xA900), (good, 0x0000)):
+            request = wire.command(0x0001, data_set=True, **uids)
+            sock.sendall(wire.values(1, wire.COMMAND | wire.LAST, request))
+            data = encoded(data_set)
+            sock.sendall(wire.values(1, 0, data[:50]) + wire.values(1, wire.LAST, data[50:]))
+            kind, body = wire.read(sock)
+            assert (kind, wire.status(body)) == (0x04, status)
+            assert uid.encode() not in body
+        (kept,) = listener.instances()
+        assert kept["SOPInstanceUID"] == good["sop_instance"]
+        assert listener.left() == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_the_librarys_own_transport_aborts_over_what_is_no_uid(tmp_path: Path) -> None:
+    request = wire.command(0x0001, data_set=False, sop_class=CT, sop_instance="1.2.840.01.5")
+    with (
+        listening(make_settings(tmp_path, transport="plain")) as listener,
+        wire.associated(listener.port, CALLING, CALLED, [(1, CT, wire.EXPLICIT)]) as sock,
+    ):
+        sock.sendall(wire.values(1, wire.COMMAND | wire.LAST, request))
+        assert wire.read(sock)[0] == wire.ABORTED
+        _assert_nothing_kept(listener)
+
+
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SOPClassUID"])
 def test_a_data_set_that_differs_from_its_command_is_a900(
     listener: Listening, keyword: str
