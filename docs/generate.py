@@ -123,7 +123,7 @@ def listener_limits() -> str:
             ("maximum PDU size", f"{entity.maximum_pdu_size} bytes"),
             ("longest A-ASSOCIATE-RQ", f"{_size(door.request)}"),
             ("associations at once", f"{ours.maximum_associations} (setting)"),
-            ("of these from one address", f"{ours.maximum_per_address} (setting)"),
+            ("of these from one address, in each process", f"{ours.maximum_per_address} (setting)"),
             ("connections, from accept", f"{ours.maximum_connections} (setting)"),
             ("a TLS handshake", f"{HANDSHAKE:g} s"),
             ("pause within a PDU", f"{door.idle:g} s"),

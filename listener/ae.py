@@ -143,6 +143,7 @@ def start(gateway: Gateway, share: Share = ALONE) -> AssociationServer:
 
 def _hardened(gateway: Gateway, handlers: Handlers, share: Share) -> AssociationServer:
     settings = gateway.settings.listener
+    associations = share.of(settings.maximum_associations)
     entity = build(gateway)
     # The library counts connections that are on their way out, too: the real limit is the door's.
     entity.maximum_associations = settings.maximum_connections * BURST
@@ -151,8 +152,9 @@ def _hardened(gateway: Gateway, handlers: Handlers, share: Share) -> Association
         (settings.host, settings.port),
         limits=Limits(
             connections=share.of(settings.maximum_connections),
-            associations=share.of(settings.maximum_associations),
-            per_address=share.of(settings.maximum_per_address),
+            associations=associations,
+            # Whole in each process: the kernel may give it all that one address opens.
+            per_address=min(settings.maximum_per_address, associations),
         ),
         maximum_object=settings.maximum_object,
         receive=handlers.receive,

@@ -32,7 +32,11 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A C-STORE-RQ or C-ECHO-RQ (PS3.7 sections 9.3.1.1 and 9.3.5.1)."""
+    """A C-STORE-RQ or C-ECHO-RQ (PS3.7 sections 9.3.1.1 and 9.3.5.1).
+
+    A UID of a C-STORE that breaks the rules (PS3.5 section 9.1) is empty here: what came in its place
+    reaches no name, no log and no answer. It exists in the field, so it ends one C-STORE and no more.
+    """
 
     CommandField: int
     MessageID: int
@@ -53,10 +57,13 @@ def read(data: bytes | bytearray) -> Request:
     field = _number(elements, _FIELD)
     if field not in (C_STORE_RQ, C_ECHO_RQ):
         raise CommandError("a command came that is no C-STORE and no C-ECHO")
+    sop_class = _uid(elements, _CLASS)
+    if field == C_ECHO_RQ and not sop_class:
+        raise CommandError("a C-ECHO came without a SOP Class UID")
     return Request(
         CommandField=field,
         MessageID=_number(elements, _MESSAGE),
-        AffectedSOPClassUID=_uid(elements, _CLASS),
+        AffectedSOPClassUID=sop_class,
         AffectedSOPInstanceUID=_uid(elements, _INSTANCE) if field == C_STORE_RQ else "",
         has_data_set=_number(elements, _DATA_SET) != _NO_DATA_SET,
     )
@@ -86,9 +93,9 @@ def _number(elements: dict[int, bytes], element: int) -> int:
 
 def _uid(elements: dict[int, bytes], element: int) -> str:
     value = elements.get(element, b"").rstrip(b"\0 ")
-    if not is_uid(value):
+    if not value:
         raise CommandError("a command set lacks what its service needs")
-    return value.decode("ascii")
+    return value.decode("ascii") if is_uid(value) else ""
 
 
 def answer(
@@ -108,7 +115,7 @@ def answer(
         Longest variable field of a PDU that the peer takes; 0 for any (PS3.8 Annex D.1).
     """
     elements = [
-        _element(_CLASS, request.AffectedSOPClassUID),
+        *([_element(_CLASS, request.AffectedSOPClassUID)] if request.AffectedSOPClassUID else []),
         _element(_FIELD, request.CommandField | _RESPONSE),
         _element(_ANSWERED, request.MessageID),
         _element(_DATA_SET, _NO_DATA_SET),

@@ -6,8 +6,9 @@ no more room,
 
 - who waits longest leaves for who comes (a silent connection never keeps a speaking one out);
 - who waits never takes the place of who is seated: some places to wait stay free at every address;
-- a peer that asks for a seat while its own address has them all gets that of the association there that
-  has been idle longest. No message that is under way is ever cut off;
+- a peer that asks for a seat while its own address has all it may have gets that of the association there
+  that has been idle longest; while the listener has none left, that of the address with the most of them.
+  No message that is under way is ever cut off;
 - otherwise the answer is an honest *local limit exceeded* for now (PS3.8 section 9.3.4).
 """
 
@@ -21,7 +22,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -134,14 +135,11 @@ class Door:
                 return False, None
             here = [one for one in self._seated if one.address == connection.address]
             gone = None
-            if len(here) >= self._limits.per_address:
-                idle = [one for one in here if not one.busy]
-                if not idle:
+            if (own := len(here) >= self._limits.per_address) or self._is_full():
+                gone = _idlest(here if own else self._seated)
+                if gone is None:
                     return False, None
-                gone = min(idle, key=lambda one: one.heard)
                 self._seated.remove(gone)
-            elif len(self._seated) >= self._limits.associations:
-                return False, None
             del self._waiting[connection]
             self._seated.add(connection)
             return True, gone
@@ -151,6 +149,9 @@ class Door:
         with self._lock:
             self._waiting.pop(connection, None)
             self._seated.discard(connection)
+
+    def _is_full(self) -> bool:
+        return len(self._seated) >= self._limits.associations
 
     def _in_the_way(self) -> Connection | None:
         waiting = Counter(one.address for one in self._waiting)
@@ -171,6 +172,13 @@ class Door:
         # Whose request is being judged goes last.
         one = next((one for one in here if one.give_way is None), here[0])
         return one if at_once or time.monotonic() - one.opened > GRACE else None
+
+
+def _idlest(seated: Collection[Connection]) -> Connection | None:
+    """Return who gives way: of the address with the most seats, among those that have an idle one."""
+    seats = Counter(one.address for one in seated)
+    idle = [one for one in seated if not one.busy]
+    return min(idle, key=lambda one: (-seats[one.address], one.heard), default=None)
 
 
 class Porch(threading.Thread):

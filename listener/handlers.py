@@ -19,7 +19,7 @@ from pynetdicom.events import Event
 from listener import tls
 from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
-from pacs_ai.intake import Context, Duplicate, Incoming, Receipt, Refused, Stored
+from pacs_ai.intake import MISMATCH, Context, Duplicate, Incoming, Receipt, Refused, Stored
 from pacs_ai.spool import SpoolFullError
 
 log = logging.getLogger(__name__)
@@ -173,6 +173,10 @@ class Reception:
             SOPInstanceUID=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=transfer_syntax_uid,
         )
+        if not (context.SOPClassUID and context.SOPInstanceUID):
+            log.warning("an Instance was refused: a UID of its command is none")
+            self._refusal = _status(MISMATCH, "a UID of the command is none (PS3.5 section 9.1)")
+            return
         try:
             if not gateway.has_room():
                 self._refusal = _status(OUT_OF_RESOURCES, "the disk is nearly full")

@@ -35,6 +35,8 @@ class Socket(AssociationSocket):
         self._over = 0.0
         self._poll = select.poll()  # select() fails above descriptor 1023
         self._poll.register(connection.socket, select.POLLIN)
+        self._free = select.poll()
+        self._free.register(connection.socket, select.POLLOUT)
         self._ear, self._bell = socket.socketpair()
         self._ear.settimeout(0)
         self._bell.settimeout(0)
@@ -43,7 +45,6 @@ class Socket(AssociationSocket):
         self._either.register(self._ear, select.POLLIN)
         self._pause = 0.0
         connection.socket.settimeout(None)
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.whole))
 
     @property
     def ready(self) -> bool:
@@ -170,12 +171,32 @@ class Socket(AssociationSocket):
     def send(self, bytestream: bytes) -> None:
         """Send all of it in time, or give the connection up."""
         try:
-            sock = cast("socket.socket", self.socket)
-            if isinstance(sock, ssl.SSLSocket):
-                sock.settimeout(self._limits.whole)
-            sock.sendall(bytestream)
+            self._send(memoryview(bytestream))
         except (OSError, AttributeError):  # None once it is closed
             self.event_queue.put(CONNECTION_CLOSED)
+
+    def _send(self, view: memoryview) -> None:
+        sock = cast("socket.socket", self.socket)
+        over = time.monotonic() + self._limits.whole
+        while view:
+            try:
+                view = view[_push(sock, view) :]
+                continue
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                due = self._free
+            except ssl.SSLWantReadError:
+                due = self._poll
+            left = min(over - time.monotonic(), self._limits.idle)
+            if left <= 0 or not due.poll(left * 1000):
+                raise TimeoutError("the peer does not take its answer")
+
+
+def _push(sock: socket.socket, view: memoryview) -> int:
+    """Send what there is room for now; return how many bytes."""
+    if isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(0)
+        return sock.send(view)
+    return sock.send(view, socket.MSG_DONTWAIT)  # the socket still blocks for who reads
 
 
 def _timeval(seconds: float) -> bytes:

@@ -78,12 +78,12 @@ class Listener(Section):
     """``plain`` is pynetdicom's own, without limits of time, length and address: for comparison only."""
     processes: int = Field(default=2, ge=1, le=16)
     """How many share the port; one that hangs is replaced. 1: a single process that nobody watches."""
-    maximum_associations: int = Field(default=32, ge=1, le=256)
+    maximum_associations: int = Field(default=64, ge=1, le=256)
     """More at once are rejected for now (local limit exceeded)."""
-    maximum_connections: int = Field(default=64, ge=1, le=1024)
+    maximum_connections: int = Field(default=128, ge=1, le=1024)
     """Counted from accept; when more come, those without a request go first, the oldest first."""
-    maximum_per_address: int = Field(default=16, ge=1, le=1024)
-    """Of one address; its next request takes the place of its association that was idle longest."""
+    maximum_per_address: int = Field(default=24, ge=1, le=1024)
+    """Of one address, in each process; its next request takes the place of its own that was idle longest."""
     maximum_backlog: int = Field(default=10_000, ge=1)
     """Pieces of work that wait to be started; above it associations are rejected for now."""
     maximum_object: Size = 4 * 2**30
@@ -102,7 +102,7 @@ class Listener(Section):
 
     @model_validator(mode="after")
     def _enough_for_each(self) -> Listener:
-        for name in ("maximum_associations", "maximum_connections", "maximum_per_address"):
+        for name in ("maximum_associations", "maximum_connections"):
             if getattr(self, name) < self.processes:
                 raise ValueError(
                     f"listener.{name} is shared by listener.processes: give it at least "

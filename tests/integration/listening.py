@@ -99,7 +99,9 @@ class Listening:
             deliveries.add_object(connection, row)
 
 
-def write_settings(folder: Path, **listener: Any) -> str:
+def write_settings(
+    folder: Path, *, addresses: Sequence[str] = ("127.0.0.1",), **listener: Any
+) -> str:
     """Return a settings file of a gateway that one modality on loopback may send to."""
     values = {
         "site": {"name": "test", "time_zone": "UTC", "use": "research", "responsible": "nobody"},
@@ -112,7 +114,7 @@ def write_settings(folder: Path, **listener: Any) -> str:
             **listener,
         },
         "peers": {
-            "modality": {"ae_titles": [CALLING], "addresses": ["127.0.0.1"], "quiet": "1h"},
+            "modality": {"ae_titles": [CALLING], "addresses": [*addresses], "quiet": "1h"},
             "elsewhere": {"ae_titles": ["ELSEWHERE"], "addresses": ["192.0.2.7"]},
         },
     }

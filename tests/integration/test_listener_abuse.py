@@ -1,8 +1,9 @@
 """Hostile peers on raw sockets: whatever they do, who belongs here is answered in time.
 
-Each attack runs from the good peer's own address and from another one while the good peer asks for
-C-ECHO. Nothing remains of it: memory, threads and descriptors of the listener's process return, and the
-good peer is let in at once, with TLS too. Bounds are those of ``reliability.md`` §9.
+Each attack runs from the good peer's own address and from others of its peer's, which are let in as far,
+while the good peer asks for C-ECHO. Nothing remains of it: memory, threads and descriptors of the
+listener's process return, and the good peer is let in at once, with TLS too. Bounds are those of
+``reliability.md`` §9.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -25,12 +27,14 @@ from typing import Any
 import psutil
 import pytest
 
+from listener import door
 from pacs_ai.settings import load
 from tests.authority import Authority
 from tests.integration import wire
 from tests.integration.listening import CALLED, CALLING, CT, write_settings
 
 OWN, OTHER = "127.0.0.1", "127.0.0.2"
+OTHERS = (OTHER, "127.0.0.3", "127.0.0.4", "127.0.0.5")
 SECONDS = 1.0
 SLOWEST = 1.0
 PAUSE = 0.005
@@ -38,6 +42,10 @@ PAUSE = 0.005
 MEMORY = 64 * 2**20
 LEDGER = 15
 """Descriptors of the five connections that the ledger may keep open."""
+RATE = 200
+"""Connects a second of a burst."""
+IDLE = 80
+"""Idle associations that an attacker holds: more than the 64 seats of a listener."""
 MAXIMUM_OBJECT = 4 * 2**20
 CONTEXTS = [(1, wire.VERIFICATION, wire.IMPLICIT), (3, CT, wire.EXPLICIT)]
 
@@ -65,13 +73,17 @@ class Victim:
 
 @contextmanager
 def victim(
-    folder: Path, tls: ssl.SSLContext | None = None, **settings_of_listener: Any
+    folder: Path,
+    tls: ssl.SSLContext | None = None,
+    *,
+    by: Sequence[str] = (),
+    **settings_of_listener: Any,
 ) -> Iterator[Victim]:
-    """Run a listener for the length of the block."""
+    """Run a listener for the length of the block, started by another command where one is given."""
     file = folder / "settings.yaml"
-    file.write_text(write_settings(folder, **settings_of_listener))
+    file.write_text(write_settings(folder, addresses=(OWN, *OTHERS), **settings_of_listener))
     settings = load(file)
-    command = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
+    command = [*by, sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(file)]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as started,
@@ -138,14 +150,17 @@ class Attack:
                 sock.sendall(data)
                 sock.recv(1024)
 
-    @contextmanager
-    def associated(self) -> Iterator[socket.socket]:
-        """Try to associate as the good peer does: only its own address gets further."""
-        with wire.associated(self.port, CALLING, CALLED, CONTEXTS, self.source) as sock:
-            yield sock
+    def associated(self, source: str = "") -> AbstractContextManager[socket.socket]:
+        """Associate as the good peer does."""
+        return wire.associated(self.port, CALLING, CALLED, CONTEXTS, source or self.source)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All addresses that it has."""
+        return (OWN,) if self.source == OWN else OTHERS
 
     def inside(self, act: Callable[[socket.socket], None]) -> None:
-        """Do something inside an association, over and over, as long as it is let in."""
+        """Do something inside an association, over and over."""
         while not self.over.wait(self.pause):
             with suppress(OSError), self.associated() as sock:
                 act(sock)
@@ -202,17 +217,25 @@ def three_hundred_contexts(attack: Attack) -> None:
 
 
 def a_burst_of_connects(attack: Attack) -> None:
-    while not attack.over.wait(1 / 200):
+    while not attack.over.wait(1 / RATE):
         with suppress(OSError):
             attack.connect().close()
 
 
 def idle_associations(attack: Attack) -> None:
-    with ExitStack() as stack:
-        for _ in range(64):
-            with suppress(OSError):
-                stack.enter_context(attack.associated())
-        attack.over.wait()
+    """Whoever was made to give way comes again: there is never a free seat."""
+    held: deque[ExitStack] = deque()
+    for source in cycle(attack.sources):
+        if attack.over.wait(PAUSE):
+            break
+        with suppress(OSError):
+            one = ExitStack()
+            one.enter_context(attack.associated(source))
+            held.append(one)
+        if len(held) > IDLE:
+            held.popleft().close()
+    for one in held:
+        one.close()
 
 
 def endless_command(attack: Attack) -> None:
@@ -340,7 +363,8 @@ def _attacked(
 def test_a_good_peer_is_answered_whatever_others_do(
     listener: Victim, attack: Callable[[Attack], None], source: str
 ) -> None:
-    _attacked(listener, attack, source, SECONDS)
+    # It takes a moment until the crowd has every seat.
+    _attacked(listener, attack, source, 4 if attack is idle_associations else SECONDS)
 
 
 @pytest.mark.parametrize("source", [OWN, OTHER])
@@ -360,16 +384,47 @@ def test_a_good_peer_is_answered_for_a_minute(
     _attacked(listener, attack, source, 60)
 
 
-def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
+def _together(
+    attacks: Sequence[Callable[[Attack], None]], sources: Sequence[str]
+) -> Callable[[Attack], None]:
+    """Return one attack of many: each in a thread of its own, from one of the sources in turn."""
+
     def everything(attack: Attack) -> None:
-        # Seventeen threads beside the good peer in one interpreter: each rests longer.
+        # Beside the good peer in one interpreter: each rests longer.
         attackers = [
             threading.Thread(target=one, args=(Attack(attack.port, source, attack.over, 0.1),))
-            for one, source in zip(ATTACKS, cycle([OTHER, "127.0.0.3"]), strict=False)
+            for one, source in zip(attacks, cycle(sources), strict=False)
         ]
         for one in attackers:
             one.start()
         for one in attackers:
             one.join()
 
-    _attacked(listener, everything, OTHER, 4)
+    return everything
+
+
+def test_all_attacks_together_keep_nobody_out(listener: Victim) -> None:
+    _attacked(listener, _together(ATTACKS, OTHERS[:2]), OTHER, 4)
+
+
+def test_those_that_say_too_little_keep_nobody_out_beyond_their_deadline(listener: Victim) -> None:
+    """From both addresses; after 10 s the listener itself closes who was silent from the start."""
+    slow = (silent, stalled_in_mid_pdu, one_byte_a_second)
+    attacks = [one for one in slow for _ in (OWN, OTHER)]
+    _attacked(listener, _together(attacks, (OWN, OTHER)), OWN, door.Limits(1, 1, 1).idle + 2)
+
+
+def test_two_thousand_connects_in_ten_seconds_keep_nobody_out(listener: Victim) -> None:
+    made: Counter[str] = Counter()
+
+    def burst(attack: Attack) -> None:
+        began = time.monotonic()
+        for number, source in enumerate(cycle((OWN, OTHER))):
+            if attack.over.wait(max(0.0, began + number / RATE - time.monotonic())):
+                return
+            wire.connect(attack.port, source).close()
+            made[source] += 1
+
+    _attacked(listener, burst, OTHER, 10)
+    assert made.total() >= 0.95 * 10 * RATE
+    assert made[OTHER] >= 0.95 * 5 * RATE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +23,28 @@ MIB = 2**20
 EXTRA = 40 * MIB
 PARALLEL = 24
 EACH = 10
+SELECT = 1024
+"""Descriptors that select() can watch (select(2))."""
+_HOLDING = f"""
+import os, resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (4 * {SELECT}, most))
+for _ in range({SELECT}):
+    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    folder = tmp_path_factory.mktemp("load")
-    with victim(folder, maximum_associations=32, maximum_per_address=32) as started:
+    with victim(tmp_path_factory.mktemp("load")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """Processes on one port: the kernel spreads connections over them by chance, not evenly."""
+    with victim(tmp_path_factory.mktemp("two"), processes=2) as started:
         yield started
 
 
@@ -73,11 +91,19 @@ def test_an_instance_of_a_gigabyte_is_never_whole_in_memory(listener: Victim) ->
     _large(listener, 1024)
 
 
-def test_many_associations_at_once_lose_nothing(listener: Victim) -> None:
+@pytest.mark.parametrize("processes", ["listener", "two"])
+def test_many_associations_of_one_address_at_once_lose_nothing(
+    processes: str, request: pytest.FixtureRequest
+) -> None:
+    """With the limits that it is shipped with; each is open before the first of them sends."""
+    listener: Victim = request.getfixturevalue(processes)
+    together = threading.Barrier(PARALLEL, timeout=60)
+
     def send(number: int) -> list[bytes]:
         sent = []
         with wire.associated(listener.port, CALLING, CALLED, CONTEXTS) as sock:
             sock.settimeout(60)
+            together.wait()
             for _ in range(EACH):
                 uid = str(generate_uid())
                 data = encoded(image(SOPInstanceUID=uid, InstanceNumber=number))
@@ -92,6 +118,18 @@ def test_many_associations_at_once_lose_nothing(listener: Victim) -> None:
     for data in sent:
         kept = _kept(listener, hashlib.sha256(data).hexdigest())
         assert data_set_bytes(kept.read_bytes()) == data
+
+
+def test_descriptors_above_those_of_select_are_as_good_as_others(tmp_path: Path) -> None:
+    with victim(tmp_path, by=[sys.executable, "-c", _HOLDING]) as crowded:
+        assert crowded.process.num_fds() > SELECT
+        crowded.echo()
+        uid = str(generate_uid())
+        data = encoded(image(SOPInstanceUID=uid))
+        with wire.associated(crowded.port, CALLING, CALLED, CONTEXTS) as sock:
+            sock.sendall(_command(uid) + wire.values(3, wire.LAST, data))
+            assert wire.status(wire.read(sock)[1]) == 0x0000
+        _kept(crowded, hashlib.sha256(data).hexdigest())
 
 
 def test_a_slow_sender_succeeds_while_others_are_answered(listener: Victim) -> None:

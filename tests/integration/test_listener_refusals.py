@@ -7,8 +7,10 @@ import logging
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.ledger import arrivals, sqlite
 from pacs_ai.ledger.arrivals import Recorded
 from pacs_ai.spool import Disk, Spool
+from tests.integration import wire
 from tests.integration.listening import (
     CALLED,
     CALLING,
@@ -120,9 +123,16 @@ def test_who_cannot_be_judged_is_rejected_for_now(
 
 def test_one_association_too_many_is_rejected_for_now(tmp_path: Path, transport: str) -> None:
     settings = make_settings(tmp_path, transport=transport, maximum_associations=1)
-    with listening(settings) as listener, association(listener.port) as first:
-        assert first.is_established
+    request = wire.command(0x0001, data_set=True, sop_class=CT, sop_instance="1.2.3")
+    with (
+        listening(settings) as listener,
+        wire.associated(listener.port, CALLING, CALLED, [(1, CT, wire.EXPLICIT)]) as first,
+    ):
+        first.sendall(wire.values(1, wire.COMMAND | wire.LAST, request) + wire.values(1, 0, b"ab"))
+        time.sleep(0.3)  # it has been read: who is busy gives no seat up
         assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+        first.sendall(wire.values(1, wire.LAST, b"cd"))
+        assert wire.status(wire.read(first)[1]) == 0xC000  # it was heard to its end
 
 
 def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path, transport: str) -> None:
@@ -130,7 +140,61 @@ def test_a_nearly_full_disk_rejects_associations_for_now(tmp_path: Path, transpo
         assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
 
 
+def test_more_work_than_the_backlog_allows_rejects_associations_for_now(
+    tmp_path: Path, transport: str
+) -> None:
+    settings = make_settings(tmp_path, transport=transport, maximum_backlog=1)
+    hasty = settings.peers["modality"].model_copy(update={"quiet": timedelta(0)})
+    peers = {**settings.peers, "modality": hasty}
+    with listening(settings.model_copy(update={"peers": peers})) as listener:
+        for waiting in (1, 2):  # one Study may wait, so the next is still let in
+            assert store(listener.port, image()).Status == 0x0000
+            assert listener.gateway.ledger.backlog() == waiting
+        assert _rejection(listener.port) == (TRANSIENT, PRESENTATION, LOCAL_LIMIT)
+        with listener.gateway.ledger.claim("assemble") as work:
+            assert work is not None
+            with association(listener.port) as opened:
+                assert opened.is_established
+
+
 # ---------------------------------------------------------------------- what may be sent
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.01.5", "1." + "2" * 64, "../../../../tmp/pwned"])
+@pytest.mark.parametrize("keyword", ["sop_instance", "sop_class"])
+def test_a_command_with_what_is_no_uid_is_a900_and_its_association_goes_on(
+    tmp_path: Path, keyword: str, uid: str
+) -> None:
+    """Leading zeros exist in the field; what is worse reaches no name either."""
+    data_set = image()
+    good = {"sop_class": CT, "sop_instance": str(data_set.SOPInstanceUID)}
+    with (
+        listening(make_settings(tmp_path)) as listener,
+        wire.associated(listener.port, CALLING, CALLED, [(1, CT, wire.EXPLICIT)]) as sock,
+    ):
+        for uids, status in (({**good, keyword: uid}, 0xA900), (good, 0x0000)):
+            request = wire.command(0x0001, data_set=True, **uids)
+            sock.sendall(wire.values(1, wire.COMMAND | wire.LAST, request))
+            data = encoded(data_set)
+            sock.sendall(wire.values(1, 0, data[:50]) + wire.values(1, wire.LAST, data[50:]))
+            kind, body = wire.read(sock)
+            assert (kind, wire.status(body)) == (0x04, status)
+            assert uid.encode() not in body
+        (kept,) = listener.instances()
+        assert kept["SOPInstanceUID"] == good["sop_instance"]
+        assert listener.left() == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_the_librarys_own_transport_aborts_over_what_is_no_uid(tmp_path: Path) -> None:
+    request = wire.command(0x0001, data_set=False, sop_class=CT, sop_instance="1.2.840.01.5")
+    with (
+        listening(make_settings(tmp_path, transport="plain")) as listener,
+        wire.associated(listener.port, CALLING, CALLED, [(1, CT, wire.EXPLICIT)]) as sock,
+    ):
+        sock.sendall(wire.values(1, wire.COMMAND | wire.LAST, request))
+        assert wire.read(sock)[0] == wire.ABORTED
+        _assert_nothing_kept(listener)
 
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SOPClassUID"])

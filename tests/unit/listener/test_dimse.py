@@ -15,6 +15,7 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import P_DATA_TF
 
 from listener import dimse
+from tests.integration import wire
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -57,9 +58,6 @@ def test_an_echo_request_of_the_library_is_read() -> None:
     [
         {"CommandField": 0x0020},  # C-FIND
         {"CommandField": 0x8001},  # an answer
-        {"AffectedSOPInstanceUID": "../../1.2"},
-        {"AffectedSOPInstanceUID": "1." + "2" * 64},
-        {"AffectedSOPInstanceUID": "01.2"},
         {"AffectedSOPInstanceUID": ""},
         {"AffectedSOPClassUID": ""},
         {"MessageID": None},
@@ -71,9 +69,29 @@ def test_what_is_no_request_of_ours_is_refused(
 ) -> None:
     monkeypatch.setattr("pydicom.config.settings.writing_validation_mode", 0)
     monkeypatch.setattr("pydicom.config.settings.reading_validation_mode", 0)
-    with pytest.raises(dimse.CommandError) as caught:
+    with pytest.raises(dimse.CommandError):
         dimse.read(store_bytes(**changes))
-    assert ".." not in str(caught.value)
+
+
+@pytest.mark.parametrize("uid", ["../../1.2", "1." + "2" * 64, "01.2", "1.2.840.01.5", "1.2\n3"])
+@pytest.mark.parametrize("keyword", ["AffectedSOPInstanceUID", "AffectedSOPClassUID"])
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
+def test_what_is_no_uid_is_left_out_of_a_request_and_of_its_answer(
+    uid: str, keyword: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pydicom.config.settings.writing_validation_mode", 0)
+    found = dimse.read(store_bytes(**{keyword: uid}))
+    uids = {"AffectedSOPInstanceUID": "1.2.3", "AffectedSOPClassUID": CT, keyword: ""}
+    assert {key: getattr(found, key) for key in uids} == uids
+    answer = dimse.answer(found, 1, 0xA900, maximum_length=0)
+    command = decode(BytesIO(answer[12:]), True, True)  # noqa: FBT003
+    assert keyword not in command
+    assert command.Status == 0xA900
+
+
+def test_an_echo_without_a_uid_is_refused() -> None:
+    with pytest.raises(dimse.CommandError):
+        dimse.read(wire.command(0x0030, data_set=False, sop_class="1.02"))
 
 
 @given(st.binary(max_size=200))

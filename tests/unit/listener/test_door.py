@@ -92,10 +92,30 @@ def test_a_message_that_is_under_way_is_never_cut_off() -> None:
     assert entrance.seat(_comes(entrance)) == (False, None)
 
 
-def test_nobody_gives_up_a_seat_to_another_address() -> None:
+def test_the_address_with_the_most_seats_gives_one_up_when_all_are_taken() -> None:
+    entrance = Door(LIMITS)
+    alone = _comes(entrance, "192.0.2.1", ago=9)
+    crowd = [_comes(entrance, "192.0.2.2", ago=ago) for ago in (2, 3)]
+    other = _comes(entrance, "192.0.2.3", ago=9)
+    for one in (alone, *crowd, other):
+        assert entrance.seat(one) == (True, None)
+    assert entrance.seat(_comes(entrance, "192.0.2.4")) == (True, crowd[1])
+
+
+def test_a_seat_is_taken_from_nobody_whose_message_is_under_way() -> None:
+    entrance = Door(LIMITS)
+    came = [_comes(entrance, f"192.0.2.{number}") for number in (1, 1, 2, 3)]
+    assert all(entrance.seat(one)[0] for one in came)
+    came[0].busy = came[1].busy = came[2].busy = True
+    assert entrance.seat(_comes(entrance, "192.0.2.4")) == (True, came[3])
+
+
+def test_who_comes_when_every_seat_is_busy_gets_none() -> None:
     entrance = Door(LIMITS)
     for number in (1, 1, 2, 2):
-        assert entrance.seat(_comes(entrance, f"192.0.2.{number}"))[0]
+        one = _comes(entrance, f"192.0.2.{number}")
+        assert entrance.seat(one)[0]
+        one.busy = True
     assert entrance.seat(_comes(entrance, "192.0.2.3")) == (False, None)
 
 

@@ -28,14 +28,30 @@ def test_the_parts_of_a_limit_sum_to_it(limit: int) -> None:
 
 
 def test_a_server_has_its_part_of_every_limit(tmp_path: Path) -> None:
-    limits = {"maximum_associations": 9, "maximum_connections": 21, "maximum_per_address": 5}
+    limits = {"maximum_associations": 9, "maximum_connections": 21}
     gateway = Gateway(make_settings(tmp_path, processes=2, **limits))
     servers = [start(gateway, Share(number, 2)) for number in range(2)]
     try:
         made = [one.limits for one in servers if isinstance(one, transport.Server)]
         assert [one.associations for one in made] == [5, 4]
         assert [one.connections for one in made] == [11, 10]
-        assert [one.per_address for one in made] == [3, 2]
+    finally:
+        for one in servers:
+            one.shutdown()
+        gateway.close()
+
+
+@pytest.mark.parametrize(("limit", "held"), [(4, [4, 4]), (5, [5, 4]), (8, [5, 4])])
+def test_the_limit_of_an_address_is_whole_in_each_process_that_has_so_many_seats(
+    tmp_path: Path, limit: int, held: list[int]
+) -> None:
+    """The kernel may give all that one address opens to one process."""
+    limits = {"maximum_associations": 9, "maximum_per_address": limit}
+    gateway = Gateway(make_settings(tmp_path, processes=2, **limits))
+    servers = [start(gateway, Share(number, 2)) for number in range(2)]
+    try:
+        made = [one.limits for one in servers if isinstance(one, transport.Server)]
+        assert [one.per_address for one in made] == held
     finally:
         for one in servers:
             one.shutdown()
@@ -43,8 +59,8 @@ def test_a_server_has_its_part_of_every_limit(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_leaves_a_process_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"maximum_per_address is shared by listener\.processes"):
-        make_settings(tmp_path, processes=3, maximum_per_address=2)
+    with pytest.raises(ConfigError, match=r"maximum_associations is shared by listener\.processes"):
+        make_settings(tmp_path, processes=3, maximum_associations=2)
 
 
 def test_a_process_whose_porch_hangs_does_not_say_that_it_lives(
