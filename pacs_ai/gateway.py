@@ -27,6 +27,7 @@ from pacs_ai.intake import Context, Incoming
 from pacs_ai.ledger import Commit, Ledger, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.work import Claimed, State
 from pacs_ai.records import Records
 from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
@@ -46,6 +47,8 @@ class Gateway:
     ------
     ConfigError
         When a rule is wrong, with every fault and its line; or a file of prototypes is.
+    LedgerUnusableError
+        When the ledger is none that can be worked with, or is lost.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,6 +57,7 @@ class Gateway:
         self.worklist_rules = worklist_rules.parse(settings)
         prototypes.check(settings)
         self.spool = Spool(settings.spool_path)
+        refuse_lost(settings)
         self.ledger = Ledger(settings.ledger_url, settings.work)
         self.ledger.database.upgrade()
         self._group = GroupCommit(self.ledger)

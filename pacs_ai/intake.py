@@ -148,7 +148,8 @@ class Incoming:
             return Refused("the data set cannot be read", error.status)
         except SpoolFullError:
             return Refused("the disk does not take it now", OUT_OF_RESOURCES)
-        except TransientError:
+        except TransientError as error:
+            log.warning("instance refused", extra={"reason": str(error)})
             return Refused("the ledger is busy", OUT_OF_RESOURCES)
 
     def discard(self) -> None:

@@ -17,6 +17,7 @@ from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.peers.echo import echo
@@ -103,9 +104,10 @@ def _disk(settings: Settings) -> Iterator[Fault]:
 
 
 def _ledger(settings: Settings) -> Iterator[Fault]:
-    if not _has_ledger(settings):
-        return  # made at the first start
     try:
+        refuse_lost(settings)
+        if not _has_ledger(settings):
+            return  # made at the first start
         database = Database(settings.ledger_url)
         try:
             sound = True

@@ -13,6 +13,7 @@ from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.views import Views
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
@@ -90,12 +91,14 @@ def release_study(settings: Settings, study: str, take: str | None) -> int:
 
 
 def _database(settings: Settings) -> Database:
+    refuse_lost(settings)
     database = Database(settings.ledger_url)
     database.upgrade()
     return database
 
 
 def _ledger(settings: Settings) -> Ledger:
+    refuse_lost(settings)
     ledger = Ledger(settings.ledger_url, settings.work)
     ledger.database.upgrade()
     return ledger

@@ -144,6 +144,20 @@ def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> 
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("command", ["check", "status"])
+def test_a_lost_ledger_is_reported_and_no_other_is_made(
+    pacs_ai: Command, tmp_path: Path, command: str
+) -> None:
+    folder = tmp_path / "gateway" / "spool" / "instances" / "ab"
+    folder.mkdir(parents=True)
+    (folder / "ab.1.2.dcm").touch()
+    ended = pacs_ai(command, "--config", write_config(tmp_path))
+    assert ended.code != 0
+    assert "the ledger's file is gone" in ended.err
+    assert "put its backup back" in ended.err
+    assert not (tmp_path / "gateway" / "ledger.sqlite").exists()
+
+
 def test_a_server_that_may_not_be_used_as_ledger_is_reported(
     pacs_ai: Command, tmp_path: Path
 ) -> None:
