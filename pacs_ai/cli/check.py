@@ -20,10 +20,10 @@ from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
+from pacs_ai.ledger.views import Views
 from pacs_ai.peers.echo import echo
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings, load
-from pacs_ai.spool import disk_of
 from pacs_ai.worklist import rules as worklist_rules
 
 _YEARS = range(2026, 2100)
@@ -93,14 +93,7 @@ def _disk(settings: Settings) -> Iterator[Fault]:
     if not os.access(folder, os.W_OK):
         yield Fault(f"data: {settings.data} cannot be written: change its owner or `data`")
         return
-    found = disk_of(folder)
-    watermark = settings.listener.watermark(found.total)
-    if found.free < watermark:
-        yield Fault(
-            f"data: {disk.size(found.free)} free, less than the {disk.size(watermark)} below which "
-            "every Instance is refused: make room, keep less (retention), or set "
-            "listener.minimum_free"
-        )
+    yield from (Fault(f"data: {problem}") for problem in disk.problems(settings))
 
 
 def _ledger(settings: Settings) -> Iterator[Fault]:
@@ -114,7 +107,8 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
             for reason in unsound(database):
                 sound = False
                 yield Fault(f"ledger: {reason}")
-            if sound:  # an earlier schema may have no tokens, and a wrong clock ends them wrongly
+            if sound:  # an earlier schema may lack tables, and a wrong clock ends tokens wrongly
+                yield from (Fault(problem) for problem in Views(database).health()["problems"])
                 yield from _tokens(settings, Tokens(database))
         finally:
             database.close()
