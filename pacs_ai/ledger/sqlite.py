@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +96,13 @@ def _identity(path: str) -> _Identity | None:
 
 
 def _installation(cursor: sqlite3.Cursor) -> str | None:
-    with suppress(sqlite3.OperationalError):  # a new ledger has no tables
+    try:
         row = cursor.execute("SELECT id FROM installation").fetchone()
-        return None if row is None else str(row[0])
-    return None
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise  # it is locked, or cannot be read
+        return None  # a new ledger has no tables
+    return None if row is None else str(row[0])
 
 
 def certain(connection: Connection) -> None:
