@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -79,7 +80,7 @@ def handshake(host: str, port: int, *, seconds: float = CONNECT_SECONDS) -> None
     UnreachableError
         When nothing answers.
     """
-    context = ssl.create_default_context(cafile=requests.certs.where())
+    context = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
     try:
         with (
             socket.create_connection((host, port), timeout=seconds) as plain,

@@ -59,10 +59,13 @@ def run(config: Path) -> int:
 
 def _beside_settings(config: Path) -> Iterator[Fault]:
     """Yield what can be looked at though the settings are wrong."""
+    looks = [_imports, _clock]
     try:
-        settings, looks = salvaged(config), (_imports, _disk, _clock)
+        settings = salvaged(config)
     except ConfigError:
-        settings, looks = Settings.model_construct(), (_imports, _clock)
+        settings = Settings.model_construct()
+    else:
+        looks.append(_disk)
     for look in looks:
         yield from look(settings)
 

@@ -159,7 +159,7 @@ def test_an_endpoints_certificate_is_verified_as_a_call_would(
 ) -> None:
     authority = Authority(tmp_path / "authority")
     if known:
-        monkeypatch.setattr("requests.certs.where", lambda: str(authority.file))
+        monkeypatch.setattr("pacs_ai.http.DEFAULT_CA_BUNDLE_PATH", str(authority.file))
     with tls_server(authority.issue("endpoint", names=names, days=days)) as port:
         config = _with_endpoint(tmp_path, f"https://127.0.0.1:{port}/score")
         ended = pacs_ai("check", "--config", config)
