@@ -160,6 +160,7 @@ class Incoming:
             return self._refused or self._commit()
         except ReceiveError as error:
             log.warning("instance refused", extra={"reason": str(error)})
+            self._writer.quarantine()
             return Refused("the data set cannot be read", error.status)
         except SpoolFullError:
             self._tally.spool_failed()
