@@ -20,18 +20,20 @@ from pydicom.dataset import Dataset
 from pacs_ai import commits, encoding, models, prototypes, results, routing
 from pacs_ai.delivery import Outgoing, doubt, sender
 from pacs_ai.encoding import Encoding
-from pacs_ai.errors import EncodingError
+from pacs_ai.errors import EncodingError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
 from pacs_ai.ledger import Commit, Ledger, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.work import Claimed, State
 from pacs_ai.records import Records
 from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
 from pacs_ai.settings import Settings
 from pacs_ai.spool import RemovedError, RemovedMeanwhileError, Spool
+from pacs_ai.tally import Tally
 from pacs_ai.worklist import rules as worklist_rules
 
 
@@ -46,6 +48,8 @@ class Gateway:
     ------
     ConfigError
         When a rule is wrong, with every fault and its line; or a file of prototypes is.
+    LedgerUnusableError
+        When the ledger is none that can be worked with, or is lost.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,9 +58,11 @@ class Gateway:
         self.worklist_rules = worklist_rules.parse(settings)
         prototypes.check(settings)
         self.spool = Spool(settings.spool_path)
+        refuse_lost(settings)
         self.ledger = Ledger(settings.ledger_url, settings.work)
         self.ledger.database.upgrade()
         self._group = GroupCommit(self.ledger)
+        self._tally = Tally(self.ledger.database)
         self.records = Records(settings, self.ledger, self.spool)
 
     # ------------------------------------------------------------------ receive
@@ -64,7 +70,13 @@ class Gateway:
     def incoming(self, peer: str, context: Context) -> Incoming:
         """Open the one way in for an Instance: ``write`` its data set, ``commit``, ``discard``."""
         return Incoming(
-            self.settings, self.ledger, self.spool, self._group, peer=peer, context=context
+            self.settings,
+            self.ledger,
+            self.spool,
+            self._group,
+            self._tally,
+            peer=peer,
+            context=context,
         )
 
     # ------------------------------------------------------------------ assemble
@@ -230,8 +242,17 @@ class Gateway:
         disk = self.spool.disk()
         return disk.free >= self.settings.listener.watermark(disk.total)
 
+    def too_much_waits(self) -> bool:
+        """Tell whether more work waits than ``listener.maximum_backlog``; faces refuse for now then."""
+        try:
+            waiting = self.ledger.backlog()
+        except TransientError:
+            return False  # each Instance is told that the ledger is busy, if it still is
+        return waiting > self.settings.listener.maximum_backlog
+
     def close(self) -> None:
         """Close the ledger."""
+        self._tally.close()
         self._group.close()
         self.ledger.close()
 
@@ -239,7 +260,8 @@ class Gateway:
 
     def _keep_results(self, outcome: Outcome) -> str | None:
         if isinstance(outcome, Done | NothingFound):
-            return self.spool.put_results(results.dumps(outcome.results, outcome.notes))
+            with self._tally.watching_spool():
+                return self.spool.put_results(results.dumps(outcome.results, outcome.notes))
         return None
 
     def _encoders(
@@ -266,7 +288,8 @@ class Gateway:
             )
         syntax = str(data_set.file_meta.TransferSyntaxUID)
         content = _data_set_digest(data)
-        self.spool.put_instance(data, digest=content, transfer_syntax_uid=syntax)
+        with self._tally.watching_spool():
+            self.spool.put_instance(data, digest=content, transfer_syntax_uid=syntax)
         return ObjectRow(
             SOPInstanceUID=str(data_set.SOPInstanceUID),
             SOPClassUID=str(data_set.SOPClassUID),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -62,6 +64,53 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+
+class CertificateError(PacsAiError):
+    """A server's certificate is not one that the gateway takes; the message says why and what to do."""
+
+
+def handshake(host: str, port: int, *, seconds: float = CONNECT_SECONDS) -> None:
+    """Connect with TLS as a Session does, and verify the certificate; nothing is sent.
+
+    Raises
+    ------
+    CertificateError
+        When it is not to be trusted, or there is no TLS.
+    UnreachableError
+        When nothing answers.
+    """
+    context = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=seconds) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            pass
+    except ssl.SSLCertVerificationError as error:
+        known = _DOUBTS.get(error.verify_code)
+        said = known or f"is refused ({error.verify_message}): its operator must replace it"
+        raise CertificateError(f"its certificate {said}") from error
+    except ssl.SSLError as error:
+        raise CertificateError(
+            "no TLS of version 1.2 or later there: check the port, or let its operator turn it on"
+        ) from error
+    except OSError as error:
+        raise UnreachableError(f"no answer from {host}") from error
+
+
+_UNKNOWN = (
+    "is of an authority that is not known here: its operator must install one of a public authority, "
+    "with the certificates between"
+)
+_NAME = "is for another name: correct the host in the URL, or let its operator add this name"
+# By X509_V_ERR_… of OpenSSL (x509_vfy.h).
+_DOUBTS = {
+    9: "is not valid yet: check this machine's clock, or let its operator replace it",
+    10: "has ended: its operator must renew it",
+    **dict.fromkeys((18, 19, 20, 21), _UNKNOWN),
+    **dict.fromkeys((62, 64), _NAME),
+}
 
 
 def session() -> requests.Session:

@@ -16,13 +16,15 @@ from pacs_ai.grouping import GroupCommit
 from pacs_ai.ledger import Ledger, arrivals
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.settings import Settings
-from pacs_ai.spool import PIECE, Spool, SpoolFullError
+from pacs_ai.spool import PIECE, Spool, SpoolFullError, Writer
 from pacs_ai.study import HEAD_LIMIT, plain_head, read_head
+from pacs_ai.tally import Tally
 
 log = logging.getLogger(__name__)
 
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
+UNEXPECTED = 0x0110
 UNREADABLE = 0xC000
 
 
@@ -83,6 +85,8 @@ class Incoming:
     spool : Spool
     group : GroupCommit
         Of this process.
+    tally : Tally
+        Where refusals are counted.
     peer : str
         Name of the peer (settings) that sends it.
     context : Context
@@ -94,6 +98,7 @@ class Incoming:
         ledger: Ledger,
         spool: Spool,
         group: GroupCommit,
+        tally: Tally,
         *,
         peer: str,
         context: Context,
@@ -101,19 +106,15 @@ class Incoming:
         self._settings = settings
         self._ledger = ledger
         self._group = group
+        self._tally = tally
         self._peer = peer
         self._context = context
         self._refused: Refused | None = None
         self._spool = spool
-        self._writer = spool.writer()
         try:
-            self._writer.begin(
-                sop_class_uid=context.SOPClassUID,
-                sop_instance_uid=context.SOPInstanceUID,
-                transfer_syntax_uid=context.transfer_syntax_uid,
-            )
-        except BaseException:
-            self._writer.discard()
+            self._writer = self._begun()
+        except Exception as error:
+            self._count(error)
             raise
 
     def room(self, size: int) -> memoryview | None:
@@ -137,23 +138,61 @@ class Incoming:
         if self._writer.size + len(view) > self._settings.listener.maximum_object:
             self._refused = Refused("larger than the configured object limit", UNREADABLE)
             return
-        self._writer.write(view)
+        try:
+            self._writer.write(view)
+        except Exception as error:
+            self._count(error)
+            raise
 
     def commit(self) -> Receipt:
         """Make the Instance durable, in the order of the promise; ``discard`` comes after it."""
         try:
+            receipt = self._receipt()
+        except Exception as error:
+            self._count(error)
+            raise
+        if isinstance(receipt, Refused):
+            self._tally.refused(receipt.status)
+        return receipt
+
+    def _receipt(self) -> Receipt:
+        try:
             return self._refused or self._commit()
         except ReceiveError as error:
             log.warning("instance refused", extra={"reason": str(error)})
+            self._writer.quarantine()
             return Refused("the data set cannot be read", error.status)
         except SpoolFullError:
+            self._tally.spool_failed()
             return Refused("the disk does not take it now", OUT_OF_RESOURCES)
-        except TransientError:
+        except TransientError as error:
+            log.warning("instance refused", extra={"reason": str(error)})
             return Refused("the ledger is busy", OUT_OF_RESOURCES)
 
     def discard(self) -> None:
         """Let go of what came; only what ``commit`` made durable is kept."""
         self._writer.discard()
+
+    def _begun(self) -> Writer:
+        writer = self._spool.writer()
+        try:
+            writer.begin(
+                sop_class_uid=self._context.SOPClassUID,
+                sop_instance_uid=self._context.SOPInstanceUID,
+                transfer_syntax_uid=self._context.transfer_syntax_uid,
+            )
+        except BaseException:
+            writer.discard()
+            raise
+        return writer
+
+    def _count(self, error: Exception) -> None:
+        """Count what the face that brought the Instance answers for an error."""
+        if isinstance(error, SpoolFullError):
+            self._tally.spool_failed()
+            self._tally.refused(OUT_OF_RESOURCES)
+        else:
+            self._tally.refused(UNEXPECTED)
 
     def _commit(self) -> Receipt:
         syntax = self._context.transfer_syntax_uid

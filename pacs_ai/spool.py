@@ -26,6 +26,7 @@ from typing import cast
 
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.failpoint import failpoint
+from pacs_ai.quarantine import Quarantine
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 PIECE = 64 * 1024
@@ -85,6 +86,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path / "tmp"
+        self.quarantine = Quarantine(path / "quarantine")
         self._buffers: list[memoryview] = []
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
@@ -172,7 +174,11 @@ class Spool:
         sync_folder(path.parent)
 
     def sweep(self) -> int:
-        """Remove temporary files whose process is gone, or that are an hour old; return how many."""
+        """Remove temporary files whose process is gone, or that are an hour old; return how many.
+
+        What was in quarantine for too long goes too.
+        """
+        self.quarantine.sweep()
         limit = time.time() - TEMPORARY_AGE
         removed = 0
         for file in self.temporary.iterdir():
@@ -399,6 +405,13 @@ class Writer:
         finally:
             os.close(lost)
         os.fsync(self._file)
+
+    def quarantine(self) -> None:
+        """Keep what cannot be read for somebody to look at, where the disk takes it; then ``discard``."""
+        with suppress(OSError):
+            descriptor = cast("int", self._file)
+            self._write_rest(descriptor)
+            self._spool.quarantine.take(descriptor, self._source)
 
     def discard(self) -> None:
         """Forget what has no name; safe to call twice."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import typer
 
 from pacs_ai.ledger import Ledger
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.settings import Settings
 
 
 def verify(settings: Settings, noted: str | None) -> int:
     """Print what holds and the first event that does not; 1 when there is one."""
+    refuse_lost(settings)
     ledger = Ledger(settings.ledger_url, settings.work)
     try:
         ledger.database.upgrade()

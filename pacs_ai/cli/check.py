@@ -16,13 +16,14 @@ from pacs_ai.cli import disk, neighbours
 from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.engine import Database, LedgerBusyError
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
+from pacs_ai.ledger.views import Views
 from pacs_ai.peers.echo import echo
 from pacs_ai.processes import listening
-from pacs_ai.settings import Settings, load
-from pacs_ai.spool import disk_of
+from pacs_ai.settings import Settings, load, salvaged
 from pacs_ai.worklist import rules as worklist_rules
 
 _YEARS = range(2026, 2100)
@@ -35,7 +36,12 @@ def run(config: Path) -> int:
     try:
         settings = load(config)
     except ConfigError as error:
-        _tell(error.faults)
+        _tell([*error.faults, *_beside_settings(config)])
+        typer.echo(
+            "ledger, certificates, ports, broker, endpoints and destinations were not looked at: "
+            "mend the settings, and ask again",
+            err=True,
+        )
         return 2
     _tell_of_disk(settings)
     wrong = [*_rule_faults(settings)]
@@ -43,10 +49,25 @@ def run(config: Path) -> int:
     _tell([*wrong, *problems])
     if wrong:
         return 2
+    for note in neighbours.notes(settings):
+        typer.echo(f"note: {note}")
     if problems:
         return 1
     typer.echo("no problem found")
     return 0
+
+
+def _beside_settings(config: Path) -> Iterator[Fault]:
+    """Yield what can be looked at though the settings are wrong."""
+    looks = [_imports, _clock]
+    try:
+        settings = salvaged(config)
+    except ConfigError:
+        settings = Settings.model_construct()
+    else:
+        looks.append(_disk)
+    for look in looks:
+        yield from look(settings)
 
 
 def _tell_of_disk(settings: Settings) -> None:
@@ -92,32 +113,35 @@ def _disk(settings: Settings) -> Iterator[Fault]:
     if not os.access(folder, os.W_OK):
         yield Fault(f"data: {settings.data} cannot be written: change its owner or `data`")
         return
-    found = disk_of(folder)
-    watermark = settings.listener.watermark(found.total)
-    if found.free < watermark:
-        yield Fault(
-            f"data: {disk.size(found.free)} free, less than the {disk.size(watermark)} below which "
-            "every Instance is refused: make room, keep less (retention), or set "
-            "listener.minimum_free"
-        )
+    yield from (Fault(f"data: {problem}") for problem in disk.problems(settings))
 
 
 def _ledger(settings: Settings) -> Iterator[Fault]:
-    if not _has_ledger(settings):
-        return  # made at the first start
     try:
+        refuse_lost(settings)
+        if not _has_ledger(settings):
+            return  # made at the first start
         database = Database(settings.ledger_url)
         try:
             sound = True
             for reason in unsound(database):
                 sound = False
                 yield Fault(f"ledger: {reason}")
-            if sound:  # an earlier schema may have no tokens, and a wrong clock ends them wrongly
+            if sound:  # an earlier schema may lack tables, and a wrong clock ends tokens wrongly
+                yield from (Fault(problem) for problem in Views(database).health()["problems"])
                 yield from _tokens(settings, Tokens(database))
         finally:
             database.close()
+    except LedgerBusyError as error:
+        yield Fault(f"ledger: {error}: {_ledger_remedy(settings)}")
     except PacsAiError as error:
         yield Fault(f"ledger: {error}")
+
+
+def _ledger_remedy(settings: Settings) -> str:
+    if settings.ledger_url.startswith("sqlite"):
+        return "find the program that holds its file, end it, and look at its disk"
+    return "start its server, or correct host, port, name and role in `ledger`"
 
 
 def _tokens(settings: Settings, tokens: Tokens) -> Iterator[Fault]:

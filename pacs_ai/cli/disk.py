@@ -32,6 +32,22 @@ def size(number: float) -> str:
     return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
 
 
+def problems(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with the spool's disk, each with what to do."""
+    try:
+        found = disk_of(existing(settings.spool_path))
+    except OSError:
+        yield "the spool's disk does not answer: look at its mount and the kernel's log"
+        return
+    watermark = settings.listener.watermark(found.total)
+    if found.free < watermark:
+        yield (
+            f"{size(found.free)} free, less than the {size(watermark)} below which "
+            "every Instance is refused: make room, keep less (retention), or set "
+            "listener.minimum_free"
+        )
+
+
 def report(settings: Settings, database: Database) -> dict[str, Any]:
     """Return bytes that are free, kept, and what retention can free and when, for programs."""
     disk = disk_of(existing(settings.spool_path))

@@ -14,7 +14,7 @@ from pacs_ai.cli.roles import ping_broker
 from pacs_ai.delivery import asker, wanted
 from pacs_ai.encoding import ENCODERS, TRANSFER_SYNTAX_UID
 from pacs_ai.errors import ConfigError, Fault, PacsAiError, TransientError
-from pacs_ai.http import exchange, session
+from pacs_ai.http import CertificateError, UnreachableError, exchange, handshake, session
 from pacs_ai.ledger.soundness import CLOCK_TOLERANCE
 from pacs_ai.peers.contexts import refused
 from pacs_ai.peers.echo import echo
@@ -47,11 +47,32 @@ def endpoints(settings: Settings) -> Iterator[Fault]:
                 yield from (Fault(f"{where}.key: {fault.message}") for fault in error.faults)
         address = urlsplit(endpoint.url)
         port = address.port or (443 if address.scheme == "https" else 80)
-        if not endpoint.reference and not connects(str(address.hostname), port):
+        if endpoint.reference:
+            continue
+        if not connects(str(address.hostname), port):
             yield Fault(
                 f"{where}.url: nothing answers there: check the address, the name service "
                 "and the firewall"
             )
+        elif address.scheme == "https":
+            yield from _tls(where, str(address.hostname), port)
+
+
+def _tls(where: str, host: str, port: int) -> Iterator[Fault]:
+    try:
+        handshake(host, port)
+    except CertificateError as error:
+        yield Fault(f"{where}.url: {host}: {error}")
+    except UnreachableError:
+        yield Fault(f"{where}.url: {host} takes a connection and does not answer: ask its operator")
+
+
+def notes(settings: Settings) -> Iterator[str]:
+    """Yield what is no fault and should be known."""
+    for name in settings.destination_names:
+        target = settings.destination(name)
+        if isinstance(target, DicomDestination) and target.confirm is Confirm.OFF:
+            yield f"{name}: not confirmed before sending: set confirm: c-find"
 
 
 def destinations(settings: Settings) -> Iterator[Fault]:
@@ -74,7 +95,9 @@ def _destination(name: str, target: DicomDestination) -> Iterator[Fault]:
         tls=target.tls,
     )
     if not answer.ok:
-        yield Fault(f"{name}: C-ECHO failed: {answer.detail}")
+        yield Fault(
+            f"{name}: C-ECHO failed: {answer.detail}: check host, port, AE titles and TLS, here and there"
+        )
         return
     try:
         for sop_class, _ in refused(target, contexts(target)):
@@ -83,7 +106,7 @@ def _destination(name: str, target: DicomDestination) -> Iterator[Fault]:
                 "Little Endian: enable that SOP Class there, or choose another profile"
             )
     except TransientError as error:
-        yield Fault(f"{name}: {error}")
+        yield Fault(f"{name}: {error}: ask again, and look at its log if it stays so")
     if target.confirm is not Confirm.OFF:
         yield from _confirmation(name, target)
 

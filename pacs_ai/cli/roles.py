@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pacs_ai.cli import disk
 from pacs_ai.cli.log import log_to_stderr
 from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.cli.supervisor import Supervisor
@@ -136,6 +137,7 @@ def web(settings: Settings) -> None:
         store,
         hosts=settings.web.hosts,
         certificates=lambda: held(settings),
+        problems=lambda: disk.problems(settings),
     )
     run(app, settings.web, ready=_ready("web"))
     gateway.close()

@@ -13,11 +13,18 @@ from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.engine import Database
+from pacs_ai.ledger.presence import refuse_lost
 from pacs_ai.ledger.views import Views
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 
 _UID_COLUMNS = 32
+_REFUSALS = {
+    "0x0110": "unexpected: the log says what",
+    "0xA700": "out of resources: disk or ledger",
+    "0xA900": "data set and request differ",
+    "0xC000": "cannot be read, or too large",
+}
 
 
 def print_status(
@@ -30,8 +37,12 @@ def print_status(
         if study is None and accession is None:
             face = settings.listener
             processes = {"wanted": face.processes, "listening_here": listening(face.port)}
+            health = views.health()
+            problems = [*health["problems"], *disk.problems(settings)]
             report: Any = {
-                **views.health(),
+                **health,
+                "healthy": not problems,
+                "problems": problems,
                 "disk": disk.report(settings, database),
                 "listener_processes": processes,
                 "studies": views.studies(),
@@ -90,24 +101,31 @@ def release_study(settings: Settings, study: str, take: str | None) -> int:
 
 
 def _database(settings: Settings) -> Database:
+    refuse_lost(settings)
     database = Database(settings.ledger_url)
     database.upgrade()
     return database
 
 
 def _ledger(settings: Settings) -> Ledger:
+    refuse_lost(settings)
     ledger = Ledger(settings.ledger_url, settings.work)
     ledger.database.upgrade()
     return ledger
 
 
 def _print_overview(report: dict[str, Any]) -> None:
+    for problem in report["problems"]:
+        typer.echo(f"PROBLEM: {problem}")
     for name in report["paused"]:
         typer.echo(f"PAUSED: {name} (pacs-ai resume {name})")
     processes = report["listener_processes"]
     typer.echo(
         f"listener: {processes['listening_here']} of {processes['wanted']} processes listen on this machine"
     )
+    for status, one in report["refused"].items():
+        why = _REFUSALS.get(status, "")
+        typer.echo(f"refused: {one['number']} with {status} ({why}), the last at {one['last']}")
     uid = Column("Study", overflow="fold", min_width=_UID_COLUMNS)  # a UID that is cut is no UID
     table = Table(uid, "from", "last Instance (UTC)", "Instances", "state", "why")
     for study in report["studies"]:

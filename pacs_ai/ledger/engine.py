@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
@@ -43,8 +43,16 @@ DRIVERS = {
 """What knows each kind of database; imported on use, so that SQLite asks for no other's library."""
 
 
+_Certain = Callable[[Connection], None]
+"""Asked after each commit whether the database is still the one that others will find."""
+
+
 class LedgerBusyError(TransientError):
     """The ledger's database did not answer in time."""
+
+
+class LedgerGoneError(LedgerBusyError):
+    """The ledger's file was removed or replaced while the gateway runs."""
 
 
 class LedgerUnusableError(PacsAiError):
@@ -78,6 +86,7 @@ class Database:
         driver = import_module(DRIVERS[parsed.drivername])
         self.engine: Engine = driver.engine(parsed)
         options: dict[str, dict[str, Any]] = driver.OPTIONS
+        self._certain: _Certain = driver.certain
         self._writing = self.engine.execution_options(**options["write"])
         self._reading = self.engine.execution_options(**options["read"])
 
@@ -90,7 +99,7 @@ class Database:
         LedgerBusyError
             When the database is locked or gone.
         """
-        with _transaction(self._writing) as connection:
+        with _transaction(self._writing, self._certain) as connection:
             yield connection
 
     @contextmanager
@@ -102,12 +111,12 @@ class Database:
         LedgerBusyError
             When the database is locked or gone.
         """
-        with _transaction(self._reading) as connection:
+        with _transaction(self._reading, self._certain) as connection:
             yield connection
 
     def steady(self) -> Steady:
         """Return a connection to write with that stays open between its transactions."""
-        return Steady(self._writing)
+        return Steady(self._writing, self._certain)
 
     def upgrade(self) -> None:
         """Bring the schema to this version's and give a new installation its id.
@@ -153,8 +162,9 @@ class Steady:
     the server may have been started again, another is opened.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, certain: _Certain) -> None:
         self._engine = engine
+        self._certain = certain
         self._open: Connection | None = None
         self._used = 0.0
 
@@ -170,6 +180,7 @@ class Steady:
             try:
                 with connection.begin(), clock_of(connection):
                     yield connection
+                self._certain(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -191,9 +202,11 @@ def migrations(connection: Connection) -> Config:
 
 
 @contextmanager
-def _transaction(engine: Engine) -> Iterator[Connection]:
-    with _errors_told(), engine.connect() as connection, connection.begin(), clock_of(connection):
-        yield connection
+def _transaction(engine: Engine, certain: _Certain) -> Iterator[Connection]:
+    with _errors_told(), engine.connect() as connection:
+        with connection.begin(), clock_of(connection):
+            yield connection
+        certain(connection)
 
 
 @contextmanager

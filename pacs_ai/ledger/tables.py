@@ -284,6 +284,14 @@ switches = Table(
     Column("actor", String(64), nullable=False),
 )
 
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("name", String(16), primary_key=True),  # a status, or what failed
+    Column("number", Integer, nullable=False),
+    Column("last_at", Instant, nullable=False),
+)
+
 leaders = Table(
     "leaders",
     metadata,

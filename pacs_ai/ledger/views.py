@@ -5,13 +5,13 @@ The state of a Study is a view of its work rows and facts, never a second copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
-from pacs_ai.ledger import studies, tables
+from pacs_ai.ledger import studies, tables, tallies
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.work import Kind, State
 from pacs_ai.study import VIEW_FROM_PIXELS
@@ -241,7 +241,10 @@ class Views:
         return None if found is None else _with_uid(uid, found)
 
     def health(self) -> dict[str, Any]:
-        """Return whether the ledger answers, what is paused, and how much work waits."""
+        """Return whether the ledger answers and the spool took what came last, and what waits.
+
+        ``refused`` counts Instances by the status that was answered (PS3.4 B.2.3), since the ledger was made.
+        """
         table = tables.work
         with self._database.read() as connection:
             states = connection.execute(
@@ -250,11 +253,27 @@ class Views:
             paused = connection.scalars(
                 select(tables.switches.c.name).where(tables.switches.c.paused_at.is_not(None))
             )
+            problems = [*_spool_problems(connection)]
             return {
+                "healthy": not problems,
+                "problems": problems,
                 "ledger": "answers",
                 "paused": sorted(paused),
                 "work": {row.state: row.number for row in states},
+                "refused": {
+                    status: {"number": number, "last": _text(last)}
+                    for status, (number, last) in tallies.refused(connection).items()
+                },
             }
+
+
+def _spool_problems(connection: Connection) -> Iterator[str]:
+    failed = tallies.spool_failure(connection)
+    if failed is not None:
+        yield (
+            f"the spool did not take bytes at {failed:%Y-%m-%d %H:%M:%S} UTC, and nothing was stored since: "
+            "look at its disk (space, mount, the kernel's log); this ends with the next Instance stored"
+        )
 
 
 def _with_uid(uid: str, data_set: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -302,6 +303,26 @@ def loads(
         raise ConfigError(faults)
     settings._source = source
     return settings
+
+
+def salvaged(path: Path) -> Settings:
+    """Return what a file with faults says of folder and limits of the disk; the rest is as shipped.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read at all.
+    """
+    try:
+        said = parse_yaml(path.read_text(encoding="utf-8"), path).value
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Fault("cannot be read: check --config", path)]) from error
+    values: dict[str, Any] = {}
+    if isinstance(said.get("data"), str):
+        values["data"] = Path(said["data"])
+    with suppress(ValidationError):
+        values["listener"] = Listener.model_validate(said.get("listener"))
+    return Settings.model_construct(**values)
 
 
 def _message(problem: ErrorDetails) -> str:

@@ -85,7 +85,7 @@ class Listener(Section):
     maximum_per_address: int = Field(default=24, ge=1, le=1024)
     """Of one address, in each process; its next request takes the place of its own that was idle longest."""
     maximum_backlog: int = Field(default=10_000, ge=1)
-    """Pieces of work that wait to be started; above it associations are rejected for now."""
+    """Pieces of work that wait to be started; above it associations and STOW-RS requests are refused."""
     maximum_object: Size = 4 * 2**30
     """A larger Instance is refused."""
     minimum_free: Size | None = None

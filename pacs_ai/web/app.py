@@ -25,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacs_ai.certificates import Held, Pair
+from pacs_ai.errors import PacsAiError
 from pacs_ai.ledger.tokens import Scope as Opens
 from pacs_ai.settings import Web
 from pacs_ai.web.guard import Guard
@@ -65,6 +66,7 @@ def create_app(
     *,
     hosts: Sequence[str] = Web().hosts,
     certificates: Callable[[], Iterable[Held]] = tuple,
+    problems: Callable[[], Iterable[str]] = tuple,
 ) -> Starlette:
     """Make the application.
 
@@ -80,8 +82,10 @@ def create_app(
         Names that requests may address it by.
     certificates : callable, optional
         Returns what is held of certificates, for ``/health``.
+    problems : callable, optional
+        Returns what else is wrong with the gateway now, each with what to do, for ``/health``.
     """
-    pages = _Pages(views, certificates)
+    pages = _Pages(views, certificates, problems)
     return Starlette(
         routes=[
             Route("/dicom-web/studies", store.instances, methods=["POST"]),
@@ -150,9 +154,15 @@ def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
 class _Pages:
     """The answers, one method each."""
 
-    def __init__(self, views: Views, certificates: Callable[[], Iterable[Held]]) -> None:
+    def __init__(
+        self,
+        views: Views,
+        certificates: Callable[[], Iterable[Held]],
+        problems: Callable[[], Iterable[str]],
+    ) -> None:
         self._views = views
         self._certificates = certificates
+        self._problems = problems
 
     def workitems(self, request: Request) -> Response:
         """Search for Workitems (PS3.18 11.9)."""
@@ -194,10 +204,15 @@ class _Pages:
 
     def health(self, request: Request) -> Response:
         """Tell whether the gateway is well: 200, or 503 when it is not."""
-        health = dict(self._views.health())
+        try:
+            health = dict(self._views.health())
+        except PacsAiError as error:
+            health = {"ledger": "does not answer", "healthy": False, "problems": [str(error)]}
+        others = [*self._problems()]
+        health["problems"] = [*health.get("problems", ()), *others]
         held = [*self._certificates()]
         health["certificates"] = {one.setting: _readable_end(one) for one in held}
-        if any(one.ends is None for one in held):
+        if others or any(one.ends is None for one in held):
             health["healthy"] = False
         return JSONResponse(health, status_code=200 if health.get("healthy", True) else 503)
 

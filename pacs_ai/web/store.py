@@ -91,6 +91,8 @@ class Store:
     def _refuse_for_now(self) -> None:
         if not self._gateway.has_room():
             raise HTTPException(503, "the disk is nearly full", headers=_COME_AGAIN)
+        if self._gateway.too_much_waits():
+            raise HTTPException(503, "too much work is waiting", headers=_COME_AGAIN)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

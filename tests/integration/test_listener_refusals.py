@@ -57,10 +57,11 @@ def _rejection(port: int, *, calling: str = CALLING, called: str = CALLED) -> tu
         return (answer.result, answer.result_source, answer.diagnostic)
 
 
-def _assert_nothing_kept(listener: Listening) -> None:
+def _assert_nothing_kept(listener: Listening, *, but_in_quarantine: int = 0) -> None:
     assert listener.instances() == []
     assert listener.files() == []
     assert listener.left() == []
+    assert len([*listener.settings.spool_path.glob("quarantine/*")]) == but_in_quarantine
 
 
 # ---------------------------------------------------------------------- who may send
@@ -224,7 +225,7 @@ def test_an_unreadable_data_set_is_c000(listener: Listening, data: bytes) -> Non
     with association(listener.port) as opened:
         answer = send(opened, data, sop_instance=generate_uid())
     assert answer.Status == 0xC000
-    _assert_nothing_kept(listener)
+    _assert_nothing_kept(listener, but_in_quarantine=1)
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
@@ -237,7 +238,7 @@ def test_an_instance_that_says_not_where_it_belongs_is_c000(
     with association(listener.port) as opened:
         answer = send(opened, encoded(data_set), sop_instance=uid)
     assert answer.Status == 0xC000
-    _assert_nothing_kept(listener)
+    _assert_nothing_kept(listener, but_in_quarantine=1)
 
 
 def test_an_instance_over_the_object_limit_is_c000(tmp_path: Path, transport: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pacs_ai.cli import check
 from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.errors import ConfigError
 from pacs_ai.ledger.engine import Database
@@ -83,6 +84,39 @@ def test_several_problems_are_reported_together_each_with_a_remedy(
     assert "no problem found" not in ended.out
 
 
+def test_beside_wrong_settings_disk_clock_and_imports_are_looked_at(
+    pacs_ai: Command, tmp_path: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_YEARS", range(1900, 1901))
+    (tmp_path / "a-file").touch()
+    for sections in ({"delivery": 7}, {"web": {"port": "none"}, "listener": {"port": -1}}):
+        config = write_config(tmp_path, data=str(tmp_path / "a-file" / "gateway"), **sections)
+        ended = pacs_ai("check", "--config", config)
+        assert ended.code == 2
+        for part in ("choose another `data`", "clock says", "'worker'", "were not looked at"):
+            assert part in ended.err
+    assert f"{next(iter(sections))}" in ended.err
+
+
+def test_settings_that_are_no_yaml_hide_neither_clock_nor_imports(
+    pacs_ai: Command, tmp_path: Path, stranger: Path
+) -> None:
+    (tmp_path / "settings.yaml").write_text("data: [")
+    ended = pacs_ai("check", "--config", tmp_path / "settings.yaml")
+    assert ended.code == 2
+    assert "'worker'" in ended.err
+    assert "were not looked at" in ended.err
+
+
+def test_a_ledgers_server_that_is_away_is_reported_with_what_to_do(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    url = f"postgresql+psycopg://pacsai@127.0.0.1:{free_port()}/pacsai"
+    ended = pacs_ai("check", "--config", write_config(tmp_path, ledger=url))
+    assert ended.code == 1
+    assert "busy or gone: start its server, or correct host, port, name and role" in ended.err
+
+
 def test_a_destination_that_does_not_say_what_it_is_gets_told_how(
     pacs_ai: Command, tmp_path: Path
 ) -> None:
@@ -142,6 +176,20 @@ def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> 
     assert ended.code == 1
     assert "ledger:" in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("command", ["check", "status"])
+def test_a_lost_ledger_is_reported_and_no_other_is_made(
+    pacs_ai: Command, tmp_path: Path, command: str
+) -> None:
+    folder = tmp_path / "gateway" / "spool" / "instances" / "ab"
+    folder.mkdir(parents=True)
+    (folder / "ab.1.2.dcm").touch()
+    ended = pacs_ai(command, "--config", write_config(tmp_path))
+    assert ended.code != 0
+    assert "the ledger's file is gone" in ended.err
+    assert "put its backup back" in ended.err
+    assert not (tmp_path / "gateway" / "ledger.sqlite").exists()
 
 
 def test_a_server_that_may_not_be_used_as_ledger_is_reported(

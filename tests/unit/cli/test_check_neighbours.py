@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
+import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 
 from listener.ae import TRANSFER_SYNTAXES, storage_classes
+from tests.authority import Authority, Certificate
 from tests.peers import free_port, require
 from tests.unit.cli.conftest import Command, write_config
 
@@ -91,6 +94,93 @@ def test_a_destination_that_cannot_be_asked_for_a_study_is_reported(
     assert "pacs.qido_key:" in without_key.err
     assert "pacs.confirm: no answer from 127.0.0.1" in by_qido.err
     assert {by_find.code, without_key.code, by_qido.code} == {1}
+
+
+def test_a_destination_that_is_not_asked_before_sending_is_noted_and_is_no_fault(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    note = "note: pacs: not confirmed before sending: set confirm: c-find"
+    taken = [(one, ExplicitVRLittleEndian) for one in (CAPTURE, SEGMENTATION)]
+    with storage_scp(*taken) as port:
+        ended = pacs_ai("check", "--config", write_config(tmp_path, **_pacs(port)))
+        asked = pacs_ai(
+            "check", "--config", write_config(tmp_path, **_pacs(port, confirm="c-find"))
+        )
+    assert ended.code == 0
+    assert note in ended.out.splitlines()
+    assert "not confirmed" not in asked.out
+
+
+# ---------------------------------------------------------------------- endpoints
+
+
+@contextmanager
+def tls_server(certificate: Certificate) -> Iterator[int]:
+    """Run a server that makes TLS handshakes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.file, certificate.key)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted, _ = door.accept()
+                    with (
+                        suppress(OSError),
+                        accepted,
+                        context.wrap_socket(accepted, server_side=True),
+                    ):
+                        pass
+
+        Thread(target=answer, daemon=True).start()
+        yield int(door.getsockname()[1])
+        door.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "known", "said"),
+    [
+        ("IP:127.0.0.1", 40, True, None),
+        ("IP:127.0.0.1", -1, True, "its certificate has ended: its operator must renew it"),
+        ("IP:192.0.2.1", 40, True, "its certificate is for another name: correct the host"),
+        ("IP:127.0.0.1", 40, False, "is of an authority that is not known here: its operator must"),
+    ],
+    ids=["good", "ended", "another name", "unknown authority"],
+)
+def test_an_endpoints_certificate_is_verified_as_a_call_would(
+    pacs_ai: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: str,
+    days: int,
+    *,
+    known: bool,
+    said: str | None,
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    if known:
+        monkeypatch.setattr("pacs_ai.http.DEFAULT_CA_BUNDLE_PATH", str(authority.file))
+    with tls_server(authority.issue("endpoint", names=names, days=days)) as port:
+        config = _with_endpoint(tmp_path, f"https://127.0.0.1:{port}/score")
+        ended = pacs_ai("check", "--config", config)
+    assert ("endpoints.parse3d.url: 127.0.0.1: " in ended.err) is (said is not None)
+    assert said is None or said in ended.err
+
+
+def test_an_endpoint_without_tls_behind_https_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
+    with web_server(timedelta()) as port:
+        config = _with_endpoint(tmp_path, f"https://127.0.0.1:{port}/score")
+        ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "endpoints.parse3d.url: 127.0.0.1: no TLS of version 1.2 or later there" in ended.err
+
+
+def _with_endpoint(folder: Path, url: str) -> Path:
+    key = folder / "key"
+    key.write_text("k")
+    key.chmod(0o600)
+    endpoint = {"kind": "parse3d", "name": "P", "version": "1", "url": url, "key": f"file:{key}"}
+    return write_config(folder, endpoints={"parse3d": endpoint}, rules=[])
 
 
 # ---------------------------------------------------------------------- broker

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Stored
 from pacs_ai.settings import load
+from pacs_ai.spool import SpoolFullError, Writer
 from tests.integration.listening import CT, encoded, image
 from tests.unit.cli.conftest import Command, write_config
 
@@ -51,6 +52,39 @@ def test_a_new_gateway_has_nothing_to_tell(pacs_ai: Command, config: Path) -> No
     assert ended.code == 0
     ended = pacs_ai("status", "--json", "--config", config)
     assert json.loads(ended.out)["studies"] == []
+
+
+def test_refusals_and_a_spool_that_failed_stand_on_top(
+    pacs_ai: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway(load(config))
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "sync", fail)
+        incoming = gateway.incoming("demo", Context(CT, "1.2.3", SYNTAX))
+        incoming.write(encoded(image(SOPInstanceUID="1.2.3")))
+        incoming.commit()
+        incoming.discard()
+    gateway.close()
+    said = pacs_ai("status", "--config", config).out
+    assert said.startswith("PROBLEM: the spool did not take bytes at ")
+    assert "refused: 1 with 0xA700 (out of resources: disk or ledger)" in said
+    told = json.loads(pacs_ai("status", "--json", "--config", config).out)
+    assert told["healthy"] is False
+    assert told["refused"]["0xA700"]["number"] == 1
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "look at its disk" in ended.err
+
+
+def test_a_nearly_full_disk_stands_on_top(pacs_ai: Command, tmp_path: Path) -> None:
+    config = write_config(tmp_path, listener={"minimum_free": "1000TB"})
+    said = pacs_ai("status", "--config", config).out
+    assert said.startswith("PROBLEM: ")
+    assert "every Instance is refused: make room" in said
+
+
+def fail(*_: object) -> None:
+    raise SpoolFullError("the spool cannot be written")
 
 
 def test_every_study_is_listed_with_its_state_and_why(

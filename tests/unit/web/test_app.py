@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from pacs_ai.ledger.engine import LedgerBusyError
 from pacs_ai.ledger.tokens import Token
 from pacs_ai.settings import Reading
 from pacs_ai.web import search
@@ -90,11 +91,12 @@ class NoTokens:
         return None
 
 
-def reading_app(views: FakeViews) -> Starlette:
+def reading_app(views: FakeViews, *, problems: Sequence[str] = ()) -> Starlette:
     """Return the application as it reads on loopback; nothing can be stored."""
     nothing = cast("Any", None)
     guard = Guard(NoTokens(), Reading.OPEN)
-    return create_app(views, guard, Store(nothing, guard, nothing))
+    store = Store(nothing, guard, nothing)
+    return create_app(views, guard, store, problems=lambda: problems)
 
 
 @pytest.fixture
@@ -269,6 +271,27 @@ def test_health_is_503_when_the_gateway_is_not_well(client: TestClient, views: F
     answer = client.get("/health")
     assert answer.status_code == 503
     assert answer.json()["ledger"] == "answers"
+
+
+def test_health_is_503_with_what_to_do_when_the_ledger_does_not_answer(
+    client: TestClient, views: FakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> Mapping[str, Any]:
+        raise LedgerBusyError("the ledger is gone: do this")
+
+    monkeypatch.setattr(views, "health", gone)
+    answer = client.get("/health")
+    assert answer.status_code == 503
+    assert answer.json()["problems"] == ["the ledger is gone: do this"]
+
+
+def test_health_is_503_when_something_else_is_wrong_and_says_what_to_do(views: FakeViews) -> None:
+    views.condition["healthy"] = True
+    app = reading_app(views, problems=("the disk is full: make room",))
+    answer = TestClient(app, base_url="http://127.0.0.1").get("/health")
+    assert answer.status_code == 503
+    assert answer.json()["healthy"] is False
+    assert answer.json()["problems"] == ["the disk is full: make room"]
 
 
 def test_a_name_that_is_not_loopback_gets_nothing(client: TestClient) -> None:

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from pacs_ai import intake
 from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
+from pacs_ai.ledger import Ledger
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Reading
@@ -165,6 +166,19 @@ def test_a_full_disk_is_503_and_says_when_to_come_again(
     answer = send(client(gateway), make(tokens))
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_too_much_waiting_work_is_503_and_says_when_to_come_again(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = gateway.settings.listener.maximum_backlog
+    monkeypatch.setattr(Ledger, "backlog", lambda self: most + 1)
+    answer = send(client(gateway), make(tokens))
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert held(gateway) == 0
+    monkeypatch.setattr(Ledger, "backlog", lambda self: most)
+    assert send(client(gateway), make(tokens)).status_code == 200
 
 
 def _reasons(answer: Any) -> list[int]:
