@@ -12,7 +12,8 @@ plain            the listener with ``listener.transport: plain``                
 bare             a bare loop: socket, SHA-256, file, fsync                      yes
 orthanc          Orthanc as it comes                                            yes
 stock            pynetdicom as it comes                                         no
-unsynced         the listener, whose syncs the library libeatmydata swallows    no
+unsynced         the listener, whose syncs the library libeatmydata swallows,   no
+                 and that writes nothing past the page cache
 storescp         DCMTK's ``storescp +B --fork``                                 no
 ================ ============================================================== =======
 
@@ -54,7 +55,10 @@ FLOORS = {
     ("unsynced", "storescp"): 0.6,
 }
 """Ratios of Instances a second that are asked for, for Instances of 0.5 MB; not all are reached yet."""
-_UNSYNCED = "libeatmydata.so"
+_UNSYNCED = {
+    "LD_PRELOAD": "libeatmydata.so",
+    "PYTHONPATH": str(Path(__file__).with_name("unsynced")),
+}
 CT = "1.2.840.10008.5.1.4.1.1.2"
 START_SECONDS = 60.0
 
@@ -163,7 +167,7 @@ def _send(senders: list[Path], port: int) -> float:
 def _receiver(name: str, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         _command(name, folder, port),
-        env=_environment() | ({"LD_PRELOAD": _UNSYNCED} if name == "unsynced" else {}),
+        env=_environment() | (_UNSYNCED if name == "unsynced" else {}),
         stdout=subprocess.PIPE if name in OURS else subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
