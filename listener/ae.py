@@ -15,9 +15,8 @@ import threading
 from collections.abc import Callable
 
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, evt, sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
-from pynetdicom.sop_class import _STORAGE_CLASSES
 from pynetdicom.transport import AssociationServer
 
 from listener import tls, transport
@@ -99,7 +98,7 @@ def configure() -> None:
 def storage_classes() -> dict[str, str]:
     """Return every Storage SOP Class that is accepted, UID to name (PS3.4 Annex B.5)."""
     # pynetdicom knows a few classes that pydicom's dictionary does not name yet.
-    spelled = {str(uid): keyword for keyword, uid in _STORAGE_CLASSES.items()}
+    spelled = {str(uid): keyword for keyword, uid in vars(sop_class).items()}
     accepted = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
     return {
         str(uid): uid.name if uid.name != uid else re.sub(_WORD_ENDS, " ", spelled[uid])
@@ -112,8 +111,8 @@ def build(gateway: Gateway) -> AE:
     settings = gateway.settings.listener
     entity = AE(ae_title=settings.ae_title)
     entity.add_supported_context(VERIFICATION)
-    for sop_class in storage_classes():
-        entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+    for uid in storage_classes():
+        entity.add_supported_context(uid, list(TRANSFER_SYNTAXES))
     entity.maximum_pdu_size = MAXIMUM_PDU
     entity.maximum_associations = settings.maximum_associations
     entity.require_called_aet = False  # the handler judges: the gateway may have several titles

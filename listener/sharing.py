@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from socketserver import TCPServer
 from typing import Any, cast
 
-from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
+from pynetdicom.transport import AssociationServer
 
 STUCK = 60.0
 """Seconds after which a commit hangs: a busy ledger gives up after 30, a slow disk is no reason to die."""
@@ -61,6 +62,11 @@ class SharingServer(AssociationServer):
             cast("socket.socket", self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
+    def shutdown(self) -> None:
+        """Stop listening; the library's AE does not know this server, and need not forget it."""
+        TCPServer.shutdown(self)
+        self.server_close()
+
     def service_actions(self) -> None:
         """Tell, from inside the accept loop, that this process takes connections."""
         super().service_actions()
@@ -74,7 +80,6 @@ class SharingServer(AssociationServer):
 
 def serve(server: AssociationServer) -> None:
     """Let a server take connections in a thread of its own; ``shutdown()`` ends it."""
-    server.ae._servers.append(cast("ThreadedAssociationServer", server))
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -509,3 +510,17 @@ def test_a_lock_has_hashes_and_names_no_registry(lock: str) -> None:
     assert pinned
     assert all(line.endswith("\\") for line in pinned), "every pin is followed by its hashes"
     assert "://" not in text
+
+
+def test_what_needs_pynetdicoms_internals_is_in_one_place() -> None:
+    # Both modules are guarded by transport.MADE_FOR; pynetdicom documents its ``_config``.
+    foreign = re.compile(
+        r"\b(?:ae|assoc|association|entity|event|primitive|server|requestor|acceptor|dul|acse)\._(?!_)"
+        r"|pynetdicom[.\w]* import [^#\n]*\b_(?!config\b)\w"
+    )
+    found = {
+        file.name
+        for file in (ROOT / "listener").glob("*.py")
+        if foreign.search(file.read_text(encoding="utf-8"))
+    }
+    assert found <= {"transport.py", "sockets.py"}
