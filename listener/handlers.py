@@ -17,7 +17,6 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from listener import tls
-from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import MISMATCH, Context, Duplicate, Incoming, Receipt, Refused, Stored
 from pacs_ai.spool import SpoolFullError
@@ -71,7 +70,7 @@ class Handlers:
             if not self._gateway.has_room():
                 log.error("association rejected: the spool's disk is nearly full")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
-            if self._too_much_waits():
+            if self._gateway.too_much_waits():
                 log.error("association rejected: too much work is waiting")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
         except Exception:  # the library would go on and accept whom nobody judged
@@ -84,13 +83,6 @@ class Handlers:
         own = self._gateway.settings.listener
         called = str(request.called_ae_title if request else "").strip()
         return called in (own.ae_title, *own.also_called)
-
-    def _too_much_waits(self) -> bool:
-        try:
-            waiting = self._gateway.ledger.backlog()
-        except TransientError:
-            return False  # each Instance is told that the ledger is busy, if it still is
-        return waiting > self._gateway.settings.listener.maximum_backlog
 
     def echo(self, event: Event) -> int:
         """Answer C-ECHO (PS3.7 section 9.1.5)."""
