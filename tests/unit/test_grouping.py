@@ -32,6 +32,13 @@ def gateway(tmp_path: Path, ledger_url: str) -> Iterator[Gateway]:
     made.close()
 
 
+@pytest.fixture
+def group(gateway: Gateway) -> Iterator[GroupCommit]:
+    made = GroupCommit(gateway.ledger)
+    yield made
+    made.close()
+
+
 def arrival(number: int, study: str = "1.2.3") -> Arrival:
     head = Head(CT, f"1.2.3.{number}", study, "1.2.4", "CT", "")
     return Arrival(head, f"{number:064}", 1, SYNTAX, "modality", timedelta())
@@ -99,25 +106,27 @@ def transactions(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield hold, sizes
 
 
-def test_all_that_wait_share_one_transaction(gateway: Gateway, transactions: Any) -> None:
+def test_all_that_wait_share_one_transaction(
+    gateway: Gateway, group: GroupCommit, transactions: Any
+) -> None:
     hold, sizes = transactions
-    group = GroupCommit(gateway.ledger)
     several = [arrival(number, study=f"1.2.{number % 3}") for number in range(20)]
     assert at_once(gateway, group, several, hold) == [True] * 20
     assert sizes == [1, 19]
     assert len(Views(gateway.ledger.database).instances(None)) == 20
 
 
-def test_the_same_bytes_twice_in_a_group_are_new_once(gateway: Gateway, transactions: Any) -> None:
+def test_the_same_bytes_twice_in_a_group_are_new_once(
+    gateway: Gateway, group: GroupCommit, transactions: Any
+) -> None:
     hold, _ = transactions
-    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(0), arrival(1), arrival(1), arrival(1)], hold)
     assert sorted(answers) == [False, False, True, True]
     assert len(Views(gateway.ledger.database).instances(None)) == 2
 
 
 def test_one_that_the_ledger_cannot_take_is_not_the_others_fault(
-    gateway: Gateway, transactions: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, group: GroupCommit, transactions: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold, _ = transactions
     counted = arrivals.record
@@ -128,14 +137,13 @@ def test_one_that_the_ledger_cannot_take_is_not_the_others_fault(
         return counted(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", failing)
-    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
     assert isinstance(answers.pop(2), ValueError)
     assert answers == [True, True, True]
 
 
 def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
-    gateway: Gateway, transactions: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, group: GroupCommit, transactions: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold, sizes = transactions
     counted = arrivals.record
@@ -147,7 +155,6 @@ def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
         return counted(connection, group, **rest)
 
     monkeypatch.setattr(arrivals, "record", busy)
-    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
     assert answers[0] is True
     assert [type(one) for one in answers[1:]] == [LedgerBusyError] * 3
@@ -158,12 +165,11 @@ def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
 
 @pytest.mark.parametrize("door", ["name", "hold_name"])
 def test_a_name_that_the_disk_refuses_is_not_recorded(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, door: str
+    gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise SpoolFullError("no")
 
-    group = GroupCommit(gateway.ledger)
     one = arrival(0)
     writer = synced(gateway)
     with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
@@ -174,7 +180,7 @@ def test_a_name_that_the_disk_refuses_is_not_recorded(
 
 
 def test_one_whose_name_is_refused_in_the_transaction_is_not_the_others_fault(
-    gateway: Gateway, transactions: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, group: GroupCommit, transactions: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold, _ = transactions
     real = Writer.hold_name
@@ -185,7 +191,6 @@ def test_one_whose_name_is_refused_in_the_transaction_is_not_the_others_fault(
         real(writer, path)
 
     monkeypatch.setattr(Writer, "hold_name", refuse)
-    group = GroupCommit(gateway.ledger)
     answers = at_once(gateway, group, [arrival(number) for number in range(4)], hold)
     assert isinstance(answers.pop(2), SpoolFullError)
     assert answers == [True, True, True]
@@ -193,10 +198,9 @@ def test_one_whose_name_is_refused_in_the_transaction_is_not_the_others_fault(
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_same_bytes_twice_in_a_group_need_one_file(
-    gateway: Gateway, transactions: Any, first: int
+    gateway: Gateway, group: GroupCommit, transactions: Any, first: int
 ) -> None:
     hold, _ = transactions
-    group = GroupCommit(gateway.ledger)
     path = gateway.spool.instance_path(arrival(1).digest, SYNTAX)
     pair = [synced(gateway), synced(gateway)]
     for writer in pair:
@@ -211,8 +215,9 @@ def test_the_same_bytes_twice_in_a_group_need_one_file(
     assert files(gateway) == [path]
 
 
-def test_bytes_that_no_row_counts_on_get_a_file_that_is_synced(gateway: Gateway) -> None:
-    group = GroupCommit(gateway.ledger)
+def test_bytes_that_no_row_counts_on_get_a_file_that_is_synced(
+    gateway: Gateway, group: GroupCommit
+) -> None:
     stray = gateway.spool.instance_path(arrival(0).digest, SYNTAX)
     stray.parent.mkdir()
     stray.write_bytes(b"cut off by a pow")
@@ -221,9 +226,8 @@ def test_bytes_that_no_row_counts_on_get_a_file_that_is_synced(gateway: Gateway)
 
 
 def test_a_file_whose_row_cannot_be_written_stays_for_whoever_brought_the_same_bytes(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GroupCommit(gateway.ledger)
 
     def busy(*_: object) -> Any:
         raise LedgerBusyError("busy")
@@ -239,9 +243,8 @@ def test_a_file_whose_row_cannot_be_written_stays_for_whoever_brought_the_same_b
 
 
 def test_a_file_that_retention_removed_before_its_row_was_written_is_there_again(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GroupCommit(gateway.ledger)
     real = Steady.write
 
     @contextmanager
@@ -268,8 +271,9 @@ def waiting(number: int, quiet: float, study: str = "1.2.3", modality: str = "CT
     return Arrival(head, f"{number:064}", 1, SYNTAX, "modality", timedelta(seconds=quiet))
 
 
-def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(gateway: Gateway) -> None:
-    group = GroupCommit(gateway.ledger)
+def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(
+    gateway: Gateway, group: GroupCommit
+) -> None:
     assert record(gateway, group, waiting(0, quiet=60))
     first = asked(gateway)
     assert record(gateway, group, waiting(1, quiet=60))
@@ -282,16 +286,17 @@ def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(gateway: 
 
 def test_a_study_that_waits_for_a_short_quiet_is_put_off_by_every_instance(
     gateway: Gateway,
+    group: GroupCommit,
 ) -> None:
-    group = GroupCommit(gateway.ledger)
     for number in range(3):
         before = asked(gateway)
         assert record(gateway, group, waiting(number, quiet=_LONG.total_seconds() - 0.1))
         assert asked(gateway) != before
 
 
-def test_a_study_that_was_not_asked_is_asked_by_its_first_source(gateway: Gateway) -> None:
-    group = GroupCommit(gateway.ledger)
+def test_a_study_that_was_not_asked_is_asked_by_its_first_source(
+    gateway: Gateway, group: GroupCommit
+) -> None:
     assert record(gateway, group, waiting(0, quiet=60, modality="SR"))
     assert asked(gateway) == [], "a report alone is no Study to assemble"
     assert record(gateway, group, waiting(1, quiet=60))
@@ -299,9 +304,8 @@ def test_a_study_that_was_not_asked_is_asked_by_its_first_source(gateway: Gatewa
 
 
 def test_what_the_ledger_did_not_keep_was_not_asked(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GroupCommit(gateway.ledger)
     real = arrivals.record
 
     def fails_late(*rest: Any, **named: Any) -> Recorded:
