@@ -139,9 +139,13 @@ def measure(receiver: str, senders: list[Path], folder: Path) -> Run:
 
 def _cpu(process: psutil.Process) -> float:
     """Return CPU seconds of a process, of its children, and of those of them that have ended."""
-    return float(
-        sum(sum(one.cpu_times()[:4]) for one in (process, *process.children(recursive=True)))
-    )
+    while True:
+        family = (process, *process.children(recursive=True))
+        try:
+            return float(sum(sum(one.cpu_times()[:4]) for one in family))
+        except psutil.NoSuchProcess:  # a child that has just ended counts with its parent now
+            if not process.is_running():
+                raise
 
 
 def _send(senders: list[Path], port: int) -> float:
