@@ -20,8 +20,9 @@ _CLASS, _FIELD, _MESSAGE, _ANSWERED = 0x0002, 0x0100, 0x0110, 0x0120
 _DATA_SET, _STATUS, _COMMENT, _INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
 
 _TAG_AND_LENGTH = 8
-_P_DATA_TF = 0x04
-_COMMAND, _LAST = 1, 2
+P_DATA_TF = 0x04
+COMMAND, LAST = 1, 2
+"""Bits of a message control header (PS3.8 Annex E.2)."""
 _ITEM = 6
 """Bytes before a fragment: length, context and control header (PS3.8 section 9.3.5.1)."""
 
@@ -143,9 +144,9 @@ def _in_pdus(command: bytes, context_id: int, maximum_length: int) -> bytes:
     pdus = []
     for start in range(0, len(command), longest):
         fragment = command[start : start + longest]
-        control = _COMMAND | (_LAST if start + longest >= len(command) else 0)
+        control = COMMAND | (LAST if start + longest >= len(command) else 0)
         size = len(fragment)
         pdus.append(
-            pack(">BBLLBB", _P_DATA_TF, 0, size + _ITEM, size + 2, context_id, control) + fragment
+            pack(">BBLLBB", P_DATA_TF, 0, size + _ITEM, size + 2, context_id, control) + fragment
         )
     return b"".join(pdus)

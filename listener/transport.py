@@ -32,7 +32,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import RequestHandler
 
 from listener import dimse
-from listener.dimse import C_ECHO_RQ, CommandError, Request
+from listener.dimse import C_ECHO_RQ, COMMAND, LAST, P_DATA_TF, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
 from listener.sharing import ALONE, Share, SharingServer, serve
 from listener.sockets import CONNECTION_CLOSED, Socket
@@ -53,8 +53,6 @@ LINGER = 1.0
 STALE = 2.0
 """Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
-_P_DATA_TF = 0x04
-_COMMAND, _LAST = 1, 2
 _ITEM = Struct(">LBB")
 """Length, context and control header of a presentation data value (PS3.8 section 9.3.5.1)."""
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
@@ -382,7 +380,7 @@ class UpperLayer(DULServiceProvider):
         if len(self._room) < HEADER + length:
             head, self._room = self._room, memoryview(bytearray(HEADER + longest))
             self._room[:HEADER] = head[:HEADER]
-        data = kind == _P_DATA_TF and state == _READY_FOR_DATA
+        data = kind == P_DATA_TF and state == _READY_FOR_DATA
         body = self._room[HEADER : HEADER + length]
         read = 0
         if data and self._reception is not None and length > HEADER:
@@ -391,7 +389,7 @@ class UpperLayer(DULServiceProvider):
             read, place = HEADER, self._place_of(body)
             if place is not None:
                 if self._fill(place):
-                    self._took(place, last=bool(body[5] & _LAST))
+                    self._took(place, last=bool(body[5] & LAST))
                 return
         if not self._fill(body[read:]):
             return
@@ -434,10 +432,10 @@ class UpperLayer(DULServiceProvider):
 
     def _p_data(self, body: memoryview) -> None:
         for context_id, control, fragment in _values(body):
-            if control & _COMMAND:
-                self._command_fragment(context_id, fragment, last=bool(control & _LAST))
+            if control & COMMAND:
+                self._command_fragment(context_id, fragment, last=bool(control & LAST))
             else:
-                self._data_fragment(context_id, fragment, last=bool(control & _LAST))
+                self._data_fragment(context_id, fragment, last=bool(control & LAST))
 
     def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
         self.connection.busy = True
@@ -468,7 +466,7 @@ class UpperLayer(DULServiceProvider):
     def _place_of(self, body: memoryview) -> memoryview | None:
         """Return where the fragment of a data set can be read to, when it is all that its PDU holds."""
         size, context_id, control = _ITEM.unpack_from(body)
-        if size + 4 != len(body) or context_id != self._context_id or control & _COMMAND:
+        if size + 4 != len(body) or context_id != self._context_id or control & COMMAND:
             return None
         return cast("Reception", self._reception).room(size - 2)
 
