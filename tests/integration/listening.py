@@ -213,7 +213,10 @@ def send(
     request.AffectedSOPInstanceUID = UID(sop_instance)
     request.Priority = 2
     request.DataSet = None if data is None else BytesIO(data)
-    opened._reactor_checkpoint.clear()  # as the library's own send_c_store() does
+    # As the library's own send_c_store() does: its reactor would take the answer off the queue.
+    opened._reactor_checkpoint.clear()
+    while not opened._is_paused:
+        time.sleep(0.0001)
     try:
         opened.dimse.send_msg(request, int(context.context_id or 0))
         _, answer = opened.dimse.get_msg(block=True)
