@@ -24,7 +24,7 @@ from listener.door import BURST, Limits
 from listener.handlers import Handlers
 from listener.sharing import ALONE, Share, serve
 from pacs_ai.gateway import Gateway
-from pacs_ai.spool import temporary_prefix
+from pacs_ai.naming import temporary_prefix
 
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian

@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import time
-import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,14 @@ from typing import cast
 
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.failpoint import failpoint
+from pacs_ai.naming import (
+    give_name,
+    link,
+    open_temporary,
+    owner_is_gone,
+    sync_folder,
+    temporary_name,
+)
 from pacs_ai.quarantine import Quarantine
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -54,12 +61,6 @@ _PAGE = 4096
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-
-_SYNCED: set[str] = set()
-"""Folders whose own name this process made durable; one that another has just made may not be yet."""
-
-_NEEDS_NAME = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
-"""How a file system, or a kernel, says that it knows no files without a name (open(2))."""
 
 
 class SpoolFullError(SpoolError, TransientError):
@@ -167,7 +168,7 @@ class Spool:
             return
         other = self.temporary / temporary_name()
         try:
-            _link(source, str(self.temporary), other.name)
+            link(source, str(self.temporary), other.name)
             other.replace(path)
         finally:
             other.unlink(missing_ok=True)
@@ -183,7 +184,7 @@ class Spool:
         removed = 0
         for file in self.temporary.iterdir():
             with suppress(FileNotFoundError):
-                if _owner_is_gone(file) or file.stat().st_mtime <= limit:
+                if owner_is_gone(file) or file.stat().st_mtime <= limit:
                     file.unlink()
                     removed += 1
         return removed
@@ -232,7 +233,7 @@ class Writer:
         self._meta = 0
         self._held = self._hashed = self._written = 0
         try:
-            descriptor, self._temporary = _open_temporary(str(spool.temporary))
+            descriptor, self._temporary = open_temporary(str(spool.temporary))
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
         self._file: int | None = descriptor
@@ -397,7 +398,7 @@ class Writer:
     def _write_again(self) -> None:
         """Copy the bytes into another file: one that has lost its last name gets no other (linkat(2))."""
         lost = cast("int", self._file)
-        self._file, self._temporary = _open_temporary(str(self._spool.temporary))
+        self._file, self._temporary = open_temporary(str(self._spool.temporary))
         try:
             place, size = 0, os.fstat(lost).st_size
             while place < size:
@@ -489,83 +490,3 @@ def disk_of(folder: Path) -> Disk:
     """Return the file system that a folder is on."""
     found = os.statvfs(folder)
     return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
-
-
-def temporary_prefix() -> str:
-    """Return how the names of this process's temporary files begin."""
-    return f"{os.getpid()}."
-
-
-def temporary_name() -> str:
-    """Return a new name for a temporary file: whose it is, and which."""
-    return temporary_prefix() + str(uuid.uuid4())
-
-
-def _owner_is_gone(file: Path) -> bool:
-    owner = file.name.partition(".")[0]
-    return owner.isdigit() and not Path("/proc", owner).exists()
-
-
-def _open_temporary(folder: str) -> tuple[int, str]:
-    """Open a new file; return its descriptor, and its path where it has to have one."""
-    flags = os.O_RDWR | os.O_CLOEXEC
-    try:
-        return os.open(folder, flags | os.O_TMPFILE, 0o600), ""
-    except OSError as error:
-        if error.errno not in _NEEDS_NAME:
-            raise
-    path = f"{folder}/{temporary_name()}"
-    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), path
-
-
-def give_name(source: str, path: Path) -> bool:
-    """Give a synced file a durable name; False when another file has it, and nothing is done."""
-    folder, name = os.path.split(path)
-    if folder not in _SYNCED:
-        _make_folder(path.parent)
-    try:
-        return _link_new(source, folder, name)
-    except FileNotFoundError:  # somebody removed the folder
-        _make_folder(path.parent)
-        return _link_new(source, folder, name)
-
-
-def _link_new(source: str, folder: str, name: str) -> bool:
-    try:
-        _link(source, folder, name)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _link(source: str, folder: str, name: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Of a file without a name the source is a link to its descriptor, which must be followed (proc(5)).
-        os.link(source, name, dst_dir_fd=descriptor, follow_symlinks=True)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _make_folder(folder: Path) -> None:
-    there = [folder]
-    if folder.is_dir():  # of an earlier process, as are its neighbours: one sync is for all of them
-        there = [one for one in folder.parent.iterdir() if one.is_dir()]
-    folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        sync_folder(folder.parent)
-    except OSError:
-        with suppress(OSError):  # an empty one is made anew, not synced again
-            folder.rmdir()
-        raise
-    _SYNCED.update(map(str, there))
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable, so that they survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

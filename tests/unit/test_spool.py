@@ -20,7 +20,8 @@ import pytest
 
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.errors import SpoolError, TransientError
-from pacs_ai.spool import BUFFER, DIRECT, PIECE, Spool, SpoolFullError, Writer, temporary_name
+from pacs_ai.naming import temporary_name
+from pacs_ai.spool import BUFFER, DIRECT, PIECE, Spool, SpoolFullError, Writer
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.unfinished import without_nameless_files
 
