@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
@@ -39,7 +38,7 @@ class _Waiting:
 
     __slots__ = ("arrival", "error", "new", "over", "path", "turn", "writer")
 
-    def __init__(self, arrival: Arrival, writer: Writer, path: Path) -> None:
+    def __init__(self, arrival: Arrival, writer: Writer, path: str) -> None:
         self.arrival = arrival
         self.writer = writer
         self.path = path
@@ -76,7 +75,7 @@ class GroupCommit:
         begun = self._begun
         return 0.0 if begun is None else time.monotonic() - begun
 
-    def record(self, arrival: Arrival, writer: Writer, path: Path) -> bool:
+    def record(self, arrival: Arrival, writer: Writer, path: str) -> bool:
         """Return, when name and row are durable, whether the Instance is new to the ledger.
 
         Parameters
@@ -84,7 +83,7 @@ class GroupCommit:
         arrival : Arrival
         writer : Writer
             Its bytes, synced.
-        path : Path
+        path : str
             Where they shall rest.
 
         Raises
@@ -172,7 +171,7 @@ class GroupCommit:
 
         A name that another has given may stem from a sync that failed.
         """
-        held: set[Path] = set()
+        held: set[str] = set()
         for one in group:
             if one.path in held:
                 continue  # the same bytes came twice, and one file is enough

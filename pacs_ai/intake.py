@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from pacs_ai.errors import ReceiveError, TransientError
 from pacs_ai.grouping import GroupCommit
@@ -213,15 +212,15 @@ class Incoming:
             peer=self._peer,
             quiet=self._settings.quiet(head.Modality, self._peer),
         )
-        resting = self._spool.instance_path(arrival.digest, syntax)
+        resting = self._spool.resting(arrival.digest, syntax)
         # A file that is not there is written, whether the ledger knows of it or not.
-        if resting.exists() and self._is_held(arrival, resting):
+        if self._spool.has(resting) and self._is_held(arrival, resting):
             return Duplicate()
         self._writer.sync()
         return Stored() if self._group.record(arrival, self._writer, resting) else Duplicate()
 
-    def _is_held(self, arrival: Arrival, resting: Path) -> bool:
+    def _is_held(self, arrival: Arrival, resting: str) -> bool:
         with self._ledger.database.read() as connection:
             known = arrivals.known(connection, arrival)
         # The row first, then its file: pacs_ai.retention says why that is enough.
-        return known and resting.exists()
+        return known and self._spool.has(resting)

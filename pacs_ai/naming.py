@@ -48,15 +48,15 @@ def open_temporary(folder: str) -> tuple[int, str]:
     return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), path
 
 
-def give_name(source: str, path: Path) -> bool:
+def give_name(source: str, path: str) -> bool:
     """Give a synced file a durable name; False when another file has it, and nothing is done."""
-    folder, name = os.path.split(path)
+    folder, _, name = path.rpartition("/")
     if folder not in _SYNCED:
-        _make_folder(path.parent)
+        _make_folder(Path(folder))
     try:
         return _link_new(source, folder, name)
     except FileNotFoundError:  # somebody removed the folder
-        _make_folder(path.parent)
+        _make_folder(Path(folder))
         return _link_new(source, folder, name)
 
 

@@ -91,6 +91,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._instances = f"{path}/instances"
         self.temporary = path / "tmp"
         self.quarantine = Quarantine(path / "quarantine")
         self._buffers: list[memoryview] = []
@@ -102,7 +103,15 @@ class Spool:
 
     def instance_path(self, digest: str, transfer_syntax_uid: str) -> Path:
         """Return where an Instance rests: named by the digest of its data set, and its encoding."""
-        return Path(f"{self.path}/instances/{digest[:2]}/{digest}.{transfer_syntax_uid}.dcm")
+        return Path(self.resting(digest, transfer_syntax_uid))
+
+    def resting(self, digest: str, transfer_syntax_uid: str) -> str:
+        """Return where an Instance rests, as text: a Path costs more than what is done to the name."""
+        return f"{self._instances}/{digest[:2]}/{digest}.{transfer_syntax_uid}.dcm"
+
+    def has(self, resting: str) -> bool:
+        """Tell whether something rests there."""
+        return os.path.exists(resting)  # noqa: PTH110 - for every Instance
 
     def results_path(self, digest: str) -> Path:
         """Return where the results of a Job rest."""
@@ -182,13 +191,13 @@ class Spool:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            self.take_name(str(temporary), path)
+            self.take_name(str(temporary), str(path))
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
         finally:
             temporary.unlink(missing_ok=True)
 
-    def take_name(self, source: str, path: Path) -> None:
+    def take_name(self, source: str, path: str) -> None:
         """Give a synced file a durable name, whoever has it.
 
         A name that is there already may stem from a sync that failed, and a second sync could say "done" of
@@ -202,7 +211,7 @@ class Spool:
             other.replace(path)
         finally:
             other.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        sync_folder(Path(path).parent)
 
     def sweep(self) -> int:
         """Remove temporary files whose process is gone, or that are an hour old; return how many.
@@ -441,7 +450,7 @@ class Writer:
         self._written += self._held
         self._held = self._hashed = 0
 
-    def name(self, path: Path) -> None:
+    def name(self, path: str) -> None:
         """Give the synced file its name, durably, unless another file has it.
 
         A name whose row is never written is a stray (:mod:`pacs_ai.retention`).
@@ -456,7 +465,7 @@ class Writer:
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
 
-    def hold_name(self, path: Path) -> None:
+    def hold_name(self, path: str) -> None:
         """See to it that the name is this file's, durably; the caller lets nobody remove files.
 
         Raises

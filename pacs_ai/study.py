@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from struct import unpack_from
+from struct import Struct, unpack_from
 from typing import Any
 
 import pydicom
@@ -41,15 +41,19 @@ _NO_TEXT = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 HEAD_LIMIT = 1024 * 1024
 """Bytes of a data set that the listener may look at; identity stands well before them."""
 
-_LAST_HEAD_TAG = Tag(0x0020, 0x000E)
+_LAST_HEAD_TAG = 0x0020000E
 _HEAD = {
     0x00080016: "SOPClassUID",
     0x00080018: "SOPInstanceUID",
-    0x00080060: "Modality",
-    0x00080070: "Manufacturer",
     0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID",
+    0x00080060: "Modality",
+    0x00080070: "Manufacturer",
 }
+"""The elements of :class:`Head`, in its order: the UIDs, then the texts."""
+_HEAD_UIDS = 4
+_PADDING = b" \0\t\r\n"
+_EXPLICIT_VR, _IMPLICIT_VR = Struct("<HH2sH"), Struct("<HHL")
 _IS_EXPLICIT = {
     str(one): not one.is_implicit_VR
     for one in AllTransferSyntaxes
@@ -229,15 +233,13 @@ def plain_head(data: bytes, transfer_syntax_uid: str) -> Head | None:
     found = _walk(data, explicit=explicit)
     if found is None:
         return None
-    texts = {keyword: found.get(tag, b"").strip(b" \0\t\r\n") for tag, keyword in _HEAD.items()}
-    for keyword, value in texts.items():
-        is_usual = is_uid if keyword.endswith("UID") else _is_plain_text
-        if not is_usual(value):
-            return None
-    return Head(**{keyword: value.decode("ascii") for keyword, value in texts.items()})
+    every = [found.get(tag, b"").strip(_PADDING) for tag in _HEAD]
+    if not all(map(is_uid, every[:_HEAD_UIDS])) or not all(map(_is_plain, every[_HEAD_UIDS:])):
+        return None
+    return Head(*[one.decode("ascii") for one in every])
 
 
-def _is_plain_text(value: bytes) -> bool:
+def _is_plain(value: bytes) -> bool:
     return value.isascii() and not _UNUSUAL.search(value)
 
 
@@ -246,19 +248,20 @@ def _walk(data: bytes, *, explicit: bool) -> dict[int, bytes] | None:
     found: dict[int, bytes] = {}
     place, end = 0, len(data)
     while place + 12 <= end:
-        group, element, length = unpack_from("<HHL", data, place)
+        if explicit:
+            group, element, vr, length = _EXPLICIT_VR.unpack_from(data, place)
+        else:
+            group, element, length = _IMPLICIT_VR.unpack_from(data, place)
         tag = group << 16 | element
         if tag > _LAST_HEAD_TAG:
             return found
         place += 8
         if explicit:
-            vr = data[place - 4 : place - 2]
-            if vr not in _VR:
-                return None
-            length >>= 16
             if vr in _LONG_VR:
                 (length,) = unpack_from("<L", data, place)
                 place += 4
+            elif vr not in _VR:
+                return None
         if length > end - place:  # cut off, or of undefined length
             return None
         if tag in _HEAD:

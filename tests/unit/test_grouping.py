@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -55,13 +56,20 @@ def record(gateway: Gateway, group: GroupCommit, one: Arrival) -> bool:
     writer = synced(gateway)
     path = gateway.spool.instance_path(one.digest, one.transfer_syntax_uid)
     try:
-        return group.record(one, writer, path)
+        return group.record(one, writer, str(path))
     finally:
         writer.discard()
 
 
 def files(gateway: Gateway) -> list[Path]:
     return [one for one in (gateway.spool.path / "instances").rglob("*") if one.is_file()]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < limit, "it never came to that"
+        time.sleep(0.001)
 
 
 def at_once(
@@ -78,12 +86,10 @@ def at_once(
 
     threads = [threading.Thread(target=run, args=(place,)) for place in range(len(several))]
     threads[0].start()
-    while not group._led:
-        pass
+    until(lambda: group._led)
     for one in threads[1:]:
         one.start()
-    while len(group._waiting) < len(several) - 1:
-        pass
+    until(lambda: len(group._waiting) == len(several) - 1)
     hold.set()
     for one in threads:
         one.join(20)
@@ -174,7 +180,7 @@ def test_a_name_that_the_disk_refuses_is_not_recorded(
     writer = synced(gateway)
     with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
         patched.setattr(Writer, door, refuse)
-        group.record(one, writer, gateway.spool.instance_path(one.digest, SYNTAX))
+        group.record(one, writer, gateway.spool.resting(one.digest, SYNTAX))
     writer.discard()
     assert Views(gateway.ledger.database).instances(None) == []
 
@@ -185,8 +191,8 @@ def test_one_whose_name_is_refused_in_the_transaction_is_not_the_others_fault(
     hold, _ = transactions
     real = Writer.hold_name
 
-    def refuse(writer: Writer, path: Path) -> None:
-        if path.name.startswith(f"{2:064}"):
+    def refuse(writer: Writer, path: str) -> None:
+        if f"/{2:064}" in path:
             raise SpoolFullError("no")
         real(writer, path)
 
@@ -204,8 +210,8 @@ def test_the_same_bytes_twice_in_a_group_need_one_file(
     path = gateway.spool.instance_path(arrival(1).digest, SYNTAX)
     pair = [synced(gateway), synced(gateway)]
     for writer in pair:
-        writer.name(path)  # the first has it
-    waiting = [_Waiting(arrival(1), writer, path) for writer in pair]
+        writer.name(str(path))  # the first has it
+    waiting = [_Waiting(arrival(1), writer, str(path)) for writer in pair]
     hold.set()
     group._commit([waiting[first], waiting[1 - first]])
     assert [one.error for one in waiting] == [None, None]

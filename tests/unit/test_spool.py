@@ -48,8 +48,8 @@ def keep(spool: Spool, writer: Writer, syntax: str = SYNTAX) -> Path:
     path = spool.instance_path(writer.digest(), syntax)
     try:
         writer.sync()
-        writer.name(path)
-        writer.hold_name(path)
+        writer.name(str(path))
+        writer.hold_name(str(path))
     finally:
         writer.discard()
     return path
@@ -336,9 +336,9 @@ def test_a_name_that_another_file_has_is_left_to_it_until_it_is_held(spool: Spoo
     first = path.stat().st_ino
     writer = begun(spool)
     writer.sync()
-    writer.name(path)
+    writer.name(str(path))
     assert path.stat().st_ino == first
-    writer.hold_name(path)
+    writer.hold_name(str(path))
     writer.discard()
     assert path.stat().st_ino != first, "the first name may stem from a sync that failed"
     assert data_set_bytes(path.read_bytes()) == DATA
@@ -354,10 +354,10 @@ def test_a_name_that_was_removed_meanwhile_is_taken_again(
     writer = begun(spool)
     writer.sync()
     path = spool.instance_path(writer.digest(), SYNTAX)
-    writer.name(path)
+    writer.name(str(path))
     path.unlink()
     steps = record(monkeypatch)
-    writer.hold_name(path)
+    writer.hold_name(str(path))
     writer.discard()
     assert data_set_bytes(path.read_bytes()) == DATA
     assert pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID == SYNTAX
@@ -372,10 +372,10 @@ def test_a_name_that_cannot_be_looked_at_is_refused(
     writer = begun(spool)
     writer.sync()
     path = spool.instance_path(writer.digest(), SYNTAX)
-    writer.name(path)
+    writer.name(str(path))
     with monkeypatch.context() as patched, pytest.raises(SpoolFullError):
         patched.setattr(os, "stat", full)
-        writer.hold_name(path)
+        writer.hold_name(str(path))
     writer.discard()
 
 
