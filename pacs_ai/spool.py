@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import F_SETFL, fcntl
+from functools import lru_cache
 from mmap import mmap
 from pathlib import Path
 from queue import SimpleQueue
@@ -319,9 +320,9 @@ class Writer:
         meta = b"".join(
             (
                 pack("<HH2sHLH", 2, 0x0001, b"OB", 0, 2, 0x0100),  # the version, 00H 01H
-                _text(0x0002, b"UI", sop_class_uid),
+                _usual_text(0x0002, b"UI", sop_class_uid),
                 _text(0x0003, b"UI", sop_instance_uid),
-                _text(0x0010, b"UI", transfer_syntax_uid),
+                _usual_text(0x0010, b"UI", transfer_syntax_uid),
                 _IMPLEMENTATION,
             )
         )
@@ -531,6 +532,8 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
         data += b"\0" if vr == b"UI" else b" "
     return pack("<HH2sH", 2, element, vr, len(data)) + data
 
+
+_usual_text = lru_cache(maxsize=64)(_text)
 
 _IMPLEMENTATION = _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _text(
     0x0013, b"SH", IMPLEMENTATION_VERSION_NAME
