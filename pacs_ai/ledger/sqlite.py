@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pacs_ai.ledger.engine import LedgerGoneError
-from pacs_ai.ledger.prepared import driver_cursor
+from pacs_ai.ledger.prepared import driver_cursor, told
 
 _PATIENCE = 10.0
 _SHORTEST, _LONGEST = 0.0002, 0.005
@@ -82,8 +82,10 @@ class _Place:
             return False
         if self._log is None or self._installation is None:  # of a new ledger they come later
             self._log = _identity(f"{self._path}-wal")
-            with driver_cursor(connection) as cursor:
-                self._installation = _installation(cursor)
+            try:
+                self._installation = _installation(driver_cursor(connection))
+            except sqlite3.Error as error:
+                raise told(connection, error) from error
         return True
 
 
@@ -151,11 +153,14 @@ def engine(url: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         certain(connection)
         immediate = connection.get_execution_options().get("writes", False)
-        with driver_cursor(connection) as cursor:
+        cursor = driver_cursor(connection)
+        try:
             if immediate:
                 _begin_writing(cursor)
             else:
                 cursor.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise told(connection, error) from error
 
     return made
 
