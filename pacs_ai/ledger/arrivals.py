@@ -5,8 +5,7 @@ What a commit costs is shared by every association that stores at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -29,6 +28,9 @@ from pacs_ai.study import Head
 
 table = tables.instances
 
+_MADE = "made"
+"""Stands for a role in what is read, where the gateway made the object itself."""
+
 
 def _of_uid(_: str) -> Any:
     held, own = table.c, tables.objects.c
@@ -36,7 +38,7 @@ def _of_uid(_: str) -> Any:
         select(
             held.id, held.digest, held.transfer_syntax_uid, held.state, held.role, held.removed_at
         ).where(held.sop_instance_uid == bindparam("uid")),
-        select(null(), null(), null(), null(), literal_column("'made'"), null()).where(
+        select(null(), null(), null(), null(), literal_column(f"'{_MADE}'"), null()).where(
             own.sop_instance_uid == bindparam("uid")
         ),
     )
@@ -81,8 +83,11 @@ _NOTE_STUDY = Prepared(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+_Key = tuple[str, str, str]
+"""SOP Instance UID, digest and Transfer Syntax UID: exactly these bytes."""
+
+
+class Arrival(NamedTuple):
     """An Instance whose bytes are durable under their name.
 
     Attributes
@@ -107,7 +112,7 @@ class Arrival:
     quiet: timedelta
 
     @property
-    def bytes_key(self) -> tuple[str, str, str]:
+    def bytes_key(self) -> _Key:
         """What makes it exactly these bytes."""
         return self.head.SOPInstanceUID, self.digest, self.transfer_syntax_uid
 
@@ -129,8 +134,10 @@ class Recorded(NamedTuple):
 
 def known(connection: Connection, arrival: Arrival) -> bool:
     """Tell whether exactly these bytes are held already, and count."""
-    held, _ = _of(connection, arrival.head.SOPInstanceUID)
-    return any(row.bytes_key == arrival.bytes_key and row.counts for row in held)
+    return any(
+        row.role != _MADE and row.bytes_key == arrival.bytes_key and row.counts
+        for row in _of(connection, arrival.head.SOPInstanceUID)
+    )
 
 
 def record(
@@ -145,45 +152,39 @@ def record(
     again because they came again. The caller holds the files (:func:`pacs_ai.ledger.retention.hold_files`).
     """
     at = now()
-    held: dict[tuple[str, str, str], _Held] = {}
-    twins, own = set(), set()
-    for uid in sorted({one.head.SOPInstanceUID for one in arrivals}):
-        rows, made = _of(connection, uid)
-        held |= {row.bytes_key: row for row in rows}
-        if made:
-            own.add(uid)
-        if any(row.role == "source" for row in rows):
-            twins.add(uid)
-    added: dict[tuple[str, str, str], dict[str, Any]] = {}
+    held, twins, own = _held(connection, {one.head.SOPInstanceUID for one in arrivals})
+    added: dict[_Key, dict[str, Any]] = {}
     revived: set[int] = set()
     new: list[bool] = []
-    changed: list[tuple[Arrival, str]] = []
+    about: list[tuple[Arrival, str]] = []
     for one in arrivals:
-        row = held.get(one.bytes_key)
-        role = "own" if one.head.SOPInstanceUID in own else one.head.role
-        is_new = one.bytes_key not in added and (
-            row is None or not (row.counts or row.id in revived)
+        head, key = one.head, one.bytes_key
+        known_as = held.get(key)
+        is_new = key not in added and (
+            known_as is None or not (known_as.counts or known_as.id in revived)
         )
         new.append(is_new)
         if not is_new:
             continue
-        changed.append((one, role))
-        if row is not None:
-            revived.add(row.id)
+        role = "own" if head.SOPInstanceUID in own else head.role
+        if head.StudyInstanceUID not in noted:
+            about.append((one, role))
+        if known_as is not None:
+            revived.add(known_as.id)
             continue
-        twin = role == "source" and one.head.SOPInstanceUID in twins
-        added[one.bytes_key] = _row(one, role, "unchecked" if twin else "kept", at)
+        twin = role == "source" and head.SOPInstanceUID in twins
+        added[key] = _row(one, role, "unchecked" if twin else "kept", at)
         if role == "source":
-            twins.add(one.head.SOPInstanceUID)
-    about = [(one, role) for one, role in changed if one.head.StudyInstanceUID not in noted]
-    _note_studies(connection, [one for one, _ in about], at)
+            twins.add(head.SOPInstanceUID)
+    if about:
+        _note_studies(connection, [one for one, _ in about], at)
     if added:
         _ADD.run_each(connection, [*added.values()])
     if revived:
         _REVIVE.run_each(connection, [{"row": row_id, "at": at} for row_id in revived])
-    sources = [one for one, role in about if role == "source"]
-    _ask_to_assemble(connection, sources)
-    return Recorded(new, {one.head.StudyInstanceUID: one.quiet for one in sources})
+    asked = {one.head.StudyInstanceUID: one.quiet for one, role in about if role == "source"}
+    _ask_to_assemble(connection, asked)
+    return Recorded(new, asked)
 
 
 class _Held(NamedTuple):
@@ -198,7 +199,7 @@ class _Held(NamedTuple):
     uid: str
 
     @property
-    def bytes_key(self) -> tuple[str, str, str]:
+    def bytes_key(self) -> _Key:
         return self.uid, self.digest, self.transfer_syntax_uid
 
     @property
@@ -206,20 +207,37 @@ class _Held(NamedTuple):
         return self.state != "replaced" and self.removed_at is None
 
 
-def _of(connection: Connection, uid: str) -> tuple[list[_Held], bool]:
-    """Return what is held under a SOP Instance UID, and whether the gateway made it."""
-    rows = [_Held._make((*row, uid)) for row in _OF_UID.run(connection, {"uid": uid}).fetchall()]
-    return [row for row in rows if row.role != "made"], any(row.role == "made" for row in rows)
+def _held(
+    connection: Connection, uids: Iterable[str]
+) -> tuple[dict[_Key, _Held], set[str], set[str]]:
+    """Return what is held under SOP Instance UIDs, and which of them are a source's and the gateway's own."""
+    held: dict[_Key, _Held] = {}
+    twins, own = set(), set()
+    for uid in sorted(uids):
+        for row in _of(connection, uid):
+            if row.role == _MADE:
+                own.add(uid)
+                continue
+            held[row.bytes_key] = row
+            if row.role == "source":
+                twins.add(uid)
+    return held, twins, own
+
+
+def _of(connection: Connection, uid: str) -> list[_Held]:
+    """Return what is held under a SOP Instance UID, and a row of role ``made`` when the gateway made it."""
+    return [_Held._make((*row, uid)) for row in _OF_UID.run(connection, {"uid": uid}).fetchall()]
 
 
 def _row(one: Arrival, role: str, state: str, at: datetime) -> dict[str, Any]:
+    head = one.head
     return {
-        "sop_instance_uid": one.head.SOPInstanceUID,
-        "sop_class_uid": one.head.SOPClassUID,
+        "sop_instance_uid": head.SOPInstanceUID,
+        "sop_class_uid": head.SOPClassUID,
         "transfer_syntax_uid": one.transfer_syntax_uid,
-        "study_instance_uid": one.head.StudyInstanceUID,
-        "series_instance_uid": one.head.SeriesInstanceUID,
-        "modality": one.head.Modality[:16],
+        "study_instance_uid": head.StudyInstanceUID,
+        "series_instance_uid": head.SeriesInstanceUID,
+        "modality": head.Modality[:16],
         "digest": one.digest,
         "size": one.size,
         "role": role,
@@ -231,8 +249,6 @@ def _row(one: Arrival, role: str, state: str, at: datetime) -> dict[str, Any]:
 
 def _note_studies(connection: Connection, arrivals: Sequence[Arrival], at: datetime) -> None:
     first = {one.head.StudyInstanceUID: one.peer for one in reversed(arrivals)}
-    if not first:
-        return
     rows = [
         {
             "study_instance_uid": study,
@@ -246,7 +262,6 @@ def _note_studies(connection: Connection, arrivals: Sequence[Arrival], at: datet
     _NOTE_STUDY.run_each(connection, rows)
 
 
-def _ask_to_assemble(connection: Connection, arrivals: Iterable[Arrival]) -> None:
-    last = {one.head.StudyInstanceUID: one.quiet for one in arrivals}
-    for study, quiet in sorted(last.items()):
+def _ask_to_assemble(connection: Connection, asked: Mapping[str, timedelta]) -> None:
+    for study, quiet in sorted(asked.items()):
         work.add_assembly(connection, study, not_before=now() + quiet)

@@ -12,10 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
+
+from pacs_ai.ledger.prepared import Prepared
 
 
 def host_time() -> datetime:
@@ -24,6 +26,8 @@ def host_time() -> datetime:
 
 
 _clock: ContextVar[Callable[[], datetime]] = ContextVar("clock", default=host_time)
+
+ClockToken = Token[Callable[[], datetime]]
 
 
 def now() -> datetime:
@@ -34,12 +38,25 @@ def now() -> datetime:
 @contextmanager
 def clock_of(connection: Connection) -> Iterator[None]:
     """Let :func:`now` answer by a connection's database for the length of its transaction."""
-    server = connection.dialect.name == "postgresql"
-    token = _clock.set(_ServerClock(connection).now if server else host_time)
+    token = take_clock(connection)
     try:
         yield
     finally:
-        _clock.reset(token)
+        give_back_clock(token)
+
+
+def take_clock(connection: Connection) -> ClockToken:
+    """Let :func:`now` answer by a connection's database until :func:`give_back_clock`."""
+    server = connection.dialect.name == "postgresql"
+    return _clock.set(_ServerClock(connection).now if server else host_time)
+
+
+def give_back_clock(token: ClockToken) -> None:
+    """Let :func:`now` answer as before :func:`take_clock`."""
+    _clock.reset(token)
+
+
+_ASK = Prepared(lambda _: select(func.clock_timestamp()))
 
 
 class _ServerClock:
@@ -51,7 +68,7 @@ class _ServerClock:
 
     def now(self) -> datetime:
         if self._read is None:
-            at: datetime = self._connection.execute(select(func.clock_timestamp())).scalar_one()
+            at: datetime = _ASK.run(self._connection, {}).fetchone()[0]
             self._read = (at.astimezone(UTC), time.monotonic())
         at, since = self._read
         return at + timedelta(seconds=time.monotonic() - since)

@@ -8,20 +8,30 @@ before Studies, Studies sorted, and the spool last, so that two transactions nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select, text
+from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
+
+from pacs_ai.ledger.prepared import Prepared
 
 _SCHEMA = "schema"
 _SPOOL = "spool"
 
 
+def _key() -> ColumnElement[int]:
+    return func.hashtextextended(bindparam("name", type_=String()), 0)
+
+
+_LOCK = Prepared(lambda _: select(func.pg_advisory_xact_lock(_key())))
+_SHARE = Prepared(lambda _: select(func.pg_advisory_xact_lock_shared(_key())))
+
+
 def lock_studies(connection: Connection, studies: Iterable[str]) -> None:
     """Let no other transaction write about these Studies until this one ends."""
-    for study in sorted(set(studies)):
-        _lock(connection, f"study {study}")
+    if connection.dialect.name == "postgresql":
+        for study in sorted(set(studies)):
+            _lock(connection, f"study {study}")
 
 
 def lock_queue(connection: Connection, queue: str) -> None:
@@ -31,7 +41,8 @@ def lock_queue(connection: Connection, queue: str) -> None:
 
 def share_spool(connection: Connection) -> None:
     """Let no file be removed from the spool until this transaction ends; others may share."""
-    _lock(connection, _SPOOL, func.pg_advisory_xact_lock_shared)
+    if connection.dialect.name == "postgresql":
+        _SHARE.run(connection, {"name": f"pacs-ai {_SPOOL}"})
 
 
 def lock_spool(connection: Connection) -> None:
@@ -54,11 +65,6 @@ def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     return sqlite.insert(table)
 
 
-def _lock(
-    connection: Connection,
-    name: str,
-    how: Callable[..., ColumnElement[Any]] = func.pg_advisory_xact_lock,
-) -> None:
+def _lock(connection: Connection, name: str) -> None:
     if connection.dialect.name == "postgresql":
-        key = func.hashtextextended(f"pacs-ai {name}", 0)
-        connection.execute(select(how(key)))
+        _LOCK.run(connection, {"name": f"pacs-ai {name}"})

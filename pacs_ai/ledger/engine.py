@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 from alembic import command
 from alembic.config import Config
@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacs_ai.errors import PacsAiError, TransientError
 from pacs_ai.ledger import tables
-from pacs_ai.ledger.clock import clock_of
+from pacs_ai.ledger.clock import clock_of, give_back_clock, take_clock
 from pacs_ai.ledger.dialects import lock_schema
 
 _PAUSE = 1.0
@@ -34,6 +34,8 @@ _PAUSE = 1.0
 _BUSY = (OperationalError, InternalError, PoolTimeoutError)
 """Locked, timed out, cut off, gone: what may be otherwise in a moment."""
 
+_TOLD = (*_BUSY, DatabaseError)
+"""What is told as an error of the ledger, unless a statement is at fault."""
 
 DRIVERS = {
     "sqlite": "pacs_ai.ledger.sqlite",
@@ -45,6 +47,20 @@ DRIVERS = {
 
 _Certain = Callable[[Connection], None]
 """Asked after each commit whether the database is still the one that others will find."""
+
+
+class _Transactions(Protocol):
+    """The transactions of a connection that only writes, begun and committed by the driver.
+
+    SQLAlchemy's way to begin and to commit costs more than the statements that an Instance needs. What fails
+    is SQLAlchemy's error all the same, and to close the connection rolls back.
+    """
+
+    connection: Connection
+
+    def begin(self) -> None: ...
+    def commit(self) -> None: ...
+    def certain(self) -> None: ...
 
 
 class LedgerBusyError(TransientError):
@@ -87,6 +103,7 @@ class Database:
         self.engine: Engine = driver.engine(parsed)
         options: dict[str, dict[str, Any]] = driver.OPTIONS
         self._certain: _Certain = driver.certain
+        self._transactions: Callable[[Connection], _Transactions] = driver.Transactions
         self._writing = self.engine.execution_options(**options["write"])
         self._reading = self.engine.execution_options(**options["read"])
 
@@ -116,7 +133,7 @@ class Database:
 
     def steady(self) -> Steady:
         """Return a connection to write with that stays open between its transactions."""
-        return Steady(self._writing, self._certain)
+        return Steady(self._writing, self._transactions)
 
     def upgrade(self) -> None:
         """Bring the schema to this version's and give a new installation its id.
@@ -162,34 +179,47 @@ class Steady:
     the server may have been started again, another is opened.
     """
 
-    def __init__(self, engine: Engine, certain: _Certain) -> None:
+    def __init__(self, engine: Engine, opened: Callable[[Connection], _Transactions]) -> None:
         self._engine = engine
-        self._certain = certain
-        self._open: Connection | None = None
+        self._opened = opened
+        self._open: _Transactions | None = None
         self._used = 0.0
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open one short transaction, as :meth:`Database.write` does."""
-        connection, self._open = self._open, None
-        with _errors_told():
-            if connection is not None and time.monotonic() - self._used > _PAUSE:
-                connection.close()
-                connection = None
-            connection = connection or self._engine.connect()
+        """Open one short transaction, as :meth:`Database.write` does.
+
+        SQLAlchemy takes part in it with its first statement, when there is one.
+        """
+        transactions, self._open = self._open, None
+        try:
+            if transactions is not None and time.monotonic() - self._used > _PAUSE:
+                transactions.connection.close()
+                transactions = None
+            transactions = transactions or self._opened(self._engine.connect())
+            connection = transactions.connection
+            clock = take_clock(connection)
             try:
-                with connection.begin(), clock_of(connection):
-                    yield connection
-                self._certain(connection)
+                transactions.begin()
+                yield connection
+                if connection.in_transaction():
+                    connection.commit()
+                else:
+                    transactions.commit()
+                transactions.certain()
             except BaseException:
-                connection.close()
+                _give_up(connection)
                 raise
-        self._open, self._used = connection, time.monotonic()
+            finally:
+                give_back_clock(clock)
+        except _TOLD as error:
+            _tell(error)
+        self._open, self._used = transactions, time.monotonic()
 
     def close(self) -> None:
         """Give the connection back."""
         if self._open is not None:
-            self._open.close()
+            self._open.connection.close()
             self._open = None
 
 
@@ -213,15 +243,28 @@ def _transaction(engine: Engine, certain: _Certain) -> Iterator[Connection]:
 def _errors_told() -> Iterator[None]:
     try:
         yield
-    except _BUSY as error:
+    except _TOLD as error:
+        _tell(error)
+
+
+def _give_up(connection: Connection) -> None:
+    try:
+        connection.rollback()
+    finally:
+        # After a commit that failed SQLAlchemy takes its transaction for ended, and closes a connection that
+        # has one without rolling back. It has none now, so that the pool does.
+        connection.close()
+
+
+def _tell(error: Exception) -> NoReturn:
+    if isinstance(error, _BUSY):
         raise LedgerBusyError("the ledger's database is busy or gone") from error
-    except DatabaseError as error:
-        if type(error) is not DatabaseError:
-            raise  # a fault of a statement
-        # SQLite's word for a file that is damaged or no database.
-        raise LedgerUnusableError(
-            "the ledger's file is damaged or no database: restore it from its backup"
-        ) from error
+    if type(error) is not DatabaseError:
+        raise error  # a fault of a statement
+    # SQLite's word for a file that is damaged or no database.
+    raise LedgerUnusableError(
+        "the ledger's file is damaged or no database: restore it from its backup"
+    ) from error
 
 
 def _is_current(connection: Connection) -> bool:

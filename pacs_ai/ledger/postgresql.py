@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from psycopg.types.string import StrDumper
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pacs_ai.errors import PacsAiError
+from pacs_ai.ledger.prepared import told
 
 # One statement a line of `reliability.md` §5; other programs on the same server keep their own limits.
 _LIMITS = (
@@ -85,6 +87,27 @@ def engine(url: URL) -> Engine:
 
 def certain(connection: Connection) -> None:
     """Nothing can be asked here: a server that commits is the one that is asked next."""
+
+
+class Transactions:
+    """The transactions of a connection that only writes; psycopg begins each with its first statement."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._driver: Any = connection.connection.dbapi_connection
+
+    def begin(self) -> None:
+        """Nothing is asked of the server before it is needed."""
+
+    def commit(self) -> None:
+        """Commit what was written."""
+        try:
+            self._driver.commit()
+        except psycopg.Error as error:
+            raise told(self.connection, error) from error
+
+    def certain(self) -> None:
+        """Nothing can be asked here either."""
 
 
 def _refuse_open_secrets(url: URL) -> None:

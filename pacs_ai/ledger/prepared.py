@@ -7,9 +7,9 @@ kind of database, and then handed to the driver with its values. Errors are SQLA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect
@@ -38,24 +38,26 @@ class Prepared:
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         """Run it once; return the driver's cursor."""
-        compiled = self._for(connection)
-        with driver_cursor(connection) as cursor:
+        compiled = self._compiled.get(connection.dialect.name) or self._for(connection.dialect)
+        cursor = driver_cursor(connection)
+        try:
             cursor.execute(compiled.text, compiled.bound(values))
-            return cursor
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise told(connection, error) from error
+        return cursor
 
     def run_each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run it once for each row of values."""
-        compiled = self._for(connection)
-        with driver_cursor(connection) as cursor:
-            cursor.executemany(compiled.text, [compiled.bound(row) for row in rows])
+        compiled = self._compiled.get(connection.dialect.name) or self._for(connection.dialect)
+        try:
+            driver_cursor(connection).executemany(compiled.text, map(compiled.bound, rows))
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise told(connection, error) from error
 
-    def _for(self, connection: Connection) -> _Compiled:
-        dialect = connection.dialect
-        found = self._compiled.get(dialect.name)
-        if found is None:
-            statement = self._make(dialect.name)
-            made: Any = statement.compile(dialect=dialect, column_keys=self._columns)
-            found = self._compiled[dialect.name] = _compiled(made, dialect)
+    def _for(self, dialect: Dialect) -> _Compiled:
+        statement = self._make(dialect.name)
+        made: Any = statement.compile(dialect=dialect, column_keys=self._columns)
+        found = self._compiled[dialect.name] = _compiled(made, dialect)
         return found
 
 
@@ -64,40 +66,62 @@ class _Compiled:
     """Text for a driver, and how its values are put in place."""
 
     text: str
-    order: Sequence[str] | None
+    arrange: Callable[[Mapping[str, Any]], Any]
     fixed: Mapping[str, Any]
-    convert: Mapping[str, Callable[[Any], Any]]
+    convert: Sequence[tuple[str, Callable[[Any], Any]]]
 
     def bound(self, values: Mapping[str, Any]) -> Any:
         every = {**self.fixed, **values}
-        for name, convert in self.convert.items():
+        for name, convert in self.convert:
             every[name] = convert(every[name])
-        return every if self.order is None else [every[name] for name in self.order]
+        return self.arrange(every)
 
 
 def _compiled(made: SQLCompiler, dialect: Dialect) -> _Compiled:
-    convert = {}
+    convert = []
     for name, one in made.binds.items():
         processor = one.type.dialect_impl(dialect).bind_processor(dialect)
         if processor is not None:
-            convert[name] = processor
+            convert.append((name, processor))
     fixed = {name: one.effective_value for name, one in made.binds.items() if not one.required}
-    return _Compiled(made.string, made.positiontup, fixed, convert)
+    return _Compiled(made.string, _arrangement(made.positiontup), fixed, convert)
 
 
-@contextmanager
-def driver_cursor(connection: Connection) -> Iterator[Any]:
-    """Open a cursor of the driver inside a connection's transaction.
+def _arrangement(order: Sequence[str] | None) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what makes of values by name what the driver takes: the same, or a sequence in order."""
+    if order is None:
+        return dict
+    if len(order) > 1:
+        return itemgetter(*order)  # in C; of one name it would return a bare value
+    return lambda values: [values[name] for name in order]
 
-    Raises
-    ------
-    sqlalchemy.exc.DBAPIError
-        What the driver raises, without the values of the statement: a patient's may be among them.
+
+def driver_cursor(connection: Connection) -> Any:
+    """Return a new cursor of the driver; what it raises is for :func:`told`."""
+    driver: Any = connection.connection.dbapi_connection
+    return driver.cursor()
+
+
+def told(connection: Connection, error: Any) -> Exception:
+    """Return what SQLAlchemy would raise for an error of the driver, and do what it would do.
+
+    The values of the statement are left out: a patient's may be among them. A connection that is broken is
+    dropped, so that nothing tries to roll back on it.
     """
-    driver: Any = connection.dialect.loaded_dbapi
-    try:
-        yield connection.connection.cursor()
-    except driver.Error as error:
-        raise DBAPIError.instance(
-            None, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect
-        ) from error
+    dialect = connection.dialect
+    driver: Any = dialect.loaded_dbapi
+    broken = not connection.invalidated and dialect.is_disconnect(
+        error, connection.connection.dbapi_connection, None
+    )
+    if broken:
+        connection.invalidate(error)
+    made: Exception = DBAPIError.instance(
+        None,
+        None,
+        error,
+        driver.Error,
+        hide_parameters=True,
+        connection_invalidated=broken,
+        dialect=dialect,
+    )
+    return made

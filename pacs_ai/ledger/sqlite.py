@@ -14,17 +14,19 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pacs_ai.ledger.engine import LedgerGoneError
-from pacs_ai.ledger.prepared import driver_cursor
+from pacs_ai.ledger.prepared import driver_cursor, told
 
 _PATIENCE = 10.0
 _SHORTEST, _LONGEST = 0.0002, 0.005
 _WAIT, _NO_WAIT = f"PRAGMA busy_timeout={_PATIENCE * 1000:.0f}", "PRAGMA busy_timeout=0"
+_HASTY = "hasty"
+"""Noted about a connection that does not wait by itself."""
 _PRIMARY = 0xFF
 """The bits of a result code that say what happened; the others say where (sqlite.org/rescode.html)."""
 
@@ -82,8 +84,10 @@ class _Place:
             return False
         if self._log is None or self._installation is None:  # of a new ledger they come later
             self._log = _identity(f"{self._path}-wal")
-            with driver_cursor(connection) as cursor:
-                self._installation = _installation(cursor)
+            try:
+                self._installation = _installation(_patient_cursor(connection))
+            except sqlite3.Error as error:
+                raise told(connection, error) from error
         return True
 
 
@@ -116,9 +120,59 @@ def certain(connection: Connection) -> None:
     info = connection.info
     place: _Place | None = info.get("place")
     if place is not None and not place.holds(connection, info["file"]):
-        connection.invalidate()
-        connection.engine.dispose()
-        raise LedgerGoneError(f"the ledger's file was removed or replaced: {_REMEDY}")
+        _give_up(connection)
+
+
+def _give_up(connection: Connection) -> NoReturn:
+    connection.invalidate()
+    connection.engine.dispose()
+    raise LedgerGoneError(f"the ledger's file was removed or replaced: {_REMEDY}")
+
+
+class Transactions:
+    """The transactions of a connection that only writes.
+
+    It is told not to wait by itself, which lasts until it serves others, and to begin and to commit wait in
+    its stead. Between them, with the lock of writers held, it meets nobody: in WAL mode a connection may find
+    the file locked when it begins to read, and later no more (sqlite.org/wal.html, "Sometimes Queries Return
+    SQLITE_BUSY In WAL Mode").
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._info = connection.info
+        self._place: _Place | None = self._info.get("place")
+        self._file: _Identity = self._info.get("file", (0, 0))
+        self._cursor: sqlite3.Cursor = driver_cursor(connection)
+
+    def begin(self) -> None:
+        """Begin one, with the lock of writers.
+
+        Raises
+        ------
+        LedgerGoneError
+            When the file was removed or replaced.
+        """
+        self.certain()
+        try:
+            if _HASTY not in self._info:
+                self._cursor.execute(_NO_WAIT)
+                self._info[_HASTY] = True
+            _run_patiently(self._cursor, "BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise told(self.connection, error) from error
+
+    def commit(self) -> None:
+        """Commit what was written."""
+        try:
+            _run_patiently(self._cursor, "COMMIT")
+        except sqlite3.Error as error:
+            raise told(self.connection, error) from error
+
+    def certain(self) -> None:
+        """As :func:`certain`."""
+        if self._place is not None and not self._place.holds(self.connection, self._file):
+            _give_up(self.connection)
 
 
 def engine(url: URL) -> Engine:
@@ -147,35 +201,66 @@ def engine(url: URL) -> Engine:
             cursor.execute(pragma)
         cursor.close()
 
-    @event.listens_for(made, "begin")
-    def _begin(connection: Connection) -> None:
-        certain(connection)
-        immediate = connection.get_execution_options().get("writes", False)
-        with driver_cursor(connection) as cursor:
-            if immediate:
-                _begin_writing(cursor)
-            else:
-                cursor.execute("BEGIN")
-
+    event.listen(made, "begin", _begin)
     return made
 
 
+def _begin(connection: Connection) -> None:
+    is_steady = _HASTY in connection.info
+    cursor = _patient_cursor(connection)  # SQLAlchemy's commit does not wait in steps of its own
+    if is_steady and cursor.connection.in_transaction:
+        return  # SQLAlchemy takes part from here on
+    certain(connection)
+    immediate = connection.get_execution_options().get("writes", False)
+    try:
+        if immediate:
+            _begin_writing(cursor)
+        else:
+            cursor.execute("BEGIN")
+    except sqlite3.Error as error:
+        raise told(connection, error) from error
+
+
+def _patient_cursor(connection: Connection) -> sqlite3.Cursor:
+    """Return a cursor of a connection that waits by itself, from now on, for whoever holds a lock."""
+    cursor: sqlite3.Cursor = driver_cursor(connection)
+    if connection.info.pop(_HASTY, False):
+        cursor.execute(_WAIT)
+    return cursor
+
+
 def _begin_writing(cursor: sqlite3.Cursor) -> None:
-    over, pause = time.monotonic() + _PATIENCE, _SHORTEST
     cursor.execute(_NO_WAIT)
     try:
-        while not _has_begun(cursor, last=time.monotonic() > over):
-            time.sleep(pause)
-            pause = min(pause * 1.2, _LONGEST)
+        _run_patiently(cursor, "BEGIN IMMEDIATE")
     finally:
         cursor.execute(_WAIT)
 
 
-def _has_begun(cursor: sqlite3.Cursor, *, last: bool) -> bool:
+def _run_patiently(cursor: sqlite3.Cursor, statement: str) -> None:
+    """Run a statement, and wait for whoever holds a lock that it needs."""
     try:
-        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute(statement)
     except sqlite3.OperationalError as error:
-        if last or error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY:
+        if not _is_busy(error):
             raise
-        return False
-    return True
+        _run_after_all(cursor, statement)
+
+
+def _run_after_all(cursor: sqlite3.Cursor, statement: str) -> None:
+    over, pause = time.monotonic() + _PATIENCE, _SHORTEST
+    while True:
+        time.sleep(pause)
+        pause = min(pause * 1.2, _LONGEST)
+        last = time.monotonic() > over
+        try:
+            cursor.execute(statement)
+        except sqlite3.OperationalError as error:
+            if last or not _is_busy(error):
+                raise
+        else:
+            return
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_BUSY
