@@ -68,8 +68,14 @@ class Socket(AssociationSocket):
             return self._was_read_ahead() or (self._comes(seconds) and self._has_come())
         if not self._is_connected:
             return False
-        # In mid stream the heads of the next PDU are there, and to read them is cheaper than to ask.
-        return self._heads_have_come() or (self._comes(seconds) and self._heads_have_come())
+        try:
+            # In mid stream the heads of the next PDU are there, and to read them is cheaper than to ask.
+            self.unread = self._own.recv(HEADS, _NOW)
+        except BlockingIOError:
+            return self._comes(seconds) and self._heads_have_come()
+        except OSError:
+            return True  # whoever reads will meet it
+        return True
 
     def _comes(self, seconds: float) -> bool:
         if not self._is_connected:

@@ -302,7 +302,6 @@ class UpperLayer(DULServiceProvider):
         self._reception: Reception | None = None
         self._size = 0
         self._draining_until = 0.0
-        self._most = server.maximum_object + DRAINED
         self._longest = association.ae.maximum_pdu_size + HEADER
         connection.give_way = self._give_way
 
@@ -361,43 +360,30 @@ class UpperLayer(DULServiceProvider):
                 self._drain()
             else:
                 self._read_pdu()
-                while self._may_go_on() and self.socket.wait(_TICK):
-                    if not self._read_value():
-                        self._read_pdu()
+                if self.state_machine.current_state == _READY_FOR_DATA:
+                    self._go_on()
         except (OSError, ProtocolError) as error:
             log.warning("association ended: %s", error)
             broken = isinstance(error, OSError)
             self.event_queue.put(CONNECTION_CLOSED if broken else _INVALID_PDU)
 
-    def _may_go_on(self) -> bool:
-        # As long as nothing but P-DATA comes, the library's loop has nothing to do. Both queues are looked at
-        # without their locks: what is put there next is seen one PDU later.
-        return (
-            self.state_machine.current_state == _READY_FOR_DATA
-            and not self.event_queue.queue
-            and not self.to_provider_queue.queue
-            and not self._kill_thread
-        )
+    def _go_on(self) -> None:
+        # As long as nothing but P-DATA comes, the library's loop has nothing to do, and the state stays. Both
+        # queues are looked at without their locks: what is put there next is seen one PDU later.
+        events, from_user = self.event_queue.queue, self.to_provider_queue.queue
+        wait = self.socket.wait
+        while not (events or from_user or self._kill_thread) and wait(_TICK):
+            self._read_next()
 
-    def _read_value(self) -> bool:
-        """Read a P-DATA PDU whose heads are there to its place, past the steps of ``_read_pdu``.
-
-        Return False, with nothing read, where it holds more than one value, or its value has no place.
-        """
+    def _read_next(self) -> None:
+        """Read a PDU; in mid stream its heads are there, and the rest of it is one value."""
         heads = self.socket.unread
-        if len(heads) != HEADS:
-            return False
-        kind, length, size, context_id, control = _HEADS.unpack(heads)
-        if kind != P_DATA_TF or length > self._longest:
-            return False
-        place = self._place_of(length, size, context_id, control)
-        if place is None:
-            return False
-        if self.socket.fill_rest(place):
-            self._value(context_id, control, place, placed=True)
-        else:
-            self.event_queue.put(CONNECTION_CLOSED)
-        return True
+        if len(heads) == HEADS:
+            kind, length, size, context_id, control = _HEADS.unpack(heads)
+            if kind == P_DATA_TF and size == length - 4 and HEADER < length <= self._longest:
+                self._read_value(self.socket.fill_rest, size - 2, context_id, control)
+                return
+        self._read_pdu()
 
     def _read_pdu(self) -> None:
         self.socket.begin_pdu()
@@ -409,8 +395,9 @@ class UpperLayer(DULServiceProvider):
         if length > longest:
             raise ProtocolError("a PDU is longer than was negotiated")
         if len(self._room) < HEADER + length:
-            head, self._room = self._room, memoryview(bytearray(HEADER + longest))
-            self._room[:HEADER] = head[:HEADER]
+            head = self._room[:HEADER]
+            self._room = memoryview(bytearray(HEADER + max(longest, self._longest)))
+            self._room[:HEADER] = head
         data = kind == P_DATA_TF and state == _READY_FOR_DATA
         body = self._room[HEADER : HEADER + length]
         read = 0
@@ -418,10 +405,8 @@ class UpperLayer(DULServiceProvider):
             if not self._fill(body[:HEADER]):
                 return
             read, (size, context_id, control) = HEADER, _ITEM.unpack_from(body)
-            place = self._place_of(length, size, context_id, control)
-            if place is not None:
-                if self._fill(place):
-                    self._value(context_id, control, place, placed=True)
+            if size == length - 4:
+                self._read_value(self.socket.fill, size - 2, context_id, control)
                 return
         if not self._fill(body[read:]):
             return
@@ -431,16 +416,25 @@ class UpperLayer(DULServiceProvider):
         else:
             self._to_library(HEADER + length)
 
-    def _place_of(self, length: int, size: int, context_id: int, control: int) -> memoryview | None:
-        """Return where a value can be read to, when it is all that its PDU holds."""
-        if size != length - 4 or size <= 2:
-            return None
-        if control & COMMAND:
-            end = HEADER + length
-            return self._room[HEADS:end] if end <= len(self._room) else None
-        if self._reception is None or context_id != self._context_id:
-            return None
-        return self._reception.room(size - 2)
+    def _read_value(
+        self, fill: Callable[[memoryview], bool], size: int, context_id: int, control: int
+    ) -> None:
+        """Read the value that is all of its PDU: a data set's straight to where it stays, if it has room."""
+        reception, place = self._reception, None
+        if reception is not None and context_id == self._context_id and not control & COMMAND:
+            place = reception.room(size)
+        fragment = self._room[:size] if place is None else place
+        if not fill(fragment):
+            self.event_queue.put(CONNECTION_CLOSED)
+            return
+        self.connection.heard = monotonic()
+        if reception is None or place is None:
+            self._value(context_id, control, fragment)
+            return
+        self._size += size
+        reception.filled(size)
+        if control & LAST:
+            self._finish(reception)
 
     def _fill(self, view: memoryview) -> bool:
         """Read the PDU's next bytes; False when the peer has closed before."""
@@ -471,26 +465,11 @@ class UpperLayer(DULServiceProvider):
 
     def _p_data(self, body: memoryview) -> None:
         for context_id, control, fragment in _values(body):
-            self._value(context_id, control, fragment, placed=False)
+            self._value(context_id, control, fragment)
 
-    def _value(self, context_id: int, control: int, fragment: memoryview, *, placed: bool) -> None:
-        self.connection.heard = monotonic()
-        if control & COMMAND:
-            self._command_fragment(context_id, fragment, last=bool(control & LAST))
-            return
-        reception = self._reception
-        if reception is None or context_id != self._context_id:
-            raise ProtocolError("a data set came without its command")
-        size = len(fragment)
-        self._size += size
-        if self._size > self._most:
-            raise ProtocolError("a data set is longer than the configured object limit")
-        if placed:
-            reception.filled(size)
-        else:
-            reception.write(fragment)
-        if control & LAST:
-            self._finish(reception)
+    def _value(self, context_id: int, control: int, fragment: memoryview) -> None:
+        take = self._command_fragment if control & COMMAND else self._data_fragment
+        take(context_id, fragment, last=bool(control & LAST))
 
     def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
         self.connection.busy = True
@@ -517,6 +496,17 @@ class UpperLayer(DULServiceProvider):
         self._reception = self._server.receive(self.assoc, request, syntax)
         if not request.has_data_set:
             self._finish(self._reception)
+
+    def _data_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
+        reception = self._reception
+        if reception is None or context_id != self._context_id:
+            raise ProtocolError("a data set came without its command")
+        self._size += len(fragment)
+        if self._size > self._server.maximum_object + DRAINED:
+            raise ProtocolError("a data set is longer than the configured object limit")
+        reception.write(fragment)
+        if last:
+            self._finish(reception)
 
     def _finish(self, reception: Reception) -> None:
         self._answer(self._request, self._context_id, reception.finish())
