@@ -21,6 +21,7 @@ CONNECTION_CLOSED = "Evt17"
 HEADS = 2 * HEADER
 """Bytes of a PDU's head and of the first presentation data value's (PS3.8 sections 9.3.1 and 9.3.5.1)."""
 
+_PAUSED = "a PDU paused too long"
 _PIECE = 64 * 1024
 _NOW, _ALL = int(socket.MSG_DONTWAIT), int(socket.MSG_WAITALL)
 
@@ -37,6 +38,7 @@ class Socket(AssociationSocket):
         connection.request.clear()
         self._whole = limits.whole
         self._idle = limits.idle
+        self._first_pause = min(limits.whole, limits.idle)
         self._over = 0.0
         self._poll = select.poll()  # select() fails above descriptor 1023
         self._poll.register(connection.socket, select.POLLIN)
@@ -158,7 +160,12 @@ class Socket(AssociationSocket):
         """
         self._over = monotonic() + self._whole
         self.unread = b""
-        count = self._some(view, min(self._whole, self._idle))
+        if self._pause != self._first_pause:
+            return self.fill(view)
+        try:
+            count = self._own.recv_into(view, 0, _ALL)
+        except BlockingIOError:
+            raise TimeoutError(_PAUSED) from None
         return count == len(view) or (count > 0 and self.fill(view[count:]))
 
     def _some(self, view: memoryview, pause: float) -> int:
@@ -173,7 +180,7 @@ class Socket(AssociationSocket):
         try:
             return self._own.recv_into(view, 0, _ALL)
         except BlockingIOError:
-            raise TimeoutError("a PDU paused too long") from None
+            raise TimeoutError(_PAUSED) from None
 
     def close(self) -> None:
         """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""

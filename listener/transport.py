@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from socketserver import TCPServer
 from struct import Struct
 from time import monotonic
@@ -519,12 +520,16 @@ class UpperLayer(DULServiceProvider):
             if isinstance(status, Dataset)
             else (status, "")
         )
-        maximum_length = self.assoc.requestor.maximum_length or 0
         # Past the library's queue: it is sent when this returns, and P-DATA moves no state (PS3.8 9.2.3).
         self.socket.send(
-            dimse.answer(request, context_id, code, comment, maximum_length=maximum_length)
+            dimse.answer(request, context_id, code, comment, maximum_length=self._maximum_length)
         )
         self.connection.busy = False
+
+    @cached_property
+    def _maximum_length(self) -> int:
+        """What the peer takes in one PDU, 0 for any; it is settled once there is something to answer."""
+        return self.assoc.requestor.maximum_length or 0
 
     def _forget(self) -> None:
         if self._reception is not None:
