@@ -39,6 +39,7 @@ class Socket(AssociationSocket):
         self._whole = limits.whole
         self._idle = limits.idle
         self._first_pause = min(limits.whole, limits.idle)
+        self._heads = bytearray(HEADS)
         self._over = 0.0
         self._poll = select.poll()  # select() fails above descriptor 1023
         self._poll.register(connection.socket, select.POLLIN)
@@ -153,20 +154,27 @@ class Socket(AssociationSocket):
             view = view[count:]
         return True
 
-    def fill_rest(self, view: memoryview) -> bool:
+    def fill_rest(self, view: memoryview, *, more: bool) -> bool:
         """Begin a PDU whose heads, and nothing more, are read ahead, and read what follows them.
 
         It is ``begin_pdu`` and ``fill``, and as a rule one call of the kernel with next to nothing around it.
+        Where ``more`` must follow, the heads of the next PDU come with it. Who waits for them hears no bell,
+        but no longer than a PDU may pause.
         """
         self._over = monotonic() + self._whole
         self.unread = b""
         if self._pause != self._first_pause:
             return self.fill(view)
+        size = len(view)
         try:
-            count = self._own.recv_into(view, 0, _ALL)
+            if more:
+                count = self._own.recvmsg_into((view, self._heads), 0, _ALL)[0]
+                self.unread = bytes(self._heads[: max(count - size, 0)])
+            else:
+                count = self._own.recv_into(view, 0, _ALL)
         except BlockingIOError:
             raise TimeoutError(_PAUSED) from None
-        return count == len(view) or (count > 0 and self.fill(view[count:]))
+        return count >= size or (count > 0 and self.fill(view[count:]))
 
     def _some(self, view: memoryview, pause: float) -> int:
         if self._is_tls:

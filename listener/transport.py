@@ -382,7 +382,7 @@ class UpperLayer(DULServiceProvider):
         if len(heads) == HEADS:
             kind, length, size, context_id, control = _HEADS.unpack(heads)
             if kind == P_DATA_TF and size == length - 4 and HEADER < length <= self._longest:
-                self._read_value(self.socket.fill_rest, size - 2, context_id, control)
+                self._read_value(size - 2, context_id, control, begun=False)
                 return
         self._read_pdu()
 
@@ -407,7 +407,7 @@ class UpperLayer(DULServiceProvider):
                 return
             read, (size, context_id, control) = HEADER, _ITEM.unpack_from(body)
             if size == length - 4:
-                self._read_value(self.socket.fill, size - 2, context_id, control)
+                self._read_value(size - 2, context_id, control, begun=True)
                 return
         if not self._fill(body[read:]):
             return
@@ -417,15 +417,18 @@ class UpperLayer(DULServiceProvider):
         else:
             self._to_library(HEADER + length)
 
-    def _read_value(
-        self, fill: Callable[[memoryview], bool], size: int, context_id: int, control: int
-    ) -> None:
+    def _read_value(self, size: int, context_id: int, control: int, *, begun: bool) -> None:
         """Read the value that is all of its PDU: a data set's straight to where it stays, if it has room."""
         reception, place = self._reception, None
         if reception is not None and context_id == self._context_id and not control & COMMAND:
             place = reception.room(size)
         fragment = self._room[:size] if place is None else place
-        if not fill(fragment):
+        if begun:
+            whole = self.socket.fill(fragment)
+        else:
+            more = place is not None and not control & LAST
+            whole = self.socket.fill_rest(fragment, more=more)
+        if not whole:
             self.event_queue.put(CONNECTION_CLOSED)
             return
         self.connection.heard = monotonic()
