@@ -73,7 +73,10 @@ def read(data: bytes | bytearray) -> Request:
         When it cannot be read, is of another service, or lacks what its service needs.
     """
     command = bytes(data)
-    elements = _of_usual_store(command) or _elements(command)
+    usual = _usual_store(command)
+    if usual is not None:
+        return usual
+    elements = _elements(command)
     field = _number(elements, _FIELD)
     if field not in (C_STORE_RQ, C_ECHO_RQ):
         raise CommandError("a command came that is no C-STORE and no C-ECHO")
@@ -89,21 +92,21 @@ def read(data: bytes | bytearray) -> Request:
     )
 
 
-def _of_usual_store(data: bytes) -> dict[int, bytes] | None:
-    """Return what ``_elements`` would of a usual C-STORE-RQ, in a third of the time; None for any other."""
+def _usual_store(data: bytes) -> Request | None:
+    """Read a usual C-STORE-RQ, in a third of the time that ``_elements`` takes; None for any other."""
     usual = _USUAL_STORE.fullmatch(data)
     if usual is None:
         return None
     size, sop_class, message, data_set, instance_size, instance = usual.groups()
     if size[0] != len(sop_class) or instance_size[0] != len(instance):
         return None
-    return {
-        _CLASS: sop_class,
-        _FIELD: b"\1\0",
-        _MESSAGE: message,
-        _DATA_SET: data_set,
-        _INSTANCE: instance,
-    }
+    return Request(
+        C_STORE_RQ,
+        int.from_bytes(message, "little"),
+        _conforming(sop_class.rstrip(b"\0")),
+        _conforming(instance.rstrip(b"\0")),
+        int.from_bytes(data_set, "little") != _NO_DATA_SET,
+    )
 
 
 def _elements(data: bytes) -> dict[int, bytes]:
@@ -132,6 +135,10 @@ def _uid(elements: dict[int, bytes], element: int) -> str:
     value = elements.get(element, b"").rstrip(b"\0 ")
     if not value:
         raise CommandError("a command set lacks what its service needs")
+    return _conforming(value)
+
+
+def _conforming(value: bytes) -> str:
     return value.decode("ascii") if is_uid(value) else ""
 
 

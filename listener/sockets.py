@@ -41,11 +41,13 @@ class Socket(AssociationSocket):
         self._first_pause = min(limits.whole, limits.idle)
         self._heads = bytearray(HEADS)
         self._over = 0.0
+        self._spoke = False
         self._poll = select.poll()  # select() fails above descriptor 1023
         self._poll.register(connection.socket, select.POLLIN)
         self._free = select.poll()
         self._free.register(connection.socket, select.POLLOUT)
         self._ear, self._bell = socket.socketpair()
+        self._number, self._ear_number = connection.socket.fileno(), self._ear.fileno()
         self._ear.settimeout(0)
         self._bell.settimeout(0)
         self._either = select.poll()
@@ -71,24 +73,21 @@ class Socket(AssociationSocket):
             return self._was_read_ahead() or (self._comes(seconds) and self._has_come())
         if not self._is_connected:
             return False
-        try:
-            # In mid stream the heads of the next PDU are there, and to read them is cheaper than to ask.
-            self.unread = self._own.recv(HEADS, _NOW)
-        except BlockingIOError:
-            return self._comes(seconds) and self._heads_have_come()
-        except OSError:
-            return True  # whoever reads will meet it
-        return True
+        # In mid stream the heads of the next PDU are there, and to read them is cheaper than to ask. What was
+        # sent, the peer has to hear first.
+        if not self._spoke and self._heads_have_come():
+            return True
+        self._spoke = False
+        return self._comes(seconds) and self._heads_have_come()
 
     def _comes(self, seconds: float) -> bool:
         if not self._is_connected:
             return False
         ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
-        with suppress(OSError):
-            if self._ear.fileno() in ready:
-                ready.remove(self._ear.fileno())
+        if self._ear_number in ready:
+            with suppress(OSError):
                 self._ear.recv(4096)
-        return bool(ready)
+        return self._number in ready
 
     def _heads_have_come(self) -> bool:
         """Read what is there of the next PDU's heads."""
@@ -155,12 +154,14 @@ class Socket(AssociationSocket):
         return True
 
     def fill_rest(self, view: memoryview, *, more: bool) -> bool:
-        """Begin a PDU whose heads, and nothing more, are read ahead, and read what follows them.
+        """Read what follows the heads of a PDU, as ``fill``; it begins here where they are only read ahead.
 
-        It is ``begin_pdu`` and ``fill``, and as a rule one call of the kernel with next to nothing around it.
-        Where ``more`` must follow, the heads of the next PDU come with it. Who waits for them hears no bell,
-        but no longer than a PDU may pause.
+        As a rule this is one call of the kernel with next to nothing around it. Where ``more`` must follow,
+        the heads of the next PDU come with it. Who waits for them hears no bell, but no longer than a PDU
+        may pause.
         """
+        if not self.unread:
+            return self.fill(view)
         self._over = monotonic() + self._whole
         self.unread = b""
         if self._pause != self._first_pause:
@@ -169,7 +170,8 @@ class Socket(AssociationSocket):
         try:
             if more:
                 count = self._own.recvmsg_into((view, self._heads), 0, _ALL)[0]
-                self.unread = bytes(self._heads[: max(count - size, 0)])
+                if count > size:
+                    self.unread = bytes(self._heads[: count - size])
             else:
                 count = self._own.recv_into(view, 0, _ALL)
         except BlockingIOError:
@@ -211,6 +213,7 @@ class Socket(AssociationSocket):
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it in time, or give the connection up."""
+        self._spoke = True
         try:
             self._send(memoryview(bytestream))
         except (OSError, AttributeError):  # None once it is closed

@@ -372,19 +372,10 @@ class UpperLayer(DULServiceProvider):
         # As long as nothing but P-DATA comes, the library's loop has nothing to do, and the state stays. Both
         # queues are looked at without their locks: what is put there next is seen one PDU later.
         events, from_user = self.event_queue.queue, self.to_provider_queue.queue
-        wait = self.socket.wait
-        while not (events or from_user or self._kill_thread) and wait(_TICK):
-            self._read_next()
-
-    def _read_next(self) -> None:
-        """Read a PDU; in mid stream its heads are there, and the rest of it is one value."""
-        heads = self.socket.unread
-        if len(heads) == HEADS:
-            kind, length, size, context_id, control = _HEADS.unpack(heads)
-            if kind == P_DATA_TF and size == length - 4 and HEADER < length <= self._longest:
-                self._read_value(size - 2, context_id, control, begun=False)
-                return
-        self._read_pdu()
+        link = self.socket
+        while not (events or from_user or self._kill_thread) and link.wait(_TICK):
+            if not self._read_value(link.unread):  # its heads are there, in mid stream
+                self._read_pdu()
 
     def _read_pdu(self) -> None:
         self.socket.begin_pdu()
@@ -401,14 +392,13 @@ class UpperLayer(DULServiceProvider):
             self._room[:HEADER] = head
         data = kind == P_DATA_TF and state == _READY_FOR_DATA
         body = self._room[HEADER : HEADER + length]
-        read = 0
+        read = 0  # of the body
         if data and length > HEADER:
             if not self._fill(body[:HEADER]):
                 return
-            read, (size, context_id, control) = HEADER, _ITEM.unpack_from(body)
-            if size == length - 4:
-                self._read_value(size - 2, context_id, control, begun=True)
+            if self._read_value(self._room[:HEADS]):
                 return
+            read = HEADER
         if not self._fill(body[read:]):
             return
         self.connection.heard = monotonic()
@@ -417,28 +407,41 @@ class UpperLayer(DULServiceProvider):
         else:
             self._to_library(HEADER + length)
 
-    def _read_value(self, size: int, context_id: int, control: int, *, begun: bool) -> None:
-        """Read the value that is all of its PDU: a data set's straight to where it stays, if it has room."""
-        reception, place = self._reception, None
-        if reception is not None and context_id == self._context_id and not control & COMMAND:
-            place = reception.room(size)
-        fragment = self._room[:size] if place is None else place
-        if begun:
-            whole = self.socket.fill(fragment)
+    def _read_value(self, heads: bytes | memoryview) -> bool:
+        """Read what follows the heads of a P-DATA PDU that is one value; False, and nothing read, of another.
+
+        The piece of a data set goes straight to where it stays, if there is room.
+        """
+        if len(heads) != HEADS:
+            return False
+        kind, length, size, context_id, control = _HEADS.unpack(heads)
+        if kind != P_DATA_TF or size != length - 4 or not HEADER < length <= self._longest:
+            return False
+        size, reception = size - 2, self._reception
+        if (
+            reception is None
+            or control & COMMAND
+            or context_id != self._context_id
+            or (place := reception.room(size)) is None
+        ):
+            self._read_to_room(size, context_id, control)
+        elif self.socket.fill_rest(place, more=not control & LAST):
+            self.connection.heard = monotonic()
+            self._size += size
+            reception.filled(size)
+            if control & LAST:
+                self._finish(reception)
         else:
-            more = place is not None and not control & LAST
-            whole = self.socket.fill_rest(fragment, more=more)
-        if not whole:
             self.event_queue.put(CONNECTION_CLOSED)
-            return
-        self.connection.heard = monotonic()
-        if reception is None or place is None:
+        return True
+
+    def _read_to_room(self, size: int, context_id: int, control: int) -> None:
+        fragment = self._room[:size]
+        if self.socket.fill_rest(fragment, more=False):
+            self.connection.heard = monotonic()
             self._value(context_id, control, fragment)
-            return
-        self._size += size
-        reception.filled(size)
-        if control & LAST:
-            self._finish(reception)
+        else:
+            self.event_queue.put(CONNECTION_CLOSED)
 
     def _fill(self, view: memoryview) -> bool:
         """Read the PDU's next bytes; False when the peer has closed before."""
