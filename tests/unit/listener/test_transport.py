@@ -327,7 +327,7 @@ def test_an_end_in_mid_fragment_leaves_nothing(listening: Listening) -> None:
 # ---------------------------------------------------------------------- times
 
 
-@pytest.mark.parametrize("short", [1, 100])
+@pytest.mark.parametrize("short", [1, 100, 107], ids=["end", "fragment", "heads"])
 def test_a_fragment_that_stalls_ends_its_association(listening: Listening, short: int) -> None:
     with listening.associated() as peer:
         peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc"))
@@ -350,6 +350,29 @@ def test_a_fragment_that_drips_ends_its_association(listening: Listening) -> Non
                 peer.sendall(b"\x00")
                 time.sleep(LIMITS.idle / 3)
         assert LIMITS.whole / 2 < time.monotonic() - began < LIMITS.whole + 2
+
+
+def test_a_pause_between_fragments_is_allowed(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+        for piece in (b"abc", b"def", b"ghi"):
+            peer.sendall(wire.values(3, 0, piece))
+            time.sleep(2 * LIMITS.idle)
+        peer.sendall(wire.values(3, wire.LAST, b"j"))
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+    assert bytes(listening.received[0].data) == b"abcdefghij"
+
+
+def test_an_association_that_waits_for_a_fragment_can_be_ended(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc") * 3)
+        time.sleep(0.1)
+        (association,) = listening.server.active_associations
+        began = time.monotonic()
+        association.abort(block=False)
+        assert _ends(peer) == (wire.ABORTED,)
+        assert time.monotonic() - began < LIMITS.idle + 1
+    listening.wait_empty()
 
 
 def test_the_network_time_out_counts_from_what_came_last(listening: Listening) -> None:
