@@ -7,8 +7,9 @@ that is most of the time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from struct import pack, unpack_from
+import re
+from struct import Struct
+from typing import NamedTuple
 
 from pacs_ai.uids import is_uid
 
@@ -19,20 +20,37 @@ _NO_DATA_SET = 0x0101
 _CLASS, _FIELD, _MESSAGE, _ANSWERED = 0x0002, 0x0100, 0x0110, 0x0120
 _DATA_SET, _STATUS, _COMMENT, _INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
 
-_TAG_AND_LENGTH = 8
+_HEAD = Struct("<HHL")
+"""Group, element and length before each value (PS3.5 section 7.1.3)."""
+_USUAL_STORE = re.compile(
+    rb"\0\0\0\0\x04\0\0\0.{4}"  # group length
+    rb"\0\0\x02\0(.)\0\0\0([0-9.]+\0?)"  # Affected SOP Class UID, its length before it
+    rb"\0\0\0\x01\x02\0\0\0\x01\0"  # Command Field
+    rb"\0\0\x10\x01\x02\0\0\0(..)"  # Message ID
+    rb"\0\0\0\x07\x02\0\0\0.."  # Priority
+    rb"\0\0\0\x08\x02\0\0\0(..)"  # Command Data Set Type
+    rb"\0\0\0\x10(.)\0\0\0([0-9.]+\0?)",  # Affected SOP Instance UID
+    re.DOTALL,
+)
+"""A C-STORE-RQ with what every sender says, in the order of the tags, and nothing else."""
+_GROUP_LENGTH = Struct("<HHLL")
+_NUMBERS = Struct("<" + 4 * "HHLH")
+"""The elements of an answer that are numbers, one after the other."""
+
 P_DATA_TF = 0x04
 COMMAND, LAST = 1, 2
 """Bits of a message control header (PS3.8 Annex E.2)."""
 _ITEM = 6
 """Bytes before a fragment: length, context and control header (PS3.8 section 9.3.5.1)."""
+_HEADS = Struct(">BxLLBB")
+"""Type and length of a PDU, and what is before the fragment in it."""
 
 
 class CommandError(Exception):
     """The bytes are no command set of C-STORE or C-ECHO; the message says what is wrong, and no value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A C-STORE-RQ or C-ECHO-RQ (PS3.7 sections 9.3.1.1 and 9.3.5.1).
 
     A UID of a C-STORE that breaks the rules (PS3.5 section 9.1) is empty here: what came in its place
@@ -54,7 +72,11 @@ def read(data: bytes | bytearray) -> Request:
     CommandError
         When it cannot be read, is of another service, or lacks what its service needs.
     """
-    elements = _elements(data)
+    command = bytes(data)
+    usual = _usual_store(command)
+    if usual is not None:
+        return usual
+    elements = _elements(command)
     field = _number(elements, _FIELD)
     if field not in (C_STORE_RQ, C_ECHO_RQ):
         raise CommandError("a command came that is no C-STORE and no C-ECHO")
@@ -70,18 +92,35 @@ def read(data: bytes | bytearray) -> Request:
     )
 
 
-def _elements(data: bytes | bytearray) -> dict[int, bytes]:
+def _usual_store(data: bytes) -> Request | None:
+    """Read a usual C-STORE-RQ, in a third of the time that ``_elements`` takes; None for any other."""
+    usual = _USUAL_STORE.fullmatch(data)
+    if usual is None:
+        return None
+    size, sop_class, message, data_set, instance_size, instance = usual.groups()
+    if size[0] != len(sop_class) or instance_size[0] != len(instance):
+        return None
+    return Request(
+        C_STORE_RQ,
+        int.from_bytes(message, "little"),
+        _conforming(sop_class.rstrip(b"\0")),
+        _conforming(instance.rstrip(b"\0")),
+        int.from_bytes(data_set, "little") != _NO_DATA_SET,
+    )
+
+
+def _elements(data: bytes) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    place = 0
-    while place < len(data):
-        if len(data) - place < _TAG_AND_LENGTH:
+    head, place, end = _HEAD.size, 0, len(data)
+    while place < end:
+        start = place + head
+        if start > end:
             raise CommandError("a command set is cut off")
-        group, element, length = unpack_from("<HHL", data, place)
-        place += _TAG_AND_LENGTH
-        if group != 0 or length > len(data) - place:
+        group, element, length = _HEAD.unpack_from(data, place)
+        place = start + length
+        if group != 0 or place > end:
             raise CommandError("a command set cannot be read")
-        found[element] = bytes(data[place : place + length])
-        place += length
+        found[element] = data[start:place]
     return found
 
 
@@ -96,6 +135,10 @@ def _uid(elements: dict[int, bytes], element: int) -> str:
     value = elements.get(element, b"").rstrip(b"\0 ")
     if not value:
         raise CommandError("a command set lacks what its service needs")
+    return _conforming(value)
+
+
+def _conforming(value: bytes) -> str:
     return value.decode("ascii") if is_uid(value) else ""
 
 
@@ -115,38 +158,49 @@ def answer(
     maximum_length : int
         Longest variable field of a PDU that the peer takes; 0 for any (PS3.8 Annex D.1).
     """
-    elements = [
-        *([_element(_CLASS, request.AffectedSOPClassUID)] if request.AffectedSOPClassUID else []),
-        _element(_FIELD, request.CommandField | _RESPONSE),
-        _element(_ANSWERED, request.MessageID),
-        _element(_DATA_SET, _NO_DATA_SET),
-        _element(_STATUS, status),
-    ]
-    if comment:
-        elements.append(_element(_COMMENT, comment[:64]))
-    if request.AffectedSOPInstanceUID:
-        elements.append(_element(_INSTANCE, request.AffectedSOPInstanceUID))
-    body = b"".join(elements)
-    return _in_pdus(pack("<HHLL", 0, 0, 4, len(body)) + body, context_id, maximum_length)
+    body = b"".join(
+        (
+            _text(_CLASS, request.AffectedSOPClassUID),
+            _numbers(request.CommandField | _RESPONSE, request.MessageID, status),
+            _text(_COMMENT, comment[:64], padding=b" "),
+            _text(_INSTANCE, request.AffectedSOPInstanceUID),
+        )
+    )
+    command = _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+    if not maximum_length or len(command) + _ITEM <= maximum_length:
+        return _in_pdu(command, context_id, COMMAND | LAST)
+    return _in_pdus(command, context_id, max(maximum_length - _ITEM, 1))
 
 
-def _element(element: int, value: int | str) -> bytes:
-    if isinstance(value, int):
-        return pack("<HHLH", 0, element, 2, value)
+def _numbers(field: int, answered: int, status: int) -> bytes:
+    return _NUMBERS.pack(
+        *(0, _FIELD, 2, field),
+        *(0, _ANSWERED, 2, answered),
+        *(0, _DATA_SET, 2, _NO_DATA_SET),
+        *(0, _STATUS, 2, status),
+    )
+
+
+def _text(element: int, value: str, padding: bytes = b"\0") -> bytes:
+    """Return an element of text; nothing when it is empty."""
+    if not value:
+        return b""
     data = value.encode("ascii", errors="replace")
     if len(data) % 2:
-        data += b" " if element == _COMMENT else b"\0"
-    return pack("<HHL", 0, element, len(data)) + data
+        data += padding
+    return _HEAD.pack(0, element, len(data)) + data
 
 
-def _in_pdus(command: bytes, context_id: int, maximum_length: int) -> bytes:
-    longest = max(maximum_length - _ITEM, 1) if maximum_length else len(command)
-    pdus = []
-    for start in range(0, len(command), longest):
-        fragment = command[start : start + longest]
-        control = COMMAND | (LAST if start + longest >= len(command) else 0)
-        size = len(fragment)
-        pdus.append(
-            pack(">BBLLBB", P_DATA_TF, 0, size + _ITEM, size + 2, context_id, control) + fragment
+def _in_pdus(command: bytes, context_id: int, longest: int) -> bytes:
+    last = len(command) - longest
+    return b"".join(
+        _in_pdu(
+            command[start : start + longest], context_id, COMMAND | (LAST if start >= last else 0)
         )
-    return b"".join(pdus)
+        for start in range(0, len(command), longest)
+    )
+
+
+def _in_pdu(fragment: bytes, context_id: int, control: int) -> bytes:
+    size = len(fragment)
+    return _HEADS.pack(P_DATA_TF, size + _ITEM, size + 2, context_id, control) + fragment

@@ -5,9 +5,9 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-import time
 from contextlib import suppress
 from struct import pack
+from time import monotonic
 from typing import cast
 
 from pynetdicom.association import Association
@@ -18,9 +18,12 @@ from listener.door import HEADER, Connection, Limits
 CONNECTION_CLOSED = "Evt17"
 """PS3.8 section 9.2.1: transport connection closed indication."""
 
-_PIECE = 64 * 1024
-_HEADS = 2 * HEADER
+HEADS = 2 * HEADER
 """Bytes of a PDU's head and of the first presentation data value's (PS3.8 sections 9.3.1 and 9.3.5.1)."""
+
+_PAUSED = "a PDU paused too long"
+_PIECE = 64 * 1024
+_NOW, _ALL = int(socket.MSG_DONTWAIT), int(socket.MSG_WAITALL)
 
 
 class Socket(AssociationSocket):
@@ -28,16 +31,23 @@ class Socket(AssociationSocket):
 
     def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
         super().__init__(association, client_socket=connection.socket)
-        self._plain = connection.socket
+        self._own = connection.socket
         self._is_tls = isinstance(connection.socket, ssl.SSLSocket)
-        self._unread = connection.request
-        self._limits = limits
+        self.unread = bytes(connection.request)
+        """What was read before a PDU was begun: the A-ASSOCIATE-RQ, then never more than the heads of one."""
+        connection.request.clear()
+        self._whole = limits.whole
+        self._idle = limits.idle
+        self._first_pause = min(limits.whole, limits.idle)
+        self._heads = bytearray(HEADS)
         self._over = 0.0
+        self._spoke = False
         self._poll = select.poll()  # select() fails above descriptor 1023
         self._poll.register(connection.socket, select.POLLIN)
         self._free = select.poll()
         self._free.register(connection.socket, select.POLLOUT)
         self._ear, self._bell = socket.socketpair()
+        self._number, self._ear_number = connection.socket.fileno(), self._ear.fileno()
         self._ear.settimeout(0)
         self._bell.settimeout(0)
         self._either = select.poll()
@@ -51,29 +61,38 @@ class Socket(AssociationSocket):
         """Tell whether something can be read."""
         if self.socket is None or not self._is_connected:
             return False
-        if self._unread or self._was_read_ahead():
+        if self.unread or self._was_read_ahead():
             return True
         return bool(self._poll.poll(0)) and self._has_come()
 
     def wait(self, seconds: float) -> bool:
         """Wait until something can be read or the bell rings; tell whether it can be read."""
-        if self._unread or self._was_read_ahead():
+        if self.unread:
             return True
+        if self._is_tls:
+            return self._was_read_ahead() or (self._comes(seconds) and self._has_come())
         if not self._is_connected:
             return False
-        if not self._is_tls and self._next_has_come():
+        # In mid stream the heads of the next PDU are there, and to read them is cheaper than to ask. What was
+        # sent, the peer has to hear first.
+        if not self._spoke and self._heads_have_come():
             return True
-        ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
-        with suppress(OSError):
-            if self._ear.fileno() in ready:
-                ready.remove(self._ear.fileno())
-                self._ear.recv(4096)
-        return bool(ready) and self._has_come()
+        self._spoke = False
+        return self._comes(seconds) and self._heads_have_come()
 
-    def _next_has_come(self) -> bool:
-        """Read what is there of the next PDU's head: in mid stream that saves asking whether it is."""
+    def _comes(self, seconds: float) -> bool:
+        if not self._is_connected:
+            return False
+        ready = [descriptor for descriptor, _ in self._either.poll(seconds * 1000)]
+        if self._ear_number in ready:
+            with suppress(OSError):
+                self._ear.recv(4096)
+        return self._number in ready
+
+    def _heads_have_come(self) -> bool:
+        """Read what is there of the next PDU's heads."""
         try:
-            self._unread += self._plain.recv(_HEADS, socket.MSG_DONTWAIT)
+            self.unread = self._own.recv(HEADS, _NOW)
         except BlockingIOError:
             return False
         except OSError:
@@ -90,7 +109,7 @@ class Socket(AssociationSocket):
             return True
         self.socket.settimeout(0)
         try:
-            self._unread += self.socket.recv(HEADER)
+            self.unread += self.socket.recv(HEADER)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError:
@@ -109,45 +128,69 @@ class Socket(AssociationSocket):
 
     def begin_pdu(self) -> None:
         """Let the time of a PDU begin."""
-        self._over = time.monotonic() + self._limits.whole
+        self._over = monotonic() + self._whole
 
-    def fill(self, view: memoryview) -> int:
-        """Read the PDU's next bytes until ``view`` is full; return how many, fewer when the peer closed.
+    def fill(self, view: memoryview) -> bool:
+        """Read the PDU's next bytes until ``view`` is full; False when the peer closed before.
 
         Raises
         ------
         TimeoutError
             When a pause was too long, or the PDU's time is over.
         """
-        size, got = len(view), 0
-        if self._unread:
-            got = min(size, len(self._unread))
-            view[:got] = self._unread[:got]
-            del self._unread[:got]
-        sock = cast("socket.socket", self.socket)
-        while got < size:
-            left = self._over - time.monotonic()
+        if self.unread:
+            got = min(len(view), len(self.unread))
+            view[:got] = self.unread[:got]
+            self.unread = self.unread[got:]
+            view = view[got:]
+        while view:
+            left = self._over - monotonic()
             if left <= 0:
                 raise TimeoutError("the PDU was not whole in time")
-            count = self._some(sock, view[got:], min(left, self._limits.idle))
+            count = self._some(view, min(left, self._idle))
             if count == 0:
-                break
-            got += count
-        return got
+                return False
+            view = view[count:]
+        return True
 
-    def _some(self, sock: socket.socket, view: memoryview, pause: float) -> int:
-        if isinstance(sock, ssl.SSLSocket):
-            sock.settimeout(pause)
-            return sock.recv_into(view)
+    def fill_rest(self, view: memoryview, *, more: bool) -> bool:
+        """Read what follows the heads of a PDU, as ``fill``; it begins here where they are only read ahead.
+
+        As a rule this is one call of the kernel with next to nothing around it. Where ``more`` must follow,
+        the heads of the next PDU come with it. Who waits for them hears no bell, but no longer than a PDU
+        may pause.
+        """
+        if not self.unread:
+            return self.fill(view)
+        self._over = monotonic() + self._whole
+        self.unread = b""
+        if self._pause != self._first_pause:
+            return self.fill(view)
+        size = len(view)
+        try:
+            if more:
+                count = self._own.recvmsg_into((view, self._heads), 0, _ALL)[0]
+                if count > size:
+                    self.unread = bytes(self._heads[: count - size])
+            else:
+                count = self._own.recv_into(view, 0, _ALL)
+        except BlockingIOError:
+            raise TimeoutError(_PAUSED) from None
+        return count >= size or (count > 0 and self.fill(view[count:]))
+
+    def _some(self, view: memoryview, pause: float) -> int:
+        if self._is_tls:
+            self._own.settimeout(pause)
+            return self._own.recv_into(view)
         # The kernel keeps the time, or every read would poll first. One call, and one change of threads,
         # is a whole PDU then.
         if pause != self._pause:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(pause))
+            self._own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(pause))
             self._pause = pause
         try:
-            return sock.recv_into(view, 0, socket.MSG_WAITALL)
+            return self._own.recv_into(view, 0, _ALL)
         except BlockingIOError:
-            raise TimeoutError("a PDU paused too long") from None
+            raise TimeoutError(_PAUSED) from None
 
     def close(self) -> None:
         """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""
@@ -160,7 +203,7 @@ class Socket(AssociationSocket):
     def throw_away(self) -> int:
         """Read what is there and forget it; return how many bytes, 0 when the peer has closed."""
         sock = cast("socket.socket", self.socket)
-        self._unread.clear()
+        self.unread = b""
         with suppress(BlockingIOError, ssl.SSLWantReadError):
             if isinstance(sock, ssl.SSLSocket):
                 sock.settimeout(0)
@@ -170,6 +213,7 @@ class Socket(AssociationSocket):
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it in time, or give the connection up."""
+        self._spoke = True
         try:
             self._send(memoryview(bytestream))
         except (OSError, AttributeError):  # None once it is closed
@@ -177,7 +221,7 @@ class Socket(AssociationSocket):
 
     def _send(self, view: memoryview) -> None:
         sock = cast("socket.socket", self.socket)
-        over = time.monotonic() + self._limits.whole
+        over = monotonic() + self._whole
         while view:
             try:
                 view = view[_push(sock, view) :]
@@ -186,7 +230,7 @@ class Socket(AssociationSocket):
                 due = self._free
             except ssl.SSLWantReadError:
                 due = self._poll
-            left = min(over - time.monotonic(), self._limits.idle)
+            left = min(over - monotonic(), self._idle)
             if left <= 0 or not due.poll(left * 1000):
                 raise TimeoutError("the peer does not take its answer")
 

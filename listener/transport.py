@@ -18,8 +18,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from socketserver import TCPServer
 from struct import Struct
+from time import monotonic
 from typing import Any, Protocol, cast
 
 import pynetdicom
@@ -35,7 +37,7 @@ from listener import dimse
 from listener.dimse import C_ECHO_RQ, COMMAND, LAST, P_DATA_TF, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
 from listener.sharing import ALONE, Share, SharingServer, serve
-from listener.sockets import CONNECTION_CLOSED, Socket
+from listener.sockets import CONNECTION_CLOSED, HEADS, Socket
 from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError, Fault
 
@@ -53,6 +55,8 @@ LINGER = 1.0
 STALE = 2.0
 """Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
+_HEADS = Struct(">BxLLBB")
+"""Type and length of a PDU, then the same as below of the first presentation data value in it."""
 _ITEM = Struct(">LBB")
 """Length, context and control header of a presentation data value (PS3.8 section 9.3.5.1)."""
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
@@ -173,16 +177,16 @@ class Server(SharingServer):
 
     def goes_round(self) -> bool:
         """Tell whether those who wait are looked at."""
-        return time.monotonic() - self._porch.looked < STALE
+        return monotonic() - self._porch.looked < STALE
 
     def drain(self, seconds: float) -> None:
         """Take nothing new, and end each association once no message of it is under way."""
         TCPServer.shutdown(self)
         self.server_close()
         self._porch.stop()
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         told: set[Association] = set()
-        while (here := self.active_associations) and time.monotonic() < deadline:
+        while (here := self.active_associations) and monotonic() < deadline:
             for association in here:
                 connection = cast("UpperLayer", association.dul).connection
                 if association not in told and not connection.busy and connection.give_way:
@@ -294,7 +298,7 @@ class UpperLayer(DULServiceProvider):
         self._server = server
         self._room = memoryview(bytearray(HEADER))  # of one PDU, used again for the next
         self._command = bytearray()
-        self._request: Request | None = None
+        self._request: Request  # the reception's
         self._context_id = 0
         self._reception: Reception | None = None
         self._size = 0
@@ -337,6 +341,12 @@ class UpperLayer(DULServiceProvider):
         else:
             self.connection.cut()
 
+    def idle_timer_expired(self) -> bool:
+        """Tell whether nothing came for too long; the library's own timer misses what is read here."""
+        allowed = self.assoc.network_timeout
+        silent = monotonic() - self.connection.heard
+        return super().idle_timer_expired() and allowed is not None and silent > allowed
+
     # ------------------------------------------------------------------ PDUs
 
     def _is_transport_event(self) -> bool:
@@ -351,22 +361,21 @@ class UpperLayer(DULServiceProvider):
                 self._drain()
             else:
                 self._read_pdu()
-                while self._may_go_on() and self.socket.wait(_TICK):
-                    self._read_pdu()
+                if self.state_machine.current_state == _READY_FOR_DATA:
+                    self._go_on()
         except (OSError, ProtocolError) as error:
             log.warning("association ended: %s", error)
             broken = isinstance(error, OSError)
             self.event_queue.put(CONNECTION_CLOSED if broken else _INVALID_PDU)
 
-    def _may_go_on(self) -> bool:
-        # As long as nothing but P-DATA comes, the library's loop has nothing to do. Both queues are looked at
-        # without their locks: what is put there next is seen one PDU later.
-        return (
-            self.state_machine.current_state == _READY_FOR_DATA
-            and not self.event_queue.queue
-            and not self.to_provider_queue.queue
-            and not self._kill_thread
-        )
+    def _go_on(self) -> None:
+        # As long as nothing but P-DATA comes, the library's loop has nothing to do, and the state stays. Both
+        # queues are looked at without their locks: what is put there next is seen one PDU later.
+        events, from_user = self.event_queue.queue, self.to_provider_queue.queue
+        link = self.socket
+        while not (events or from_user or self._kill_thread) and link.wait(_TICK):
+            if not self._read_value(link.unread):  # its heads are there, in mid stream
+                self._read_pdu()
 
     def _read_pdu(self) -> None:
         self.socket.begin_pdu()
@@ -378,37 +387,68 @@ class UpperLayer(DULServiceProvider):
         if length > longest:
             raise ProtocolError("a PDU is longer than was negotiated")
         if len(self._room) < HEADER + length:
-            head, self._room = self._room, memoryview(bytearray(HEADER + longest))
-            self._room[:HEADER] = head[:HEADER]
+            head = self._room[:HEADER]
+            self._room = memoryview(bytearray(HEADER + max(longest, self._longest)))
+            self._room[:HEADER] = head
         data = kind == P_DATA_TF and state == _READY_FOR_DATA
         body = self._room[HEADER : HEADER + length]
-        read = 0
-        if data and self._reception is not None and length > HEADER:
+        read = 0  # of the body
+        if data and length > HEADER:
             if not self._fill(body[:HEADER]):
                 return
-            read, place = HEADER, self._place_of(body)
-            if place is not None:
-                if self._fill(place):
-                    self._took(place, last=bool(body[5] & LAST))
+            if self._read_value(self._room[:HEADS]):
                 return
+            read = HEADER
         if not self._fill(body[read:]):
             return
-        self._is_alive()
+        self.connection.heard = monotonic()
         if data:
             self._p_data(body)
         else:
             self._to_library(HEADER + length)
 
+    def _read_value(self, heads: bytes | memoryview) -> bool:
+        """Read what follows the heads of a P-DATA PDU that is one value; False, and nothing read, of another.
+
+        The piece of a data set goes straight to where it stays, if there is room.
+        """
+        if len(heads) != HEADS:
+            return False
+        kind, length, size, context_id, control = _HEADS.unpack(heads)
+        if kind != P_DATA_TF or size != length - 4 or not HEADER < length <= self._longest:
+            return False
+        size, reception = size - 2, self._reception
+        if (
+            reception is None
+            or control & COMMAND
+            or context_id != self._context_id
+            or (place := reception.room(size)) is None
+        ):
+            self._read_to_room(size, context_id, control)
+        elif self.socket.fill_rest(place, more=not control & LAST):
+            self.connection.heard = monotonic()
+            self._size += size
+            reception.filled(size)
+            if control & LAST:
+                self._finish(reception)
+        else:
+            self.event_queue.put(CONNECTION_CLOSED)
+        return True
+
+    def _read_to_room(self, size: int, context_id: int, control: int) -> None:
+        fragment = self._room[:size]
+        if self.socket.fill_rest(fragment, more=False):
+            self.connection.heard = monotonic()
+            self._value(context_id, control, fragment)
+        else:
+            self.event_queue.put(CONNECTION_CLOSED)
+
     def _fill(self, view: memoryview) -> bool:
         """Read the PDU's next bytes; False when the peer has closed before."""
-        if self.socket.fill(view) == len(view):
+        if self.socket.fill(view):
             return True
         self.event_queue.put(CONNECTION_CLOSED)
         return False
-
-    def _is_alive(self) -> None:
-        self.connection.heard = time.monotonic()
-        self._idle_timer.restart()
 
     def _to_library(self, size: int) -> None:
         try:
@@ -424,22 +464,23 @@ class UpperLayer(DULServiceProvider):
     def _drain(self) -> None:
         """Throw away what still comes: closing over unread bytes would take our last PDU back."""
         if not self._draining_until:
-            self._draining_until = time.monotonic() + LINGER
-        if not self.socket.throw_away() or time.monotonic() > self._draining_until:
+            self._draining_until = monotonic() + LINGER
+        if not self.socket.throw_away() or monotonic() > self._draining_until:
             self.socket.close()
 
     # ------------------------------------------------------------------ DIMSE messages
 
     def _p_data(self, body: memoryview) -> None:
         for context_id, control, fragment in _values(body):
-            if control & COMMAND:
-                self._command_fragment(context_id, fragment, last=bool(control & LAST))
-            else:
-                self._data_fragment(context_id, fragment, last=bool(control & LAST))
+            self._value(context_id, control, fragment)
+
+    def _value(self, context_id: int, control: int, fragment: memoryview) -> None:
+        take = self._command_fragment if control & COMMAND else self._data_fragment
+        take(context_id, fragment, last=bool(control & LAST))
 
     def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
         self.connection.busy = True
-        if self._request is not None:
+        if self._reception is not None:
             raise ProtocolError("a command came inside a data set")
         self._command += fragment
         if len(self._command) > COMMAND_LIMIT:
@@ -461,37 +502,23 @@ class UpperLayer(DULServiceProvider):
         syntax = str(context.transfer_syntax[0])
         self._reception = self._server.receive(self.assoc, request, syntax)
         if not request.has_data_set:
-            self._finish()
-
-    def _place_of(self, body: memoryview) -> memoryview | None:
-        """Return where the fragment of a data set can be read to, when it is all that its PDU holds."""
-        size, context_id, control = _ITEM.unpack_from(body)
-        if size + 4 != len(body) or context_id != self._context_id or control & COMMAND:
-            return None
-        return cast("Reception", self._reception).room(size - 2)
-
-    def _took(self, place: memoryview, *, last: bool) -> None:
-        self._is_alive()
-        self._size += len(place)
-        cast("Reception", self._reception).filled(len(place))
-        if last:
-            self._finish()
+            self._finish(self._reception)
 
     def _data_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
-        if self._reception is None or context_id != self._context_id:
+        reception = self._reception
+        if reception is None or context_id != self._context_id:
             raise ProtocolError("a data set came without its command")
         self._size += len(fragment)
         if self._size > self._server.maximum_object + DRAINED:
             raise ProtocolError("a data set is longer than the configured object limit")
-        self._reception.write(fragment)
+        reception.write(fragment)
         if last:
-            self._finish()
+            self._finish(reception)
 
-    def _finish(self) -> None:
-        request, reception = cast("Request", self._request), cast("Reception", self._reception)
-        self._answer(request, self._context_id, reception.finish())
+    def _finish(self, reception: Reception) -> None:
+        self._answer(self._request, self._context_id, reception.finish())
         reception.discard()  # who waits for the answer need not wait for this
-        self._request = self._reception = None
+        self._reception = None
 
     def _answer(self, request: Request, context_id: int, status: Dataset | int) -> None:
         code, comment = (
@@ -499,12 +526,16 @@ class UpperLayer(DULServiceProvider):
             if isinstance(status, Dataset)
             else (status, "")
         )
-        maximum_length = self.assoc.requestor.maximum_length or 0
         # Past the library's queue: it is sent when this returns, and P-DATA moves no state (PS3.8 9.2.3).
         self.socket.send(
-            dimse.answer(request, context_id, code, comment, maximum_length=maximum_length)
+            dimse.answer(request, context_id, code, comment, maximum_length=self._maximum_length)
         )
         self.connection.busy = False
+
+    @cached_property
+    def _maximum_length(self) -> int:
+        """What the peer takes in one PDU, 0 for any; it is settled once there is something to answer."""
+        return self.assoc.requestor.maximum_length or 0
 
     def _forget(self) -> None:
         if self._reception is not None:

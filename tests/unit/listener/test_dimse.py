@@ -108,6 +108,28 @@ def test_a_damaged_request_is_a_request_or_refused(place: int, value: int) -> No
         dimse.read(data)
 
 
+def _outcome(data: bytes) -> dimse.Request | str:
+    try:
+        return dimse.read(data)
+    except dimse.CommandError as error:
+        return str(error)
+
+
+_BYTES = st.one_of(st.sampled_from([0, 1, 2, 0x2E, 0x30, 0x31]), st.integers(0, 255))
+
+
+@given(st.sampled_from(["1.2", "1.2.3", "1.23"]), st.dictionaries(st.integers(0, 119), _BYTES))
+def test_a_usual_request_says_what_it_says_among_unusual_elements(
+    uid: str, damage: dict[int, int]
+) -> None:
+    """Whatever a byte of it is: the short way takes no request that is read in another way."""
+    data = bytearray(store_bytes(AffectedSOPInstanceUID=uid))
+    for place, value in damage.items():
+        data[place % len(data)] = value
+    unusual = b"\0\0\1\0\2\0\0\0\0\0"  # (0000,0001), before all others
+    assert _outcome(bytes(data)) == _outcome(unusual + data)
+
+
 @pytest.mark.parametrize("maximum_length", [0, 7, 16, 100, 131_072])
 @pytest.mark.parametrize("comment", ["", "the disk is nearly full"])
 def test_an_answer_is_read_by_the_library(maximum_length: int, comment: str) -> None:

@@ -200,6 +200,47 @@ def test_a_release_is_answered(listening: Listening) -> None:
     listening.wait_empty()
 
 
+@pytest.mark.parametrize("offset", range(1, 15))
+def test_a_fragment_whose_heads_come_in_two_segments_arrives_whole(
+    listening: Listening, offset: int
+) -> None:
+    fragment = wire.values(3, 0, b"def")
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc"))
+        for _ in range(2):
+            time.sleep(0.02)
+            peer.sendall(fragment[:offset])
+            time.sleep(0.02)
+            peer.sendall(fragment[offset:])
+        peer.sendall(wire.values(3, wire.LAST, b"g"))
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+    (one,) = listening.received
+    assert (bytes(one.data), one.ended) == (b"abcdefdefg", "finished")
+
+
+def test_two_values_in_one_pdu_arrive_whole_in_mid_data_set(listening: Listening) -> None:
+    two = wire.values(3, 0, b"def")[6:] + wire.values(3, 0, b"ghi")[6:]
+    end = wire.values(3, wire.LAST, b"j")[6:] + wire.values(1, WHOLE_COMMAND, ECHO)[6:]
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+        peer.sendall(wire.values(3, 0, b"abc") + wire.pdu(0x04, two) + wire.values(3, 0, b"klm"))
+        peer.sendall(wire.pdu(0x04, end))
+        assert [wire.read(peer)[1][4] for _ in range(2)] == [3, 1]
+    (one,) = listening.received
+    assert (bytes(one.data), one.ended) == (b"abcdefghiklmj", "finished")
+
+
+def test_a_release_in_the_segment_of_the_last_fragment_is_answered(listening: Listening) -> None:
+    store = wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc")
+    with listening.associated() as peer:
+        peer.sendall(store + wire.values(3, wire.LAST, b"def") + wire.pdu(0x05, bytes(4)))
+        kind, body = wire.read(peer)
+        assert (kind, wire.status(body)) == (0x04, 0x0000)
+        assert wire.read(peer)[0] == 0x06
+    listening.wait_empty()
+    assert bytes(listening.received[0].data) == b"abcdef"
+
+
 # ---------------------------------------------------------------------- what is not
 
 
@@ -218,6 +259,12 @@ def test_a_release_is_answered(listening: Listening) -> None:
         wire.pdu(0x04, bytes(MAXIMUM_PDU + 7)),
         b"\x04\x00\xff\xff\xff\xff",
         wire.pdu(0x55, b"abcd"),
+        wire.values(3, WHOLE_COMMAND, STORE)
+        + wire.values(3, 0, b"abc")
+        + wire.values(1, 0, b"abc"),
+        wire.values(3, WHOLE_COMMAND, STORE)
+        + wire.values(3, 0, b"abc")
+        + wire.values(3, 0, bytes(MAXIMUM_PDU + 1)),
     ],
     ids=[
         "endless command",
@@ -232,6 +279,8 @@ def test_a_release_is_answered(listening: Listening) -> None:
         "PDU longer than negotiated",
         "4 GB claimed",
         "unknown PDU",
+        "second fragment in another context",
+        "second fragment longer than negotiated",
     ],
 )
 def test_what_breaks_the_protocol_is_aborted(listening: Listening, data: bytes) -> None:
@@ -266,7 +315,78 @@ def test_an_abort_in_mid_data_set_leaves_nothing(listening: Listening) -> None:
     assert [one.ended for one in listening.received] == ["discarded"]
 
 
+def test_an_end_in_mid_fragment_leaves_nothing(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc"))
+        peer.sendall(wire.values(3, wire.LAST, bytes(100))[:-1])
+    listening.wait_empty()
+    (one,) = listening.received
+    assert (bytes(one.data), one.ended) == (b"abc", "discarded")
+
+
 # ---------------------------------------------------------------------- times
+
+
+@pytest.mark.parametrize("short", [1, 100, 107], ids=["end", "fragment", "heads"])
+def test_a_fragment_that_stalls_ends_its_association(listening: Listening, short: int) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc"))
+        peer.sendall(wire.values(3, wire.LAST, bytes(100))[:-short])
+        began = time.monotonic()
+        _ends(peer)
+        assert LIMITS.idle <= time.monotonic() - began < LIMITS.idle + 2
+    listening.wait_empty()
+    (one,) = listening.received
+    assert (bytes(one.data), one.ended) == (b"abc", "discarded")
+
+
+def test_a_fragment_that_drips_ends_its_association(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc"))
+        peer.sendall(wire.values(3, wire.LAST, bytes(100))[:12])
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            for _ in range(100):
+                peer.sendall(b"\x00")
+                time.sleep(LIMITS.idle / 3)
+        assert LIMITS.whole / 2 < time.monotonic() - began < LIMITS.whole + 2
+
+
+def test_a_pause_between_fragments_is_allowed(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+        for piece in (b"abc", b"def", b"ghi"):
+            peer.sendall(wire.values(3, 0, piece))
+            time.sleep(2 * LIMITS.idle)
+        peer.sendall(wire.values(3, wire.LAST, b"j"))
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+    assert bytes(listening.received[0].data) == b"abcdefghij"
+
+
+def test_an_association_that_waits_for_a_fragment_can_be_ended(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc") * 3)
+        time.sleep(0.1)
+        (association,) = listening.server.active_associations
+        began = time.monotonic()
+        association.abort(block=False)
+        assert _ends(peer) == (wire.ABORTED,)
+        assert time.monotonic() - began < LIMITS.idle + 1
+    listening.wait_empty()
+
+
+def test_the_network_time_out_counts_from_what_came_last(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+        (association,) = listening.server.active_associations
+        association.network_timeout = 0.6
+        for _ in range(6):
+            peer.sendall(wire.values(3, 0, b"abc"))
+            time.sleep(0.2)
+        last = time.monotonic()
+        assert _ends(peer) == (wire.ABORTED,)
+        assert 0.2 < time.monotonic() - last < 3
+    listening.wait_empty()
 
 
 def test_a_pdu_that_stalls_ends_its_association(listening: Listening) -> None:
