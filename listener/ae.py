@@ -9,9 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
-import signal
 import tempfile
-import threading
 from collections.abc import Callable
 
 from pydicom.uid import UID
@@ -25,6 +23,7 @@ from listener.handlers import Handlers
 from listener.sharing import ALONE, Share, serve
 from pacs_ai.gateway import Gateway
 from pacs_ai.naming import temporary_prefix
+from pacs_ai.processes import Ending
 
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
@@ -187,15 +186,14 @@ def _plain(gateway: Gateway, handlers: Handlers, share: Share) -> AssociationSer
 
 def run(gateway: Gateway, share: Share, *, ready: Callable[[], None]) -> None:
     """Listen until SIGTERM or SIGINT; ``ready`` is called when the port is open."""
-    over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+    ending = Ending()
+    ending.heed_signals()
     server = start(gateway, share)
     # What was imported is never garbage: looking through it again and again would cost every sender time.
     gc.collect()
     gc.freeze()
     ready()
-    while not over.wait(SWEEP_SECONDS):
+    while not ending.wait(SWEEP_SECONDS):
         gateway.spool.sweep()  # a peer that went away in mid-transfer leaves half an Instance
     if isinstance(server, transport.Server):  # the library's own cuts off what is under way
         server.drain(DRAIN_SECONDS)

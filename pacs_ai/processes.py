@@ -1,4 +1,4 @@
-"""What the gateway asks of the kernel for the processes it starts (Linux)."""
+"""What the gateway asks of the kernel for the processes it starts, and what it is asked (Linux)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,43 @@ import ctypes
 import signal
 from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 _PR_SET_PDEATHSIG = 1
 _LISTEN = "0A"
+
+
+class Ending:
+    """The request to end, which may come from a signal handler.
+
+    A handler must not set an Event: where the main thread is about to wait for it, that thread holds the
+    Event's lock, and waits for itself for ever. ``SimpleQueue.put`` may be called anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    def heed_signals(self) -> None:
+        """Take SIGTERM and SIGINT for the request."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.ask())
+
+    def ask(self) -> None:
+        """Ask the one who waits to end."""
+        self._asked = True
+        self._bell.put(None)
+
+    def is_asked(self) -> bool:
+        """Tell whether somebody asked."""
+        return self._asked
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the request; tell whether it came."""
+        if not self._asked:
+            with suppress(Empty):
+                self._bell.get(timeout=seconds)
+        return self._asked
 
 
 def die_with_parent() -> None:

@@ -8,7 +8,6 @@ for as long as it does its work: one that falls silent hangs, and is killed and 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pacs_ai.processes import die_with_parent, killed_with_parent
+from pacs_ai.processes import Ending, die_with_parent, killed_with_parent
 
 _LOOK_SECONDS = 0.05
 _STOP_SECONDS = 30.0
@@ -82,7 +81,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._deaths: dict[str, int] = {}
         self._again_at: dict[str, float] = {}
-        self._over = threading.Event()
+        self._ending = Ending()
 
     def start(self) -> None:
         """Start every process."""
@@ -92,7 +91,7 @@ class Supervisor:
     def wait_ready(self, *, seconds: float) -> list[str]:
         """Wait until every process is ready; return the names of those that are not in time."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._over.is_set():
+        while time.monotonic() < deadline and not self._ending.is_asked():
             self.look()
             if not self._late():
                 break
@@ -135,16 +134,15 @@ class Supervisor:
 
     def run(self, *, ready: Callable[[], None]) -> int:
         """Run until SIGTERM or SIGINT; return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._over.set())
+        self._ending.heed_signals()
         self.start()
         try:
             late = self.wait_ready(seconds=60)
-            if late and not self._over.is_set():
+            if late and not self._ending.is_asked():
                 sys.stderr.write(f"not ready in 60 s: {', '.join(late)}\n")
                 return 1
             ready()
-            while not self._over.wait(_LOOK_SECONDS):
+            while not self._ending.wait(_LOOK_SECONDS):
                 self.look()
         finally:
             self.stop()
@@ -156,7 +154,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ask every process to end, in the order of the commands, and wait for it."""
-        self._over.set()
+        self._ending.ask()
         processes = [child.process for child in self._children.values()]
         for process in processes:
             if process.poll() is None:
