@@ -21,9 +21,7 @@ from fcntl import F_SETFL, fcntl
 from functools import lru_cache
 from mmap import mmap
 from pathlib import Path
-from queue import SimpleQueue
 from struct import pack
-from threading import Lock, Thread
 from typing import cast
 
 from pacs_ai.errors import SpoolError, TransientError
@@ -47,9 +45,6 @@ BUFFER = 1024 * 1024
 
 DIRECT = 128 * 1024
 """Bytes of a file, below which the page cache costs less than to go past it."""
-
-AHEAD = 256 * 1024
-"""Bytes of an Instance that another thread writes while the rest still comes."""
 
 _SPARE = 8
 """Buffers that are kept for those who come next."""
@@ -96,8 +91,6 @@ class Spool:
         self.temporary = path / "tmp"
         self.quarantine = Quarantine(path / "quarantine")
         self._buffers: list[memoryview] = []
-        self._open: set[Writer] = set()
-        self._ahead: SimpleQueue[_Ahead] | None = None
         # The folder above holds the ledger too.
         for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,29 +114,6 @@ class Spool:
     def writer(self) -> Writer:
         """Open a temporary file for bytes that are coming in."""
         return Writer(self)
-
-    def opened(self, writer: Writer) -> None:
-        """Count who writes."""
-        self._open.add(writer)
-
-    def closed(self, writer: Writer) -> None:
-        """Count who writes no more."""
-        self._open.discard(writer)
-
-    def write_ahead(self, descriptor: int, pages: memoryview) -> _Ahead | None:
-        """Let another thread write pages to an empty file; None while several write.
-
-        One alone would wait for the disk beside an idle processor. Of several, one works while another waits,
-        and to hand over costs time.
-        """
-        if len(self._open) > 1:
-            return None
-        if self._ahead is None:
-            self._ahead = SimpleQueue()
-            Thread(target=_write_for, args=(self._ahead,), name="writer", daemon=True).start()
-        ahead = _Ahead(descriptor, pages)
-        self._ahead.put(ahead)
-        return ahead
 
     def lend(self) -> memoryview:
         """Return a buffer on page boundaries; what it held before may still stand in it."""
@@ -257,46 +227,12 @@ class Spool:
         return disk_of(self.path)
 
 
-class _Ahead:
-    """Pages of an empty file that another thread writes past the page cache."""
-
-    def __init__(self, descriptor: int, pages: memoryview) -> None:
-        self._descriptor = descriptor
-        self._pages = pages
-        self._error: OSError | None = None
-        self._written = 0
-        self._over = Lock()
-        self._over.acquire()
-
-    def write(self) -> None:
-        """Write them; what happened is told to the one who waits."""
-        try:
-            if _write_past_cache(self._descriptor, self._pages, start=0):
-                self._written = len(self._pages)
-        except OSError as error:
-            self._error = error
-        finally:
-            self._over.release()
-
-    def wait(self) -> int:
-        """Return how many bytes are written; none where the file system cannot do it this way."""
-        with self._over:
-            if self._error is not None:
-                raise self._error
-            return self._written
-
-
-def _write_for(those_who_wait: SimpleQueue[_Ahead]) -> None:
-    while True:
-        those_who_wait.get().write()
-
-
 class Writer:
     """An Instance on its way into the spool: File Meta first, then the data set byte for byte.
 
     While the sender still sends, what came is hashed. An Instance that fits into one buffer is written from
-    there, and its first part ahead of the rest when it comes alone. Of a larger one what came is written, and
-    the disk is at work on it: little is left to wait for after the last byte.
+    there at once. Of a larger one what came is written, and the disk is at work on it: little is left to
+    wait for after the last byte.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -312,8 +248,6 @@ class Writer:
             raise SpoolFullError(_CANNOT) from error
         self._file: int | None = descriptor
         self._buffer = spool.lend()
-        self._ahead: _Ahead | None = None
-        spool.opened(self)
 
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
         """Begin the file with preamble and File Meta Information (PS3.10 section 7.1)."""
@@ -362,8 +296,6 @@ class Writer:
         """Add bytes that were put where :meth:`room` said, and no other call in between."""
         self._size += size
         self._held += size
-        if self._held >= AHEAD and self._ahead is None and not self._written:
-            self._ahead = self._spool.write_ahead(cast("int", self._file), self._buffer[:AHEAD])
         if self._held - self._hashed >= PIECE:
             self._hash_held()
 
@@ -374,17 +306,8 @@ class Writer:
     def _flush(self) -> None:
         """Write what is held, and let the disk begin with it."""
         self._hash_held()
-        try:
-            self._written += (done := self._written_ahead())
-        except OSError as error:
-            raise SpoolFullError(_CANNOT) from error
-        self._put(self._buffer[done : self._held])
+        self._put(self._buffer[: self._held])
         self._held = self._hashed = 0
-
-    def _written_ahead(self) -> int:
-        """Return how many bytes of the buffer are written already."""
-        ahead, self._ahead = self._ahead, None
-        return 0 if ahead is None else ahead.wait()
 
     def _put(self, data: bytes | memoryview) -> None:
         try:
@@ -439,13 +362,9 @@ class Writer:
         failpoint("receive.synced")
 
     def _write_rest(self, descriptor: int) -> None:
-        done = self._written_ahead()
-        held, whole = self._buffer[done : self._held], (self._held & -_PAGE) - done
-        if (
-            self._written == 0
-            and whole >= DIRECT
-            and _write_past_cache(descriptor, held[:whole], start=done)
-        ):
+        held = self._buffer[: self._held]
+        whole = self._held & -_PAGE
+        if not self._written and whole >= DIRECT and _write_past_cache(descriptor, held[:whole]):
             held = held[whole:]
         _write_all(descriptor, held)
         self._written += self._held
@@ -510,9 +429,6 @@ class Writer:
         if self._file is None:
             return
         file, self._file = self._file, None
-        with suppress(OSError):
-            self._written_ahead()  # it writes from the buffer, which is another's next
-        self._spool.closed(self)
         self._spool.take_back(self._buffer)
         with suppress(OSError):
             os.close(file)
@@ -548,7 +464,7 @@ def start_writing(descriptor: int, start: int, end: int) -> None:
     _sync_file_range(descriptor, start, end - start, _SYNC_FILE_RANGE_WRITE)
 
 
-def _write_past_cache(descriptor: int, pages: memoryview, *, start: int) -> bool:
+def _write_past_cache(descriptor: int, pages: memoryview) -> bool:
     """Write whole pages, on page boundaries, without a copy in the page cache (O_DIRECT, open(2)).
 
     False when the file system cannot, and nothing is written. A sync is due as after any write.
@@ -560,7 +476,7 @@ def _write_past_cache(descriptor: int, pages: memoryview, *, start: int) -> bool
     try:
         _write_all(descriptor, pages)
     except OSError as error:
-        if error.errno != errno.EINVAL or os.lseek(descriptor, 0, os.SEEK_CUR) > start:
+        if error.errno != errno.EINVAL or os.lseek(descriptor, 0, os.SEEK_CUR):
             raise
         return False
     finally:
