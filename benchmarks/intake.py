@@ -260,8 +260,10 @@ def run(
         for one in senders:
             write_instances(one, count, size=size)
         for number in range(runs):
+            # Each comes first as often as the others: who does finds the disk as the round before left it.
+            first = number % len(receivers)
             for at_once in associations:
-                for receiver in receivers:
+                for receiver in (*receivers[first:], *receivers[:first]):
                     kept = Path(folder) / f"{receiver}-{at_once}-{number}"
                     kept.mkdir()
                     measured = measure(receiver, senders[:at_once], kept)

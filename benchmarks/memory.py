@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 
 import psutil
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.2
+"""A look goes through every process of the machine, and takes time from those that are measured."""
 
 
 class Memory:
@@ -36,6 +38,7 @@ class Memory:
         self.peaks: dict[str, int] = dict.fromkeys([*pids, "gateway", "everything"], 0)
 
     def __enter__(self) -> Memory:
+        self._look()
         self._thread.start()
         return self
 
@@ -47,12 +50,12 @@ class Memory:
     ) -> None:
         self._over.set()
         self._thread.join()
+        with suppress(psutil.NoSuchProcess):
+            self._look()
 
     def _watch(self) -> None:
-        while True:
+        while not self._over.wait(_LOOK_SECONDS):
             self._look()
-            if self._over.wait(_LOOK_SECONDS):
-                return
 
     def _look(self) -> None:
         now = {role: resident(process) for role, process in self._processes.items()}
