@@ -24,10 +24,10 @@ from pacs_ai.errors import EncodingError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
-from pacs_ai.ledger import Commit, Ledger, deliveries, retention, work
+from pacs_ai.ledger import Commit, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
-from pacs_ai.ledger.presence import refuse_lost
+from pacs_ai.ledger.presence import open_ledger
 from pacs_ai.ledger.work import Claimed, State
 from pacs_ai.records import Records
 from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
@@ -58,9 +58,7 @@ class Gateway:
         self.worklist_rules = worklist_rules.parse(settings)
         prototypes.check(settings)
         self.spool = Spool(settings.spool_path)
-        refuse_lost(settings)
-        self.ledger = Ledger(settings.ledger_url, settings.work)
-        self.ledger.database.upgrade()
+        self.ledger = open_ledger(settings)
         self._group = GroupCommit(self.ledger)
         self._tally = Tally(self.ledger.database)
         self.records = Records(settings, self.ledger, self.spool)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from pacs_ai.ledger import Ledger
-from pacs_ai.ledger.presence import refuse_lost
+from pacs_ai.ledger.presence import open_ledger
 from pacs_ai.settings import Settings
 
 
 def verify(settings: Settings, noted: str | None) -> int:
     """Print what holds and the first event that does not; 1 when there is one."""
-    refuse_lost(settings)
-    ledger = Ledger(settings.ledger_url, settings.work)
+    ledger = open_ledger(settings)
     try:
-        ledger.database.upgrade()
         verdict = ledger.verify_events(noted=noted)
     finally:
         ledger.close()

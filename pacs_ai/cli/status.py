@@ -11,9 +11,7 @@ from rich.table import Column, Table
 
 from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
-from pacs_ai.ledger import Ledger
-from pacs_ai.ledger.engine import Database
-from pacs_ai.ledger.presence import refuse_lost
+from pacs_ai.ledger.presence import open_database, open_ledger
 from pacs_ai.ledger.views import Views
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
@@ -31,7 +29,7 @@ def print_status(
     settings: Settings, study: str | None, accession: str | None, form: Literal["json", "text"]
 ) -> int:
     """Print where every Study stands, or the timelines of those asked for; 1 when none is found."""
-    database = _database(settings)
+    database = open_database(settings)
     views = Views(database)
     try:
         if study is None and accession is None:
@@ -69,7 +67,7 @@ def print_status(
 
 def print_instances(settings: Settings, study: str | None) -> None:
     """Print every Instance that was taken in, one a line, for reconciling with a PACS."""
-    database = _database(settings)
+    database = open_database(settings)
     try:
         for one in Views(database).instances(study):
             typer.echo(f"{one['SOPInstanceUID']} {one['digest']} {one['role']} {one['state']}")
@@ -79,7 +77,7 @@ def print_instances(settings: Settings, study: str | None) -> None:
 
 def set_switch(settings: Settings, name: str, wish: Literal["pause", "resume"]) -> str:
     """Pause or resume delivery or routing; return what to tell."""
-    ledger = _ledger(settings)
+    ledger = open_ledger(settings)
     try:
         ledger.set_switch(name, actor=getpass.getuser(), paused=wish == "pause")
     finally:
@@ -91,27 +89,13 @@ def set_switch(settings: Settings, name: str, wish: Literal["pause", "resume"]) 
 
 def release_study(settings: Settings, study: str, take: str | None) -> int:
     """Let a Study's held and failed work start again; 1 when nothing of it is held."""
-    ledger = _ledger(settings)
+    ledger = open_ledger(settings)
     try:
         count = ledger.release(study, actor=getpass.getuser(), take=take)
     finally:
         ledger.close()
     typer.echo(f"{count} pieces of work start again" if count else "nothing of this Study is held")
     return 0 if count else 1
-
-
-def _database(settings: Settings) -> Database:
-    refuse_lost(settings)
-    database = Database(settings.ledger_url)
-    database.upgrade()
-    return database
-
-
-def _ledger(settings: Settings) -> Ledger:
-    refuse_lost(settings)
-    ledger = Ledger(settings.ledger_url, settings.work)
-    ledger.database.upgrade()
-    return ledger
 
 
 def _print_overview(report: dict[str, Any]) -> None:

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.engine import Database
-from pacs_ai.ledger.presence import refuse_lost
+from pacs_ai.ledger.presence import open_database
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.settings import Settings
 
@@ -52,10 +51,8 @@ def revoke(settings: Settings, key: str) -> int:
 
 @contextmanager
 def _tokens(settings: Settings) -> Iterator[Tokens]:
-    refuse_lost(settings)
-    database = Database(settings.ledger_url)
+    database = open_database(settings)
     try:
-        database.upgrade()
         yield Tokens(database)
     finally:
         database.close()

@@ -1,4 +1,4 @@
-"""Is the ledger's file there? A new one must never take the place of one that was lost."""
+"""The one door to the ledger of settings: a new one never takes the place of one that was lost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,41 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from pacs_ai.ledger.engine import LedgerUnusableError
+from pacs_ai.ledger import Ledger
+from pacs_ai.ledger.engine import Database, LedgerUnusableError
 from pacs_ai.settings import Settings
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Open the ledger, which is made or brought to this version's schema first.
+
+    Raises
+    ------
+    LedgerUnusableError
+        When its file was lost, it is no ledger, or a later version of the gateway made it.
+    LedgerBusyError
+        When the database is locked or gone.
+    """
+    refuse_lost(settings)
+    ledger = Ledger(settings.ledger_url, settings.work)
+    _upgrade(ledger.database)
+    return ledger
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the ledger's database alone, as :func:`open_ledger` does."""
+    refuse_lost(settings)
+    database = Database(settings.ledger_url)
+    _upgrade(database)
+    return database
+
+
+def _upgrade(database: Database) -> None:
+    try:
+        database.upgrade()
+    except BaseException:
+        database.close()
+        raise
 
 
 def refuse_lost(settings: Settings) -> None:
