@@ -13,11 +13,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
-from weakref import finalize
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -57,7 +54,6 @@ class _Place:
         self._path = path
         self._file: _Identity | None = None
         self._log: _Identity | None = None
-        self._let_log_go: Callable[[], object] = lambda: None
         self._installation: str | None = None
 
     def found(self) -> _Identity:
@@ -80,7 +76,6 @@ class _Place:
         if _identity(self._path) != file:
             raise LedgerGoneError(f"the ledger's file is gone: {_REMEDY}")
         self._file, self._log = file, None
-        self._let_log_go()
         self._installation = installation or self._installation
 
     def holds(self, connection: Connection, opened: _Identity) -> bool:
@@ -88,22 +83,12 @@ class _Place:
         if _identity(self._path) != opened:
             return False
         if self._log is None or self._installation is None:  # of a new ledger they come later
-            self._note_log()
+            self._log = _identity(f"{self._path}-wal")
             try:
                 self._installation = _installation(_patient_cursor(connection))
             except sqlite3.Error as error:
                 raise told(connection, error) from error
         return True
-
-    def _note_log(self) -> None:
-        self._let_log_go()
-        with suppress(FileNotFoundError):
-            # It stays open: as long as it does, its number is no other file's. No lock is on it that to close
-            # it would drop (sqlite.org/howtocorrupt.html section 2.2).
-            descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            self._let_log_go = finalize(self, os.close, descriptor)
-            found = os.fstat(descriptor)
-            self._log = found.st_dev, found.st_ino
 
 
 def _identity(path: str) -> _Identity | None:

@@ -108,19 +108,6 @@ def test_no_new_ledger_is_made_beside_instances_of_a_lost_one(gateway: Gateway) 
     assert not ledger_file(gateway).exists()
 
 
-def test_no_file_that_comes_later_is_taken_for_the_former_log(gateway: Gateway) -> None:
-    assert isinstance(send_new(gateway), Stored)
-    file = ledger_file(gateway)
-    log = file.with_name(f"{file.name}-wal")
-    former = log.stat().st_ino
-    remove(file)
-    assert_out_of_resources(send_new(gateway))  # every connection to the former is given up
-    later = [file.with_name(f"later{number}") for number in range(64)]
-    for one in later:
-        one.touch()
-    assert former not in {one.stat().st_ino for one in later}
-
-
 @pytest.mark.parametrize("put_away", [remove, move_away])
 def test_a_good_copy_in_its_place_is_used(
     gateway: Gateway, put_away: Callable[[Path], None]
