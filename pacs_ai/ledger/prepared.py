@@ -39,8 +39,8 @@ class Prepared:
     def run(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         """Run it once; return the driver's cursor."""
         compiled = self._compiled.get(connection.dialect.name) or self._for(connection.dialect)
-        cursor = driver_cursor(connection)
         try:
+            cursor = driver_cursor(connection)  # a connection that the server cut has none
             cursor.execute(compiled.text, compiled.bound(values))
         except connection.dialect.loaded_dbapi.Error as error:
             raise told(connection, error) from error
