@@ -42,8 +42,8 @@ COMMAND, LAST = 1, 2
 """Bits of a message control header (PS3.8 Annex E.2)."""
 _ITEM = 6
 """Bytes before a fragment: length, context and control header (PS3.8 section 9.3.5.1)."""
-_HEADS = Struct(">BxLLBB")
-"""Type and length of a PDU, and what is before the fragment in it."""
+HEADS = Struct(">BxLLBB")
+"""Type and length of a PDU, then length, context and control header of its first presentation data value."""
 
 
 class CommandError(Exception):
@@ -203,4 +203,4 @@ def _in_pdus(command: bytes, context_id: int, longest: int) -> bytes:
 
 def _in_pdu(fragment: bytes, context_id: int, control: int) -> bytes:
     size = len(fragment)
-    return _HEADS.pack(P_DATA_TF, size + _ITEM, size + 2, context_id, control) + fragment
+    return HEADS.pack(P_DATA_TF, size + _ITEM, size + 2, context_id, control) + fragment

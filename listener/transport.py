@@ -55,8 +55,6 @@ LINGER = 1.0
 STALE = 2.0
 """Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
-_HEADS = Struct(">BxLLBB")
-"""Type and length of a PDU, then the same as below of the first presentation data value in it."""
 _ITEM = Struct(">LBB")
 """Length, context and control header of a presentation data value (PS3.8 section 9.3.5.1)."""
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
@@ -414,7 +412,7 @@ class UpperLayer(DULServiceProvider):
         """
         if len(heads) != HEADS:
             return False
-        kind, length, size, context_id, control = _HEADS.unpack(heads)
+        kind, length, size, context_id, control = dimse.HEADS.unpack(heads)
         if kind != P_DATA_TF or size != length - 4 or not HEADER < length <= self._longest:
             return False
         size, reception = size - 2, self._reception

@@ -30,7 +30,7 @@ ROOMS: dict[str, frozenset[str]] = {
         {
             *("pacs_ai.gateway", "pacs_ai.commits", "pacs_ai.records", "pacs_ai.intake"),
             *("pacs_ai.grouping", "pacs_ai.ledger", "pacs_ai.spool", "pacs_ai.retention"),
-            *("pacs_ai.failpoint", "pacs_ai.tally", "pacs_ai.naming", "pacs_ai.quarantine"),
+            *("pacs_ai.failpoint", "pacs_ai.tally", "pacs_ai.quarantine"),
         }
     ),
     "steps": frozenset(
@@ -42,7 +42,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "ground": frozenset(
         {
             *("pacs_ai.pixels", "pacs_ai.peers", "pacs_ai.http", "pacs_ai.processes"),
-            "pacs_ai.certificates",
+            *("pacs_ai.certificates", "pacs_ai.naming"),
         }
     ),
     "vocabulary": frozenset(

@@ -22,6 +22,7 @@ from pydicom.uid import UID
 
 from pacs_ai.delivery import Answer, Outgoing, Receipt
 from pacs_ai.errors import DeliveryError
+from pacs_ai.naming import sync_folder
 from pacs_ai.settings import FolderDestination
 from pacs_ai.uids import digest
 
@@ -117,12 +118,4 @@ def _write(target: Path, fill: Callable[[BinaryIO], object]) -> None:
     for left_over in target.parent.glob(f".{target.stem}-*.part"):
         # Of a killed attempt; one that still runs fails, and finds its bytes here the next time.
         left_over.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(target.parent)

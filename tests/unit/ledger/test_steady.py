@@ -23,7 +23,7 @@ from pacs_ai.ledger.engine import LedgerBusyError, LedgerGoneError, Steady
 from pacs_ai.ledger.prepared import Prepared, driver_cursor
 from pacs_ai.study import Head
 from tests.peers.postgresql import Cluster
-from tests.unit.ledger.test_work import STUDY, TIMES, add_study
+from tests.unit.ledger.test_work import STUDY, _ledger
 
 HELD = 0.1
 """Seconds for which another holds a lock."""
@@ -50,9 +50,7 @@ def local(file: Path) -> Iterator[Ledger]:
 
 
 def opened(url: str) -> Iterator[Ledger]:
-    made = Ledger(url, TIMES)
-    made.database.upgrade()
-    add_study(made)
+    made = _ledger(url)
     yield made
     made.close()
 

@@ -16,7 +16,7 @@ from pacs_ai.ledger.clock import host_time, now
 from pacs_ai.ledger.work import Kind
 from pacs_ai.study import Head
 from tests.peers.postgresql import Cluster
-from tests.unit.ledger.test_work import QUEUE, STUDY, TIMES, add_study
+from tests.unit.ledger.test_work import QUEUE, STUDY, TIMES, _ledger, add_study
 
 HEAD = Head(
     SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
@@ -30,9 +30,7 @@ HEAD = Head(
 
 @pytest.fixture
 def ledger(ledger_url: str) -> Iterator[Ledger]:
-    made = Ledger(ledger_url, TIMES)
-    made.database.upgrade()
-    add_study(made)
+    made = _ledger(ledger_url)
     yield made
     made.close()
 
