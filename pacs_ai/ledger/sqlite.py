@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+from weakref import finalize
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -48,12 +51,19 @@ _Identity = tuple[int, int]
 
 
 class _Place:
-    """The path of the ledger, and the file that this process found there."""
+    """The path of the ledger, and the file that this process found there.
+
+    The log beside it stays open here until another is known, or the ledger is closed: as long as it does, no
+    file that comes later has its number and is taken for it. No lock is on it that to close it would drop
+    (sqlite.org/howtocorrupt.html section 2.2).
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._changing = threading.Lock()
         self._file: _Identity | None = None
         self._log: _Identity | None = None
+        self._let_go: Callable[[], object] | None = None  # of the log
         self._installation: str | None = None
 
     def found(self) -> _Identity:
@@ -75,7 +85,8 @@ class _Place:
             raise LedgerGoneError(f"the ledger's file was replaced by another's: {_REMEDY}")
         if _identity(self._path) != file:
             raise LedgerGoneError(f"the ledger's file is gone: {_REMEDY}")
-        self._file, self._log = file, None
+        self._file = file
+        self.forget_log()
         self._installation = installation or self._installation
 
     def holds(self, connection: Connection, opened: _Identity) -> bool:
@@ -83,12 +94,31 @@ class _Place:
         if _identity(self._path) != opened:
             return False
         if self._log is None or self._installation is None:  # of a new ledger they come later
-            self._log = _identity(f"{self._path}-wal")
+            self._note_log()
             try:
                 self._installation = _installation(_patient_cursor(connection))
             except sqlite3.Error as error:
                 raise told(connection, error) from error
         return True
+
+    def forget_log(self) -> None:
+        """Let go of the log; it is noted anew with the next transaction."""
+        with self._changing:
+            let_go, self._log, self._let_go = self._let_go, None, None
+        if let_go is not None:
+            let_go()
+
+    def _note_log(self) -> None:
+        with self._changing:
+            if self._log is not None:
+                return
+            try:
+                descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+            self._let_go = finalize(self, os.close, descriptor)
+            found = os.fstat(descriptor)
+            self._log = found.st_dev, found.st_ino
 
 
 def _identity(path: str) -> _Identity | None:
@@ -175,6 +205,14 @@ class Transactions:
             _give_up(self.connection)
 
 
+def close(engine: Engine) -> None:
+    """Close every connection, and the ledger's log."""
+    engine.dispose()
+    place: _Place | None = engine.get_execution_options().get("place")
+    if place is not None:
+        place.forget_log()
+
+
 def engine(url: URL) -> Engine:
     """Return an engine for a file, which is made for this user alone."""
     if url.database:
@@ -183,7 +221,12 @@ def engine(url: URL) -> Engine:
         file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
     place = _Place(url.database) if url.database else None
     # An error of the database would otherwise show the values of its statement, a patient's among them.
-    made = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True)
+    made = create_engine(
+        url,
+        connect_args={"check_same_thread": False},
+        execution_options={"place": place},
+        hide_parameters=True,
+    )
 
     @event.listens_for(made, "do_connect")
     def _look(dialect: Any, record: ConnectionPoolEntry, places: Any, names: Any) -> None:

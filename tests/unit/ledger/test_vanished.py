@@ -108,6 +108,34 @@ def test_no_new_ledger_is_made_beside_instances_of_a_lost_one(gateway: Gateway) 
     assert not ledger_file(gateway).exists()
 
 
+def open_logs(file: Path) -> list[str]:
+    opened = (str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
+    return [one for one in opened if one.startswith(f"{file}-wal")]
+
+
+def test_no_file_that_comes_later_is_taken_for_the_former_log(gateway: Gateway) -> None:
+    # Its number is free for others once nobody has it open: then the copy's log may have it.
+    assert isinstance(send_new(gateway), Stored)
+    file = ledger_file(gateway)
+    remove(file)
+    assert_out_of_resources(send_new(gateway))  # every connection to the former is given up
+    assert open_logs(file) == [f"{file}-wal (deleted)"]
+
+
+def test_the_former_log_is_let_go_with_the_ledger(gateway: Gateway) -> None:
+    assert isinstance(send_new(gateway), Stored)
+    file = ledger_file(gateway)
+    copy = backed_up(file)
+    remove(file)
+    assert_out_of_resources(send_new(gateway))
+    copy.rename(file)
+    send_new(gateway)  # this one may find the former
+    assert isinstance(send_new(gateway), Stored)
+    assert f"{file}-wal (deleted)" not in open_logs(file)
+    gateway.close()
+    assert open_logs(file) == []
+
+
 @pytest.mark.parametrize("put_away", [remove, move_away])
 def test_a_good_copy_in_its_place_is_used(
     gateway: Gateway, put_away: Callable[[Path], None]
