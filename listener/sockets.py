@@ -13,6 +13,7 @@ from typing import cast
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
+from listener.dimse import P_DATA_TF
 from listener.door import HEADER, Connection, Limits
 
 CONNECTION_CLOSED = "Evt17"
@@ -20,6 +21,9 @@ CONNECTION_CLOSED = "Evt17"
 
 HEADS = 2 * HEADER
 """Bytes of a PDU's head and of the first presentation data value's (PS3.8 sections 9.3.1 and 9.3.5.1)."""
+
+_SHORTEST = 10
+"""Bytes of the shortest PDU, A-ABORT (PS3.8 9.3.8): who asks for more waits for what no peer sends."""
 
 _PAUSED = "a PDU paused too long"
 _PIECE = 64 * 1024
@@ -39,7 +43,7 @@ class Socket(AssociationSocket):
         self._whole = limits.whole
         self._idle = limits.idle
         self._first_pause = min(limits.whole, limits.idle)
-        self._heads = bytearray(HEADS)
+        self._heads = bytearray(_SHORTEST)
         self._over = 0.0
         self._spoke = False
         self._poll = select.poll()  # select() fails above descriptor 1023
@@ -79,6 +83,15 @@ class Socket(AssociationSocket):
             return True
         self._spoke = False
         return self._comes(seconds) and self._heads_have_come()
+
+    def heads(self) -> bytes:
+        """Return what was read ahead; of a P-DATA-TF both heads, as :meth:`fill` would."""
+        if len(self.unread) == _SHORTEST and self.unread[0] == P_DATA_TF:
+            try:
+                self.unread += self._own.recv(HEADS - _SHORTEST, _ALL)
+            except BlockingIOError:
+                raise TimeoutError(_PAUSED) from None
+        return self.unread
 
     def _comes(self, seconds: float) -> bool:
         if not self._is_connected:
@@ -157,8 +170,8 @@ class Socket(AssociationSocket):
         """Read what follows the heads of a PDU, as ``fill``; it begins here where they are only read ahead.
 
         As a rule this is one call of the kernel with next to nothing around it. Where ``more`` must follow,
-        the heads of the next PDU come with it. Who waits for them hears no bell, but no longer than a PDU
-        may pause.
+        the heads of the next PDU come with it, but for two bytes that an A-ABORT does not have. Who waits
+        for them hears no bell, but no longer than a PDU may pause.
         """
         if not self.unread:
             return self.fill(view)

@@ -372,7 +372,7 @@ class UpperLayer(DULServiceProvider):
         events, from_user = self.event_queue.queue, self.to_provider_queue.queue
         link = self.socket
         while not (events or from_user or self._kill_thread) and link.wait(_TICK):
-            if not self._read_value(link.unread):  # its heads are there, in mid stream
+            if not self._read_value(link.heads()):
                 self._read_pdu()
 
     def _read_pdu(self) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pynetdicom
 import pytest
@@ -97,10 +97,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Ce
     return authority, authority.issue("gateway")
 
 
+@pytest.fixture
+def limits() -> Limits:
+    return LIMITS
+
+
 @pytest.fixture(params=["plain", "tls"])
 def listening(
     monkeypatch: pytest.MonkeyPatch,
     certificate: tuple[Authority, Certificate],
+    limits: Limits,
     request: pytest.FixtureRequest,
 ) -> Iterator[Listening]:
     """A server with and without TLS: what holds for PDUs holds for both."""
@@ -120,7 +126,7 @@ def listening(
     server = make_server(
         entity,
         ("127.0.0.1", 0),
-        limits=LIMITS,
+        limits=limits,
         maximum_object=MAXIMUM_OBJECT,
         receive=receive,
         tls=Pair(own.file, own.key) if secured else None,
@@ -313,6 +319,19 @@ def test_an_abort_in_mid_data_set_leaves_nothing(listening: Listening) -> None:
         assert _ends(peer) == ()
     listening.wait_empty()
     assert [one.ended for one in listening.received] == ["discarded"]
+
+
+@pytest.mark.parametrize("limits", [replace(LIMITS, idle=5, whole=20)], ids=["patient"])
+@pytest.mark.parametrize("fragments", [1, 2, 3, 4])
+def test_an_abort_in_mid_data_set_is_heard_at_once(listening: Listening, fragments: int) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc") * fragments)
+        time.sleep(0.1)  # all of it is read, and more is waited for
+        peer.sendall(wire.pdu(0x07, bytes(4)))
+        began = time.monotonic()
+        assert _ends(peer) == ()
+        assert time.monotonic() - began < 2
+    listening.wait_empty()
 
 
 def test_an_end_in_mid_fragment_leaves_nothing(listening: Listening) -> None:
