@@ -18,7 +18,7 @@ from pynetdicom.events import Event
 
 from listener import tls
 from pacs_ai.gateway import Gateway
-from pacs_ai.intake import MISMATCH, Context, Duplicate, Incoming, Receipt, Refused, Stored
+from pacs_ai.intake import MISMATCH, Context, Incoming, Refused
 from pacs_ai.spool import SpoolFullError
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ class Handlers:
                 _copy_data_set(Path(received), reception.write)
             return reception.finish()
         except OSError:  # the library's own file cannot be read again
+            self._gateway.refused(OUT_OF_RESOURCES)
             return _status(OUT_OF_RESOURCES, "the disk does not take it now")
         finally:
             reception.discard()
@@ -154,6 +155,7 @@ class Reception:
     def __init__(
         self, gateway: Gateway, *, peer: str | None, request: StoreRequest, transfer_syntax_uid: str
     ) -> None:
+        self._gateway = gateway
         self._incoming: Incoming | None = None
         self._refusal: Dataset | None = None
         self._begun = False
@@ -199,14 +201,18 @@ class Reception:
 
     def finish(self) -> Dataset | int:
         """Make the Instance durable and return its status; ``discard`` comes after it."""
-        if self._refusal is None and not self._begun:
-            self._refusal = _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
-        if self._refusal is None and self._incoming is not None:
+        if self._refusal is None and self._incoming is not None and self._begun:
             try:
-                return _answer(self._incoming.commit())
+                receipt = self._incoming.commit()
             except Exception as error:
                 self._refuse(error)
-        return SUCCESS if self._refusal is None else self._refusal
+            else:
+                if not isinstance(receipt, Refused):
+                    return SUCCESS
+                self._refusal = _status(receipt.status, receipt.reason)
+        refusal = self._refusal or _status(CANNOT_UNDERSTAND, "the C-STORE came without a data set")
+        self._gateway.refused(refusal.Status)
+        return refusal
 
     def discard(self) -> None:
         """Forget what came; safe to call twice."""
@@ -222,14 +228,6 @@ class Reception:
             log.error("an Instance could not be taken in", exc_info=error)
             self._refusal = _status(PROCESSING_FAILURE, "the gateway could not take it in")
         self.discard()
-
-
-def _answer(receipt: Receipt) -> Dataset | int:
-    match receipt:
-        case Stored() | Duplicate():
-            return SUCCESS
-        case Refused(reason, status):
-            return _status(status, reason)
 
 
 def _copy_data_set(path: Path, write: Callable[[bytes], None]) -> None:

@@ -77,6 +77,10 @@ class Gateway:
             context=context,
         )
 
+    def refused(self, status: int) -> None:
+        """Count an Instance that a face refused, with the status it answered (PS3.4 B.2.3)."""
+        self._tally.refused(status)
+
     # ------------------------------------------------------------------ assemble
 
     def assemble(self) -> bool:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
-UNEXPECTED = 0x0110
 UNREADABLE = 0xC000
 
 
@@ -85,7 +84,7 @@ class Incoming:
     group : GroupCommit
         Of this process.
     tally : Tally
-        Where refusals are counted.
+        Told when the spool does not take bytes.
     peer : str
         Name of the peer (settings) that sends it.
     context : Context
@@ -112,8 +111,8 @@ class Incoming:
         self._spool = spool
         try:
             self._writer = self._begun()
-        except Exception as error:
-            self._count(error)
+        except SpoolFullError:
+            tally.spool_failed()
             raise
 
     def room(self, size: int) -> memoryview | None:
@@ -139,22 +138,12 @@ class Incoming:
             return
         try:
             self._writer.write(view)
-        except Exception as error:
-            self._count(error)
+        except SpoolFullError:
+            self._tally.spool_failed()
             raise
 
     def commit(self) -> Receipt:
         """Make the Instance durable, in the order of the promise; ``discard`` comes after it."""
-        try:
-            receipt = self._receipt()
-        except Exception as error:
-            self._count(error)
-            raise
-        if isinstance(receipt, Refused):
-            self._tally.refused(receipt.status)
-        return receipt
-
-    def _receipt(self) -> Receipt:
         try:
             return self._refused or self._commit()
         except ReceiveError as error:
@@ -184,14 +173,6 @@ class Incoming:
             writer.discard()
             raise
         return writer
-
-    def _count(self, error: Exception) -> None:
-        """Count what the face that brought the Instance answers for an error."""
-        if isinstance(error, SpoolFullError):
-            self._tally.spool_failed()
-            self._tally.refused(OUT_OF_RESOURCES)
-        else:
-            self._tally.refused(UNEXPECTED)
 
     def _commit(self) -> Receipt:
         syntax = self._context.transfer_syntax_uid

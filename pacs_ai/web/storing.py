@@ -170,6 +170,7 @@ class Storing:
     def _fail(self, phrase: str, reason: int) -> None:
         log.warning("instance refused", extra={"reason": phrase, "peer": self._peer})
         self.failed.append((self._context, reason))
+        self._gateway.refused(reason)
         self.discard()
 
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from listener.dimse import C_STORE_RQ, Request
+from listener.handlers import Reception
 from pacs_ai.gateway import Gateway
-from pacs_ai.intake import Context, Receipt, Refused, Stored
 from pacs_ai.ledger import sqlite
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Settings
 from pacs_ai.spool import SpoolFullError
 from pacs_ai.study import Head
+from pacs_ai.web.storing import Storing
 from tests.integration.listening import CT, encoded, image, make_settings
 
 SYNTAX = "1.2.840.10008.1.2.1"
@@ -36,15 +38,22 @@ def gateway(settings: Settings) -> Iterator[Gateway]:
     made.close()
 
 
-def send(gateway: Gateway, *, data: bytes | None = None, uid: str | None = None) -> Receipt:
+def send(
+    gateway: Gateway,
+    *,
+    data: bytes | None = None,
+    uid: str | None = None,
+    peer: str | None = "modality",
+) -> int:
+    """Send an Instance by C-STORE; return the status that is answered."""
     data_set = image()
-    context = Context(CT, uid or str(data_set.SOPInstanceUID), SYNTAX)
-    incoming = gateway.incoming("modality", context)
-    try:
-        incoming.write(encoded(data_set) if data is None else data)
-        return incoming.commit()
-    finally:
-        incoming.discard()
+    instance = str(data_set.SOPInstanceUID) if uid is None else uid
+    request = Request(C_STORE_RQ, 1, CT, instance, has_data_set=True)
+    reception = Reception(gateway, peer=peer, request=request, transfer_syntax_uid=SYNTAX)
+    reception.write(encoded(data_set) if data is None else data)
+    answer = reception.finish()
+    reception.discard()
+    return answer if isinstance(answer, int) else int(answer.Status)
 
 
 def health(gateway: Gateway) -> dict[str, Any]:
@@ -70,6 +79,28 @@ def test_refusals_are_counted_by_status(gateway: Gateway) -> None:
     assert refused(gateway) == {"0xA900": 2, "0xC000": 2}
 
 
+def test_what_is_refused_before_it_begins_is_counted(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert send(gateway, peer=None) == 0x0124
+    assert send(gateway, uid="") == 0xA900
+    monkeypatch.setattr(gateway, "has_room", lambda: False)
+    assert send(gateway) == 0xA700
+    assert refused(gateway) == {"0x0124": 1, "0xA700": 1, "0xA900": 1}
+
+
+def test_a_part_of_a_request_that_is_refused_is_counted(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing = Storing(gateway, peer="modality", study=None)
+    storing.begin("text/plain")
+    storing.end()
+    storing.begin("application/dicom")
+    storing.write(memoryview(b"nonsense" * 100))
+    storing.end()
+    assert refused(gateway) == {f"0x{reason:04X}": 2 for _, reason in storing.failed}
+
+
 def test_what_nobody_expected_is_counted_as_0110(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,13 +108,12 @@ def test_what_nobody_expected_is_counted_as_0110(
         raise RuntimeError
 
     monkeypatch.setattr("pacs_ai.intake.plain_head", broken)
-    with pytest.raises(RuntimeError):
-        send(gateway)
+    assert send(gateway) == 0x0110
     assert refused(gateway) == {"0x0110": 1}
 
 
 def test_what_is_stored_counts_nothing_and_starts_nothing(gateway: Gateway) -> None:
-    assert isinstance(send(gateway), Stored)
+    assert send(gateway) == 0x0000
     assert gateway._tally._timer is None
     assert refused(gateway) == {}
 
@@ -101,19 +131,17 @@ def test_a_process_that_ends_tells_what_it_counted(settings: Settings) -> None:
 def test_a_sync_that_failed_turns_health_red_until_an_instance_is_stored(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(send(gateway), Stored)
+    assert send(gateway) == 0x0000
     assert health(gateway)["healthy"] is True
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
-        answer = send(gateway)
-    assert isinstance(answer, Refused)
-    assert answer.status == 0xA700
+        assert send(gateway) == 0xA700
     (problem,) = health(gateway)["problems"]
     assert health(gateway)["healthy"] is False
     assert "look at its disk" in problem
     send(gateway, data=b"nonsense")
     assert health(gateway)["healthy"] is False
-    assert isinstance(send(gateway), Stored)
+    assert send(gateway) == 0x0000
     assert health(gateway)["healthy"] is True
 
 
@@ -122,8 +150,7 @@ def test_a_file_that_cannot_be_begun_turns_health_red(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", fail)
-        with pytest.raises(SpoolFullError):
-            send(gateway)
+        assert send(gateway) == 0xA700
     assert health(gateway)["healthy"] is False
     assert refused(gateway) == {"0xA700": 1}
 
@@ -149,6 +176,6 @@ def test_what_a_busy_ledger_did_not_take_is_told_later(
         answer = send(gateway)
         gateway._tally.tell()
         other.execute("ROLLBACK")
-    assert isinstance(answer, Refused)
+    assert answer == 0xA700
     assert refused(gateway) == {"0xA700": 1}
     gateway.close()
