@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import os
 import random
 import signal
@@ -192,7 +193,7 @@ class Load:
             raise
 
     def _next(self) -> int | None:
-        total = INSTANCES // OF_A_STUDY
+        total = math.ceil(INSTANCES / OF_A_STUDY)
         with self.lock:
             number = self.begun
             self.begun += 1

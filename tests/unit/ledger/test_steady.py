@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, Executable, event, func, insert, select, text
@@ -383,4 +384,13 @@ def test_its_locks_end_with_the_block(server: Ledger) -> None:
         with server.database.write() as connection:
             connection.execute(text("set local lock_timeout = '50ms'"))
             lock_studies(connection, [STUDY])
+    steady.close()
+
+
+def test_a_connection_that_gives_no_cursor_is_told_as_a_busy_ledger(server: Ledger) -> None:
+    steady = server.database.steady()
+    with pytest.raises(LedgerBusyError), steady.write() as connection:
+        cast("Any", connection.connection.dbapi_connection).close()
+        record(connection, 1)
+    assert_writes(server, steady)
     steady.close()
