@@ -77,10 +77,6 @@ class Gateway:
             context=context,
         )
 
-    def refused(self, status: int) -> None:
-        """Count an Instance that a face refused, with the status it answered (PS3.4 B.2.3)."""
-        self._tally.refused(status)
-
     # ------------------------------------------------------------------ assemble
 
     def assemble(self) -> bool:
@@ -251,6 +247,10 @@ class Gateway:
         except TransientError:
             return False  # each Instance is told that the ledger is busy, if it still is
         return waiting > self.settings.listener.maximum_backlog
+
+    def refused(self, status: int) -> None:
+        """Count an Instance that a face refused, with the status it answered (PS3.4 B.2.3)."""
+        self._tally.refused(status)
 
     def close(self) -> None:
         """Close the ledger."""
