@@ -21,7 +21,7 @@ from pacs_ai.spool import SpoolFullError
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 10.0
+_PAUSE = 5.0
 """Seconds between two writes."""
 
 
