@@ -107,11 +107,8 @@ class Handlers:
         reception = self.receive(event.assoc, request, syntax)
         try:
             if received is not None:
-                _copy_data_set(Path(received), reception.write)
+                reception.take(Path(received))
             return reception.finish()
-        except OSError:  # the library's own file cannot be read again
-            self._gateway.refused(OUT_OF_RESOURCES)
-            return _status(OUT_OF_RESOURCES, "the disk does not take it now")
         finally:
             reception.discard()
             if received is not None:
@@ -198,6 +195,13 @@ class Reception:
             self._incoming.write(view)
         except Exception as error:
             self._refuse(error)
+
+    def take(self, file: Path) -> None:
+        """Take the data set of a file that the library has received."""
+        try:
+            _copy_data_set(file, self.write)
+        except OSError:  # it cannot be read again
+            self._refuse(SpoolFullError("the library's own file cannot be read"))
 
     def finish(self) -> Dataset | int:
         """Make the Instance durable and return its status; ``discard`` comes after it."""

@@ -147,9 +147,8 @@ def certain(connection: Connection) -> None:
     LedgerGoneError
         When the file was removed or replaced meanwhile; every connection to it is given up.
     """
-    info = connection.info
-    place: _Place | None = info.get("place")
-    if place is not None and not place.holds(connection, info["file"]):
+    place: _Place | None = connection.get_execution_options().get("place")
+    if place is not None and not place.holds(connection, connection.info["file"]):
         _give_up(connection)
 
 
@@ -171,7 +170,7 @@ class Transactions:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._info = connection.info
-        self._place: _Place | None = self._info.get("place")
+        self._place: _Place | None = connection.get_execution_options().get("place")
         self._file: _Identity = self._info.get("file", (0, 0))
         self._cursor: sqlite3.Cursor = driver_cursor(connection)
 
@@ -231,7 +230,7 @@ def engine(url: URL) -> Engine:
     @event.listens_for(made, "do_connect")
     def _look(dialect: Any, record: ConnectionPoolEntry, places: Any, names: Any) -> None:
         if place is not None:
-            record.info.update(place=place, file=place.found())
+            record.info["file"] = place.found()
 
     @event.listens_for(made, "connect")
     def _configure(driver: Any, record: ConnectionPoolEntry) -> None:
