@@ -17,7 +17,8 @@ from sqlalchemy import select
 from pacs_ai import phantom
 from pacs_ai.ledger import tables
 from pacs_ai.settings import load
-from tests.integration.listening import CT, association, encoded, send
+from tests.integration import wire
+from tests.integration.listening import CALLED, CT, association, encoded, send
 from tests.peers import free_port
 from tests.running import SHORT_TIMES, Running, running_gateway
 from tests.unit.cli.conftest import write_config
@@ -167,8 +168,7 @@ def test_nothing_is_shown_when_instances_are_refused_and_an_endpoint_is_away(
             warnings.simplefilter("ignore")  # on this side of the wire it is seen as well
             no_uid = send(opened, encoded(data_sets[0]), sop_instance="CANARY.1.2")
             assert no_uid.Status == 0xA900
-        with association(port, calling="CANARY-AE") as opened:
-            assert opened.is_rejected
+        assert wire.rejection(port, "CANARY-AE", CALLED) == wire.CALLING_NOT_RECOGNISED
         assert set(_send(data_sets, port, broken=False)) == {0x0000}
         assert gateway.wait_ended(study)["state"] == "failed"
         _assert_no_mark(gateway, tmp_path)

@@ -40,7 +40,7 @@ from tests.integration.listening import (
 
 PERMANENT, TRANSIENT = 1, 2
 USER, PRESENTATION = 1, 3
-CALLING_UNKNOWN, CALLED_UNKNOWN, LOCAL_LIMIT = 3, 7, 2
+CALLED_UNKNOWN, LOCAL_LIMIT = 7, 2
 
 
 @pytest.fixture
@@ -49,12 +49,8 @@ def listener(tmp_path: Path, transport: str) -> Iterator[Listening]:
         yield started
 
 
-def _rejection(port: int, *, calling: str = CALLING, called: str = CALLED) -> tuple[int, ...]:
-    """Return result, source and reason of the A-ASSOCIATE-RJ that comes back (PS3.8 9.3.4)."""
-    with association(port, calling=calling, called=called) as opened:
-        assert opened.is_rejected
-        answer = opened.acceptor.primitive
-        return (answer.result, answer.result_source, answer.diagnostic)
+def _rejection(port: int, *, calling: str = CALLING, called: str = CALLED) -> tuple[int, int, int]:
+    return wire.rejection(port, calling, called)
 
 
 def _assert_nothing_kept(listener: Listening, *, but_in_quarantine: int = 0) -> None:
@@ -69,12 +65,12 @@ def _assert_nothing_kept(listener: Listening, *, but_in_quarantine: int = 0) -> 
 
 def test_an_unlisted_calling_ae_title_is_rejected_for_good(listener: Listening) -> None:
     answer = _rejection(listener.port, calling="STRANGER")
-    assert answer == (PERMANENT, USER, CALLING_UNKNOWN)
+    assert answer == wire.CALLING_NOT_RECOGNISED
 
 
 def test_a_listed_ae_title_from_another_address_is_rejected_for_good(listener: Listening) -> None:
     answer = _rejection(listener.port, calling="ELSEWHERE")
-    assert answer == (PERMANENT, USER, CALLING_UNKNOWN)
+    assert answer == wire.CALLING_NOT_RECOGNISED
 
 
 def test_another_called_ae_title_is_rejected_for_good(listener: Listening) -> None:
@@ -109,7 +105,7 @@ def test_a_peer_may_be_a_network(tmp_path: Path, transport: str) -> None:
 def test_nobody_may_send_when_no_peer_is_listed(tmp_path: Path, transport: str) -> None:
     settings = make_settings(tmp_path, transport=transport).model_copy(update={"peers": {}})
     with listening(settings) as listener:
-        assert _rejection(listener.port) == (PERMANENT, USER, CALLING_UNKNOWN)
+        assert _rejection(listener.port) == wire.CALLING_NOT_RECOGNISED
 
 
 def test_who_cannot_be_judged_is_rejected_for_now(

@@ -38,7 +38,6 @@ from tests.peers.dcmtk import storescu
 from tests.peers.orthanc import wait_for
 
 MODALITY, SECOND = "modality", "second"
-PERMANENT_CALLING_NOT_RECOGNISED = b"\x01\x01\x03"  # PS3.8 9.3.4
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +176,8 @@ def test_another_peers_certificate_is_rejected_for_good(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shown = request.getfixturevalue(certificate)
-    with wire.connect(running.port, tls=_client(hospital, shown)) as sock:
-        sock.sendall(wire.associate(calling, CALLED, [(1, wire.VERIFICATION, wire.IMPLICIT)]))
-        kind, body = wire.read(sock)
-    assert (kind, body[1:]) == (wire.REJECTED, PERMANENT_CALLING_NOT_RECOGNISED)
+    answer = wire.rejection(running.port, calling, CALLED, _client(hospital, shown))
+    assert answer == wire.CALLING_NOT_RECOGNISED
     assert "certificate" in caplog.text
     assert "hospital.test" not in caplog.text
 

@@ -21,7 +21,8 @@ import yaml
 from pacs_ai import phantom
 from pacs_ai.cli.serve import prepare
 from pacs_ai.settings import load
-from tests.integration.listening import association
+from tests.integration import wire
+from tests.integration.listening import CALLED, association
 from tests.unit.cli.conftest import write_config
 
 COMMAND = [sys.executable, "-m", "pacs_ai.cli"]
@@ -86,8 +87,7 @@ def test_the_listener_says_that_it_is_ready_and_logs_json_lines(tmp_path: Path) 
     with role(config, "listener") as (process, line):
         assert line == {"role": "listener", "ready": True}
         port = load(config).listener.port
-        with association(port, calling="CANARY-AE") as opened:
-            assert opened.is_rejected
+        assert wire.rejection(port, "CANARY-AE", CALLED) == wire.CALLING_NOT_RECOGNISED
         with association(port, calling="DEMO") as opened:
             assert opened.is_established
         log = end(process)

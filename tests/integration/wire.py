@@ -13,6 +13,8 @@ IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 COMMAND, LAST = 1, 2
 ACCEPTED, REJECTED, ABORTED = 0x02, 0x03, 0x07
+CALLING_NOT_RECOGNISED = (1, 1, 3)
+"""Result, source and reason of an A-ASSOCIATE-RJ: permanent, service user (PS3.8 section 9.3.4)."""
 
 Context = tuple[int, str, str]
 
@@ -112,6 +114,21 @@ def associated(
                 f"PDU 0x{kind:02X} came in place of an A-ASSOCIATE-AC: {body.hex()}"
             )
         yield sock
+
+
+def rejection(
+    port: int, calling: str, called: str, tls: ssl.SSLContext | None = None
+) -> tuple[int, int, int]:
+    """Return result, source and reason of the A-ASSOCIATE-RJ that comes back (PS3.8 section 9.3.4).
+
+    A pynetdicom requestor forgets a rejection whose connection ended before its own thread woke.
+    """
+    with connect(port, tls=tls) as sock:
+        sock.sendall(associate(calling, called, [(1, VERIFICATION, IMPLICIT)]))
+        kind, body = read(sock)
+        if kind != REJECTED:
+            raise ConnectionError(f"PDU 0x{kind:02X} came in place of an A-ASSOCIATE-RJ")
+        return body[1], body[2], body[3]
 
 
 def echo(port: int, calling: str, called: str, tls: ssl.SSLContext | None = None) -> None:
