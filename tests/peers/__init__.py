@@ -1,14 +1,17 @@
 """Real peers that tests start and stop: PACS, toolkits and model servers, each in a module of its own."""
 
 import os
+import random
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 _PLACES = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/bin"])
+_CHANCE = random.SystemRandom()  # tests run side by side, and some set a seed
 
 
 def require(binary: str) -> Path:
@@ -38,7 +41,13 @@ def missing(what: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that nobody listens on now.
+
+    It is below those that the kernel hands out (ip(7), ``ip_local_port_range``): one of them may become
+    the own port of whoever connects somewhere, before the peer that this is meant for listens.
+    """
+    while True:
+        port = _CHANCE.randrange(12_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
