@@ -27,6 +27,9 @@ _NEUTRAL = 0.55
 _LEAST_CONTRAST = 0.15
 """Mean difference of grey rank across the outline below which nothing is called a lung."""
 
+_LEAST_PIXELS, _NO_LUNGS = 40, 2.0
+"""Pixels of the small picture below which an outline holds no lungs, and what that costs."""
+
 _LEAST_OVERLAP = 0.75
 """Dice with the fitted outline below which the grey values have led astray and the outline stays."""
 
@@ -151,23 +154,28 @@ def _touching(mask: Mask, frame: int, *, bottom: bool) -> Mask:
     return np.asarray(np.isin(labels, parts[parts > 0]))
 
 
-def _outline(*, dome: float, top_width: float, heart: float | None) -> Floats:
-    """Return one lung field in its own box: rows 0 apex to 1 sulcus, columns 0 medial to 1 lateral.
+def _outline(*, dome: Floats, top_width: Floats, heart: Floats | None) -> Floats:
+    """Return lung fields in their own box: rows 0 apex to 1 sulcus, columns 0 medial to 1 lateral.
 
     Parameters
     ----------
-    dome : float
+    dome : ndarray of float, shape (outlines,)
         Height of the diaphragm's dome.
-    top_width : float
+    top_width : ndarray of float, shape (outlines,)
         Width of the upper third, about 1.
-    heart : float or None
+    heart : ndarray of float, shape (outlines,), or None
         How far the heart reaches into the field; None for the right lung.
+
+    Returns
+    -------
+    ndarray of float, shape (outlines, points, 2)
     """
-    lateral = [
+    lateral: list[tuple[Floats | float, Floats | float]] = [
         *((0, 0.30 * top_width), (0.03, 0.50 * top_width), (0.12, 0.68 * top_width)),
         *((0.27, 0.82 * top_width), (0.46, 0.46 * (1 + top_width)), (0.67, 0.98)),
         *((0.86, 1.0), (1.0, 1.0), (1 - 0.45 * dome, 0.85)),
     ]
+    medial: list[tuple[Floats | float, Floats | float]]
     if heart is None:
         medial = [
             *((1 - 0.9 * dome, 0.62), (1 - dome, 0.40), (1 - 0.92 * dome, 0.20)),
@@ -175,25 +183,36 @@ def _outline(*, dome: float, top_width: float, heart: float | None) -> Floats:
         ]
     else:
         medial = [
-            *((1 - 0.9 * dome, max(0.62, heart + 0.1)), (1 - dome, max(heart, 0.2))),
-            *((0.80, max(0.97 * heart, 0.04)), (0.68, 0.83 * heart), (0.55, 0.5 * heart)),
+            *((1 - 0.9 * dome, np.maximum(0.62, heart + 0.1)), (1 - dome, np.maximum(heart, 0.2))),
+            *((0.80, np.maximum(0.97 * heart, 0.04)), (0.68, 0.83 * heart), (0.55, 0.5 * heart)),
             *((0.44, 0.16 * heart), (0.30, 0.02)),
         ]
-    return np.array([*lateral, *medial, (0.15, 0.08), (0.05, 0.16 * top_width)])
+    points = [*lateral, *medial, (0.15, 0.08), (0.05, 0.16 * top_width)]
+    outline = np.empty((dome.size, len(points), 2))
+    for number, (row, column) in enumerate(points):
+        outline[:, number, 0], outline[:, number, 1] = row, column
+    return outline
 
 
 def _outlines(values: Floats) -> tuple[Floats, Floats]:
-    """Return the outlines of right and left lung (rows, columns of the unit square)."""
-    middle, right_gap, left_gap, right_width, left_width, top = values[:6]
+    """Return the outlines of right and left lung (rows, columns of the unit square).
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (parameters, outlines)
+
+    Returns
+    -------
+    right, left : ndarray of float, shape (outlines, points, 2)
+    """
+    middle, right_gap, left_gap, right_width, left_width, top = values[:6, :, None]
     right_height, left_height, heart, dome, top_width = values[6:]
     right = _outline(dome=dome, top_width=top_width, heart=None)
     left = _outline(dome=dome, top_width=top_width, heart=heart)
-    right = np.column_stack(
-        (top + right[:, 0] * right_height, middle - right_gap - right[:, 1] * right_width)
-    )
-    left = np.column_stack(
-        (top + left[:, 0] * left_height, middle + left_gap + left[:, 1] * left_width)
-    )
+    for outline, height in ((right, right_height), (left, left_height)):
+        outline[:, :, 0] = top + outline[:, :, 0] * height[:, None]
+    right[:, :, 1] = middle - right_gap - right[:, :, 1] * right_width
+    left[:, :, 1] = middle + left_gap + left[:, :, 1] * left_width
     return right, left
 
 
@@ -204,6 +223,29 @@ def _filled(outline: Floats, side: int) -> Mask:
     )
     mask[rows, columns] = True
     return mask
+
+
+def _inside(outlines: Floats, small: Floats) -> tuple[Floats, Floats]:
+    """Return how many pixels have their centres in each outline, and the sum of their values.
+
+    An edge that goes down takes away what lies left of it, one that goes up adds it.
+    """
+    side = len(small)
+    left_of = np.zeros((side, side + 1))
+    np.cumsum(small, axis=1, out=left_of[:, 1:])
+    rows, columns = np.moveaxis(outlines * side - 0.5, -1, 0)
+    above = rows[:, :, None] <= np.arange(side)
+    number, edge, row = np.nonzero(above != np.roll(above, -1, axis=1))
+    ahead = (edge + 1) % rows.shape[1]
+    start, column = rows[number, edge], columns[number, edge]
+    part = (row - start) / (rows[number, ahead] - start)
+    column += part * (columns[number, ahead] - column)
+    pixels = np.clip(np.ceil(column), 0, side).astype(int)
+    sign = np.where(above[number, edge, row], -1, 1)
+    count = np.bincount(number, sign * pixels, minlength=len(outlines))
+    total = np.bincount(number, sign * left_of[row, pixels], minlength=len(outlines))
+    turn = np.where(count < 0, -1, 1)  # whichever way round the outline goes
+    return turn * count, turn * total
 
 
 def _fit(rank: Floats, body: Mask) -> tuple[tuple[Floats, Floats], float]:
@@ -224,38 +266,42 @@ def _fit(rank: Floats, body: Mask) -> tuple[tuple[Floats, Floats], float]:
         *((0.05, 0.65), (0.05, 0.25), (0.70, 1.15)),
     ]
     box = optimize.Bounds(*np.array(bounds, float).T)
+    cost: Any = _cost  # vectorized, which scipy's types do not know
     found: Any = optimize.differential_evolution(
-        _cost,
+        cost,
         box,
         args=(small, float(width)),
         rng=1,
         popsize=12,
-        maxiter=70,
+        maxiter=140,
+        mutation=(0.4, 0.9),
         tol=1e-3,
         polish=False,
+        vectorized=True,
+        updating="deferred",
     )
     closer: Any = optimize.minimize(
-        _cost,
+        lambda values, *rest: _cost(values[:, None], *rest).item(),
         found.x,
         args=(small, float(width)),
         method="Nelder-Mead",
         bounds=box,
         options={"maxfev": 1500, "xatol": 1e-4, "fatol": 1e-5},
     )
-    outlines = _outlines(closer.x)
-    return outlines, _contrast(outlines, small)
+    right_outline, left_outline = outlines = _outlines(closer.x[:, None])
+    return (right_outline[0], left_outline[0]), _contrast(outlines, small).item()
 
 
-def _cost(values: Floats, small: Floats, width: float) -> float:
+def _cost(values: Floats, small: Floats, width: float) -> Floats:
+    """Return how badly outlines fit, shape (outlines,); values have shape (parameters, outlines)."""
     outlines = _outlines(values)
-    inside = _filled(outlines[0], _FIT_SIDE) | _filled(outlines[1], _FIT_SIDE)
-    count = int(inside.sum())
-    if count < 40:
-        return 2.0
+    # The lungs of one pair of outlines never overlap.
+    (count, total), (left_count, left_total) = (_inside(outline, small) for outline in outlines)
+    count, total = count + left_count, total + left_total
     share = count / small.size
-    mean = float(small[inside].mean())
-    step = (float(small.mean()) - mean) / (1 - share)
-    between = share * (1 - share) * step * abs(step) / float(small.var() + 1e-9)
+    mean = total / np.maximum(count, 1)
+    step = (small.mean() - mean) / (1 - share)
+    between = share * (1 - share) * step * abs(step) / (small.var() + 1e-9)
     _, right_gap, left_gap, right_width, left_width, _, right_height, left_height = values[:8]
     unlike = (
         (right_width - left_width) ** 2
@@ -263,14 +309,14 @@ def _cost(values: Floats, small: Floats, width: float) -> float:
         + 0.5 * (right_gap - left_gap) ** 2
     ) / width**2
     # Gas under the left dome looks like lung: one lung does not reach far below the other.
-    uneven = abs(right_height - left_height) / max(right_height, left_height)
-    unlike += 10 * max(uneven - 0.06, 0) ** 2
+    uneven = abs(right_height - left_height) / np.maximum(right_height, left_height)
+    unlike += 10 * np.maximum(uneven - 0.06, 0) ** 2
     slender = sum(
-        max(tall / wide - 2.7, 0) ** 2 + max(1.75 - tall / wide, 0) ** 2
+        np.maximum(tall / wide - 2.7, 0) ** 2 + np.maximum(1.75 - tall / wide, 0) ** 2
         for tall, wide in ((right_height, right_width), (left_height, left_width))
     )
-    cost: float = -0.5 * between - 2 * _contrast(outlines, small) + 2 * unlike + 0.4 * slender
-    return cost
+    cost = -0.5 * between - 2 * _contrast(outlines, small) + 2 * unlike + 0.4 * slender
+    return np.asarray(np.where(count < _LEAST_PIXELS, _NO_LUNGS, cost))
 
 
 _ZONES = (0.12, 0.5, 0.85)
@@ -280,33 +326,39 @@ medial and on its lateral half."""
 _OUTWARD, _INWARD = (1.08, 1.16, 1.24), (0.92, 0.84, 0.76)
 
 
-def _contrast(outlines: tuple[Floats, Floats], small: Floats) -> float:
+def _contrast(outlines: tuple[Floats, Floats], small: Floats) -> Floats:
     """Return how much brighter it is around the outlines than inside, mean over zones and lungs."""
-    total = 0.0
+    count = 2 * len(_ZONES) + 2
+    total = np.zeros(len(outlines[0]))
     for outline in outlines:
         line = _densely(outline)
         step = _around(line, small, _OUTWARD) - _around(line, small, _INWARD)
-        top, bottom = line[:, 0].min(), line[:, 0].max()
-        zone = np.searchsorted(_ZONES, (line[:, 0] - top) / (bottom - top), side="right")
-        zone = 2 * zone + (line[:, 1] > (line[:, 1].min() + line[:, 1].max()) / 2)
-        count = 2 * len(_ZONES) + 2
-        points = np.maximum(np.bincount(zone, minlength=count), 1)
-        means = np.bincount(zone, step, minlength=count) / points
-        total += float(np.minimum(means, 0.35).mean()) / 2
+        rows, columns = line[:, :, 0], line[:, :, 1]
+        (top, left), (bottom, right) = (
+            np.moveaxis(ends, -1, 0)
+            for ends in (line.min(axis=1, keepdims=True), line.max(axis=1, keepdims=True))
+        )
+        zone = np.searchsorted(_ZONES, (rows - top) / (bottom - top), side="right")
+        zone = 2 * zone + (columns > (left + right) / 2) + count * np.arange(len(line))[:, None]
+        points = np.bincount(zone.ravel(), minlength=count * len(line))
+        sums = np.bincount(zone.ravel(), step.ravel(), minlength=count * len(line))
+        means = (sums / np.maximum(points, 1)).reshape(-1, count)
+        total += np.minimum(means, 0.35).mean(axis=1) / 2
     return total
 
 
-def _densely(outline: Floats) -> Floats:
-    """Return points along a closed outline, several on each side of it."""
-    ahead = np.roll(outline, -1, axis=0)
-    parts = np.linspace(0, 1, 4, endpoint=False)[:, None, None]
-    return np.asarray((outline + parts * (ahead - outline)).reshape(-1, 2))
+def _densely(outlines: Floats) -> Floats:
+    """Return points along closed outlines, several on each side of them."""
+    ahead = np.roll(outlines, -1, axis=1)
+    parts = np.linspace(0, 1, 4, endpoint=False)[:, None]
+    points = outlines[:, :, None] + parts * (ahead - outlines)[:, :, None]
+    return np.asarray(points.reshape(len(outlines), -1, 2))
 
 
-def _around(line: Floats, small: Floats, factors: tuple[float, ...]) -> Floats:
-    """Return the mean picture value at an outline's points, moved from its centre by factors."""
-    centre = (line.min(axis=0) + line.max(axis=0)) / 2
-    moved = centre + (line - centre) * np.array(factors)[:, None, None]
+def _around(lines: Floats, small: Floats, factors: tuple[float, ...]) -> Floats:
+    """Return the mean picture value at outlines' points, moved from their centres by factors."""
+    centres = (lines.min(axis=1, keepdims=True) + lines.max(axis=1, keepdims=True)) / 2
+    moved = centres + (lines - centres) * np.array(factors)[:, None, None, None]
     index = np.clip((moved * _FIT_SIDE).astype(int), 0, _FIT_SIDE - 1)
     return np.asarray(small[index[..., 0], index[..., 1]].mean(axis=0))
 
