@@ -85,8 +85,12 @@ class Socket(AssociationSocket):
         return self._comes(seconds) and self._heads_have_come()
 
     def heads(self) -> bytes:
-        """Return what was read ahead; of a P-DATA-TF both heads, as :meth:`fill` would."""
-        if len(self.unread) == _SHORTEST and self.unread[0] == P_DATA_TF:
+        """Return what was read ahead; of a P-DATA-TF both heads, where a read ends in time."""
+        if (
+            len(self.unread) == _SHORTEST
+            and self.unread[0] == P_DATA_TF
+            and self._pause == self._first_pause
+        ):
             try:
                 self.unread += self._own.recv(HEADS - _SHORTEST, _ALL)
             except BlockingIOError:

@@ -101,7 +101,6 @@ class Database:
             )
         driver = import_module(DRIVERS[parsed.drivername])
         self.engine: Engine = driver.engine(parsed)
-        self._close: Callable[[Engine], None] = driver.close
         options: dict[str, dict[str, Any]] = driver.OPTIONS
         self._certain: _Certain = driver.certain
         self._transactions: Callable[[Connection], _Transactions] = driver.Transactions
@@ -170,7 +169,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        self._close(self.engine)
+        self.engine.dispose()
 
 
 class Steady:

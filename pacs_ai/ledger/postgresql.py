@@ -44,11 +44,6 @@ class _TextDumper(StrDumper):
         return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
-def close(engine: Engine) -> None:
-    """Close every connection."""
-    engine.dispose()
-
-
 def engine(url: URL) -> Engine:
     """Return an engine for a server.
 

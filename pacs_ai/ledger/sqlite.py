@@ -14,7 +14,6 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 from weakref import finalize
@@ -22,7 +21,7 @@ from weakref import finalize
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from pacs_ai.ledger.engine import LedgerGoneError
+from pacs_ai.ledger.engine import LedgerBusyError, LedgerGoneError
 from pacs_ai.ledger.prepared import driver_cursor, told
 
 _PATIENCE = 10.0
@@ -50,20 +49,32 @@ _REMEDY = "stop the gateway, put its backup back without files -wal and -shm bes
 _Identity = tuple[int, int]
 
 
+class _Pinned:
+    """A file that is open, so that none that comes later has its number and is taken for it.
+
+    To close a descriptor of this kind drops no lock that SQLite has on the file (open(2), O_PATH;
+    sqlite.org/howtocorrupt.html section 2.2).
+    """
+
+    def __init__(self, path: str) -> None:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        finalize(self, os.close, descriptor)
+        found = os.fstat(descriptor)
+        self.identity: _Identity = found.st_dev, found.st_ino
+
+
 class _Place:
     """The path of the ledger, and the file that this process found there.
 
-    The log beside it stays open here until another is known, or the ledger is closed: as long as it does, no
-    file that comes later has its number and is taken for it. No lock is on it that to close it would drop
-    (sqlite.org/howtocorrupt.html section 2.2).
+    It and the log beside it are pinned until others are known: also while the ledger is closed, or who has
+    it open only now and then would take another's file for it.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._changing = threading.Lock()
-        self._file: _Identity | None = None
-        self._log: _Identity | None = None
-        self._let_go: Callable[[], object] | None = None  # of the log
+        self._file: _Pinned | None = None
+        self._log: _Pinned | None = None
         self._installation: str | None = None
 
     def found(self) -> _Identity:
@@ -71,7 +82,8 @@ class _Place:
         file = _identity(self._path)
         if file is None:
             raise LedgerGoneError(f"the ledger's file is gone: {_REMEDY}")
-        if file != self._file and self._log and self._log == _identity(f"{self._path}-wal"):
+        former, log = self._file, self._log
+        if former and log and file != former.identity and log.identity == _identity(self._log_path):
             # SQLite would write the former file's last pages into this one.
             raise LedgerGoneError(
                 f"the ledger's file was replaced beside the -wal of the former: {_REMEDY}"
@@ -79,15 +91,16 @@ class _Place:
         return file
 
     def admit(self, file: _Identity, cursor: sqlite3.Cursor) -> None:
-        """Take a new connection's file as the ledger, if it is a copy of the one that was here."""
+        """Take a new connection's file as the ledger, if it is the one that was here or a copy of it."""
         installation = _installation(cursor)
-        if self._file not in (None, file) and installation != self._installation:
+        if self._installation not in (None, installation):
             raise LedgerGoneError(f"the ledger's file was replaced by another's: {_REMEDY}")
-        if _identity(self._path) != file:
+        pinned = _pinned(self._path)
+        if pinned is None or pinned.identity != file:
             raise LedgerGoneError(f"the ledger's file is gone: {_REMEDY}")
-        self._file = file
-        self.forget_log()
-        self._installation = installation or self._installation
+        with self._changing:
+            self._file, self._log = pinned, None  # the log is noted with the next transaction
+        self._installation = installation
 
     def holds(self, connection: Connection, opened: _Identity) -> bool:
         """Tell whether a connection is still to the file at the path."""
@@ -101,24 +114,23 @@ class _Place:
                 raise told(connection, error) from error
         return True
 
-    def forget_log(self) -> None:
-        """Let go of the log; it is noted anew with the next transaction."""
-        with self._changing:
-            let_go, self._log, self._let_go = self._let_go, None, None
-        if let_go is not None:
-            let_go()
-
     def _note_log(self) -> None:
         with self._changing:
-            if self._log is not None:
-                return
-            try:
-                descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return
-            self._let_go = finalize(self, os.close, descriptor)
-            found = os.fstat(descriptor)
-            self._log = found.st_dev, found.st_ino
+            if self._log is None:
+                self._log = _pinned(self._log_path)
+
+    @property
+    def _log_path(self) -> str:
+        return f"{self._path}-wal"
+
+
+def _pinned(path: str) -> _Pinned | None:
+    try:
+        return _Pinned(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # no descriptor is left
+        raise LedgerBusyError("the ledger's file cannot be looked at now") from error
 
 
 def _identity(path: str) -> _Identity | None:
@@ -202,14 +214,6 @@ class Transactions:
         """As :func:`certain`."""
         if self._place is not None and not self._place.holds(self.connection, self._file):
             _give_up(self.connection)
-
-
-def close(engine: Engine) -> None:
-    """Close every connection, and the ledger's log."""
-    engine.dispose()
-    place: _Place | None = engine.get_execution_options().get("place")
-    if place is not None:
-        place.forget_log()
 
 
 def engine(url: URL) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ def test_no_file_that_comes_later_is_taken_for_the_former_log(gateway: Gateway) 
     assert open_logs(file) == [f"{file}-wal (deleted)"]
 
 
-def test_the_former_log_is_let_go_with_the_ledger(gateway: Gateway) -> None:
+def test_the_former_log_is_let_go_for_that_of_a_copy(gateway: Gateway) -> None:
     assert isinstance(send_new(gateway), Stored)
     file = ledger_file(gateway)
     copy = backed_up(file)
@@ -132,8 +133,55 @@ def test_the_former_log_is_let_go_with_the_ledger(gateway: Gateway) -> None:
     send_new(gateway)  # this one may find the former
     assert isinstance(send_new(gateway), Stored)
     assert f"{file}-wal (deleted)" not in open_logs(file)
+
+
+@pytest.fixture
+def anothers(tmp_path: Path) -> Path:
+    """The ledger of another gateway, in one file."""
+    another = Gateway(make_settings(tmp_path / "another"))
+    send_new(another)
+    another.close()
+    return backed_up(ledger_file(another))
+
+
+def test_no_file_that_comes_later_is_taken_for_the_former_ledger(
+    gateway: Gateway, anothers: Path
+) -> None:
+    # As soon as nobody has the former open, the file system may give its number to the next.
+    assert isinstance(send_new(gateway), Stored)
+    file = ledger_file(gateway)
+    file.unlink()  # and its log stays
+    assert_out_of_resources(send_new(gateway))  # every connection to the former is given up
+    shutil.copyfile(anothers, file)
+    was = file.read_bytes()
+    for _ in range(2):
+        assert_out_of_resources(send_new(gateway))
     gateway.close()
-    assert open_logs(file) == []
+    assert file.read_bytes() == was
+
+
+def test_anothers_ledger_is_refused_after_this_one_was_closed(
+    gateway: Gateway, anothers: Path
+) -> None:
+    assert isinstance(send_new(gateway), Stored)
+    file = ledger_file(gateway)
+    gateway.ledger.close()  # as between two looks of the bell
+    file.unlink()
+    shutil.copyfile(anothers, file)
+    was = file.read_bytes()
+    for _ in range(2):
+        assert_out_of_resources(send_new(gateway))
+    gateway.close()
+    assert file.read_bytes() == was
+
+
+def test_a_ledger_that_was_away_and_came_back_is_used(gateway: Gateway) -> None:
+    assert isinstance(send_new(gateway), Stored)
+    file = ledger_file(gateway)
+    away = file.rename(file.with_name("away"))
+    assert_out_of_resources(send_new(gateway))
+    away.rename(file)
+    assert isinstance(send_new(gateway), Stored)
 
 
 @pytest.mark.parametrize("put_away", [remove, move_away])

@@ -321,6 +321,33 @@ def test_an_abort_in_mid_data_set_leaves_nothing(listening: Listening) -> None:
     assert [one.ended for one in listening.received] == ["discarded"]
 
 
+def test_heads_that_stall_behind_a_pdu_that_is_heads_alone_are_ended(listening: Listening) -> None:
+    # Both are read ahead, and nothing before has told the kernel how long a read may take.
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, wire.COMMAND, b""))
+        time.sleep(0.1)
+        peer.sendall(wire.values(3, wire.COMMAND, STORE)[:10])
+        begun = time.monotonic()
+        _ends(peer)
+        assert time.monotonic() - begun < 2 * LIMITS.idle
+    listening.wait_empty()
+
+
+@pytest.mark.parametrize("limits", [replace(LIMITS, idle=0.5, whole=1.2)], ids=["slower"])
+def test_heads_may_pause_however_slow_the_pdu_before_was(listening: Listening) -> None:
+    slow, next_one = wire.values(3, 0, b"abcd"), wire.values(3, wire.LAST, b"ef")
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+        for start, end, pause in ((0, 13, 0.45), (13, 14, 0.45), (14, 15, 0.2), (15, 16, 0.01)):
+            peer.sendall(slow[start:end])
+            time.sleep(pause)
+        peer.sendall(next_one[:10])
+        time.sleep(0.35)
+        peer.sendall(next_one[10:])
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+    assert bytes(listening.received[0].data) == b"abcdef"
+
+
 @pytest.mark.parametrize("limits", [replace(LIMITS, idle=5, whole=20)], ids=["patient"])
 @pytest.mark.parametrize("fragments", [1, 2, 3, 4])
 def test_an_abort_in_mid_data_set_is_heard_at_once(listening: Listening, fragments: int) -> None:
