@@ -106,9 +106,14 @@ class Tally:
         if self._timer is not None or self._closed:
             return
         left = 0.0 if self._told is None else self._told + _PAUSE - time.monotonic()
-        self._timer = threading.Timer(max(0.0, left), self._tell_safely)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(max(0.0, left), self._tell_safely)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # no thread is left; whoever is refused gets the answer all the same
+            log.warning("refusals are written with the next one: no thread can be started")
+        else:
+            self._timer = timer
 
     def _tell_safely(self) -> None:
         try:

@@ -19,9 +19,12 @@ from pacs_ai.settings import Settings
 _UID_COLUMNS = 32
 _REFUSALS = {
     "0x0110": "unexpected: the log says what",
+    "0x0122": "of no Storage SOP Class",
+    "0x0124": "not a configured peer",
     "0xA700": "out of resources: disk or ledger",
     "0xA900": "data set and request differ",
     "0xC000": "cannot be read, or too large",
+    "0xC122": "in no transfer syntax of the standard",
 }
 
 

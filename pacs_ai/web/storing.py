@@ -102,7 +102,7 @@ class Storing:
         if self._incoming is not None or self._meta is not None:
             self._fail("a part that is not whole", UNREADABLE)
         elif self.stored or self.failed:
-            self.failed.append((None, UNREADABLE))
+            self.failed.append((None, UNREADABLE))  # told, not counted: it is no Instance
 
     def response(self) -> Dataset:
         """Return the Store Instances Response Module (PS3.18 Table I.1-1)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -179,3 +181,20 @@ def test_what_a_busy_ledger_did_not_take_is_told_later(
     assert answer == 0xA700
     assert refused(gateway) == {"0xA700": 1}
     gateway.close()
+
+
+def test_who_is_refused_is_answered_and_counted_although_no_thread_can_be_started(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(timer: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", none_left)
+        assert send(gateway, data=b"garbage") == 0xC000
+    assert send(gateway, data=b"garbage") == 0xC000
+    until = time.monotonic() + 10
+    while not (refused := Views(gateway.ledger.database).health()["refused"]):
+        assert time.monotonic() < until, "nothing was told"
+        time.sleep(0.05)
+    assert {status: one["number"] for status, one in refused.items()} == {"0xC000": 2}
