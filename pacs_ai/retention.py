@@ -13,8 +13,11 @@ who removes (:func:`pacs_ai.ledger.dialects.share_spool`; on SQLite writers excl
 1. The ledger lets go before the disk does. One transaction, which locks the Study and looks once more
    whether it has ended, marks the rows and lists their files in ``removals``. A process that dies here has
    removed nothing, and one that dies later finds the list again.
-2. A file is unlinked only in a transaction that holds the spool's lock alone, when it is on the list and no
-   row counts on it.
+2. A file loses its name only in a transaction that holds the spool's lock alone, when it is on the list and
+   no row counts on it. It is moved aside, not unlinked: a server that starts again takes the lock from a
+   transaction that goes on, and then an Instance that came meanwhile may have the name. What lies aside is
+   looked at in a transaction of its own, and what a row counts on by then gets its name again. Who dies in
+   between finds it there.
 3. Who records a file shares the lock in the transaction that records it. An Instance that came looks there
    whether its name is still its own file's, and takes it again if not (:mod:`pacs_ai.grouping`). Results
    and SOP Instances that were made have theirs already, so a step looks whether it is still there, and
@@ -29,8 +32,9 @@ held when the answer was decided; to remove them later, because the Study has en
 for. If they were let go in between, the file is gone, or is not seen, and the way of rule 3 is taken.
 
 A *stray* is a file with a name that no row counts on: its ledger could not commit, and its sender, who was
-told so, never sent it again; or a process died in between. Every round looks through one of the spool's 256
-folders and puts strays of an hour and older on the list, and rule 2 judges them like everything on it.
+told so, never sent it again; or a process died in between; or the ledger is not the one that acknowledged it
+(a backup that was put back, another database). Nobody here can tell which, so strays are told, and removed
+only when a person says so. Every round looks through one of the spool's 256 folders.
 
 Names are removed from the list only when the folder was synced and the file is not there: a power cut cannot
 bring it back unseen.
@@ -40,6 +44,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -50,7 +55,7 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.retention import Held, Removal
 from pacs_ai.settings import Settings
-from pacs_ai.spool import FOLDERS, Spool
+from pacs_ai.spool import FOLDERS, Spool, parts_of
 
 BATCH = 100
 """Files removed at once: writers wait for so many and no more."""
@@ -87,9 +92,11 @@ class Retention:
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + _AGAIN.total_seconds()
-        busy = self._remove(ledger) or self._let_go(ledger) or self._find_strays(ledger)
+        busy = self._remove(ledger) or self._let_go(ledger)
         if busy:
             self._next = float("-inf")
+        else:
+            self._tell_strays(ledger)
         return busy
 
     def _let_go(self, ledger: Ledger) -> bool:
@@ -108,42 +115,70 @@ class Retention:
                 return True
         return False
 
-    def _find_strays(self, ledger: Ledger) -> bool:
-        """Look through one folder; True when strays are to be removed."""
-        files = [Removal(*one) for one in self._spool.settled(self._folder)]
+    def _tell_strays(self, ledger: Ledger) -> None:
+        """Look through one folder."""
+        found = strays(self._spool, ledger.database, self._folder)
         self._folder = (self._folder + 1) % FOLDERS
-        if not files:
-            return False
-        with ledger.database.read() as connection:
-            found = retention.strays(connection, files)
         if found:
             log.warning(
-                "files that no row of the ledger knows are removed", extra={"files": len(found)}
+                "the spool holds files that no row of the ledger knows: pacs-ai strays says what to do",
+                extra={"files": len(found)},
             )
-            with ledger.database.write() as connection:
-                retention.ask_removal(connection, found)
-        return bool(found)
 
     def _remove(self, ledger: Ledger) -> bool:
+        aside = self._settle(ledger)
         with ledger.database.read() as connection:
             if not retention.has_removals(connection):
-                return False
+                return aside
         with ledger.database.write() as connection:
             removals = retention.removable(connection, BATCH)
             paths = {one: self._path(one) for one in removals}
             for path in paths.values():
-                path.unlink(missing_ok=True)
+                self._spool.put_aside(path)
             failpoint("retention.unlinked")
         failpoint("retention.removed")
+        self._settle(ledger)
         self._spool.sync_folders_of(paths.values())
         with ledger.database.write() as connection:
             retention.forget(connection, [one for one in removals if not paths[one].exists()])
+        return True
+
+    def _settle(self, ledger: Ledger) -> bool:
+        """Unlink what lies aside, and give back their names to those that a row counts on."""
+        aside = self._spool.aside()
+        if not aside:
+            return False
+        named = {Removal(*parts_of(file)): file for file in aside}
+        with ledger.database.write() as connection:
+            unknown = set(retention.uncounted(connection, [*named]))
+            for one, file in named.items():
+                if one not in unknown:
+                    self._spool.give_back(file, self._path(one))
+                file.unlink()
         return True
 
     def _path(self, one: Removal) -> Path:
         if one.transfer_syntax_uid:
             return self._spool.instance_path(one.digest, one.transfer_syntax_uid)
         return self._spool.results_path(one.digest)
+
+
+# ---------------------------------------------------------------------- what no row counts on
+
+
+def strays(spool: Spool, database: Database, folder: int) -> list[Removal]:
+    """Return strays of an hour and older in one of the spool's :data:`~pacs_ai.spool.FOLDERS` folders."""
+    files = [Removal(*parts_of(one)) for one in spool.settled(folder)]
+    if not files:
+        return []
+    with database.read() as connection:
+        return retention.strays(connection, files)
+
+
+def remove_strays(database: Database, found: Sequence[Removal]) -> None:
+    """Put strays on the list of what is removed, because a person said so; rule 2 judges them once more."""
+    with database.write() as connection:
+        retention.ask_removal(connection, found)
 
 
 # ---------------------------------------------------------------------- what there is

@@ -90,9 +90,13 @@ class Spool:
         self._instances = f"{path}/instances"
         self.temporary = path / "tmp"
         self.quarantine = Quarantine(path / "quarantine")
+        self._aside = path / "removed"
         self._buffers: list[memoryview] = []
         # The folder above holds the ledger too.
-        for folder in (path.parent, path, self.temporary, path / "instances", path / "results"):
+        for folder in (
+            *(path.parent, path, self.temporary, self._aside),
+            *(path / "instances", path / "results"),
+        ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def instance_path(self, digest: str, transfer_syntax_uid: str) -> Path:
@@ -199,10 +203,10 @@ class Spool:
                     removed += 1
         return removed
 
-    def settled(self, folder: int) -> list[tuple[str, str]]:
-        """Return digest and Transfer Syntax UID of what rests in one of 256 folders for an hour and longer.
+    def settled(self, folder: int) -> list[Path]:
+        """Return what rests in one of 256 folders for an hour and longer.
 
-        The results of Jobs have no transfer syntax; those that begin with the folder's number are told too.
+        Results of Jobs that begin with the folder's number are among it.
         """
         limit = time.time() - TEMPORARY_AGE
         found = []
@@ -212,9 +216,21 @@ class Spool:
         ):
             with suppress(FileNotFoundError):
                 if file.stat().st_mtime <= limit:
-                    digest, _, syntax = file.stem.partition(".")
-                    found.append((digest, syntax))
+                    found.append(file)
         return found
+
+    def put_aside(self, path: Path) -> None:
+        """Take a file's name away, if it is there; it can be given back."""
+        with suppress(FileNotFoundError):
+            path.replace(self._aside / path.name)
+
+    def aside(self) -> list[Path]:
+        """Return what was put aside."""
+        return [*self._aside.iterdir()]
+
+    def give_back(self, file: Path, path: Path) -> None:
+        """Give what was put aside its name again, durably, unless another file of these bytes has it."""
+        give_name(str(file), str(path))
 
     def sync_folders_of(self, paths: Iterable[Path]) -> None:
         """Make durable that files are gone from their folders."""
@@ -225,6 +241,12 @@ class Spool:
     def disk(self) -> Disk:
         """Return the spool's file system."""
         return disk_of(self.path)
+
+
+def parts_of(file: Path) -> tuple[str, str]:
+    """Return digest and Transfer Syntax UID that a file is named by; results of Jobs have no syntax."""
+    digest, _, syntax = file.stem.partition(".")
+    return digest, syntax
 
 
 class Writer:

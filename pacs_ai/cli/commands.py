@@ -192,6 +192,17 @@ def release(
 
 
 @app.command()
+def strays(
+    config: Config = DEMO_CONFIG,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove them, after a look.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Tell which files in the spool no row of the ledger knows: refused, or another ledger's."""
+    from pacs_ai.cli.disk import tell_strays  # noqa: PLC0415
+
+    tell_strays(_settings(config), remove=remove)
+
+
+@app.command()
 def listener(
     config: Config = DEMO_CONFIG,
     number: Annotated[int | None, typer.Option("--process", hidden=True)] = None,

@@ -8,10 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from pacs_ai.ledger.engine import Database
-from pacs_ai.retention import Holdings, Outlook, holdings
+from pacs_ai.ledger.presence import open_database
+from pacs_ai.retention import Holdings, Outlook, holdings, remove_strays, strays
 from pacs_ai.settings import Settings
-from pacs_ai.spool import Disk, disk_of
+from pacs_ai.spool import FOLDERS, Disk, Spool, disk_of
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -64,6 +67,35 @@ def lines(settings: Settings, database: Database | None) -> Iterator[str]:
     yield _room(settings, disk)
     if database is not None:
         yield from _kept(settings, holdings(settings, database))
+
+
+def tell_strays(settings: Settings, *, remove: bool) -> int:
+    """Print how many files no row of the ledger knows, and have them removed where that is wished."""
+    database = open_database(settings)
+    try:
+        if not settings.spool_path.is_dir():  # nor is one made here: its disk may not be mounted
+            typer.echo(
+                f"{settings.spool_path} is not there: look whether its disk is mounted", err=True
+            )
+            return 0
+        spool = Spool(settings.spool_path)
+        found = [one for folder in range(FOLDERS) for one in strays(spool, database, folder)]
+        if found and remove:
+            remove_strays(database, found)
+    finally:
+        database.close()
+    if not found:
+        typer.echo("every file in the spool that is older than an hour is known to the ledger")
+    elif remove:
+        typer.echo(f"{len(found)} files are removed by the worker, within minutes")
+    else:
+        typer.echo(
+            f"{len(found)} files in the spool are known to no row of the ledger. Their senders were told "
+            "so, unless the ledger is not the one that took them (a backup that was put back, another "
+            "database). Send their Studies again: then they are known. What is left after that, "
+            "pacs-ai strays --remove removes"
+        )
+    return len(found)
 
 
 def _room(settings: Settings, disk: Disk) -> str:

@@ -215,6 +215,12 @@ def _removals(connection: Connection, limit: int) -> list[Removal]:
     return [Removal(row.digest, row.transfer_syntax_uid) for row in rows]
 
 
+def uncounted(connection: Connection, files: Sequence[Removal]) -> list[Removal]:
+    """Return those of these files that no row counts on, while none can come to."""
+    lock_spool(connection)
+    return strays(connection, files)
+
+
 def strays(connection: Connection, files: Sequence[Removal]) -> list[Removal]:
     """Return those of these files that no row counts on."""
     counted = set()

@@ -318,7 +318,7 @@ def test_a_ledger_that_cannot_even_be_read_is_a700(hasty: Listening) -> None:
     assert answer.Status == 0xA700
     assert hasty.instances() == []
     assert hasty.left() == []
-    (stray,) = hasty.files()  # whole, for the next try; retention removes it if none comes
+    (stray,) = hasty.files()  # whole, for the next try; until a person has it removed
     assert data_set_bytes(stray.read_bytes()) == encoded(data_set)
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, text, update
 
 from pacs_ai import models, phantom
+from pacs_ai.cli.disk import tell_strays
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.gateway import Gateway
 from pacs_ai.grouping import GroupCommit
@@ -332,8 +333,13 @@ def test_a_file_that_two_rows_name_stays_for_the_other(light: Site) -> None:
 # ---------------------------------------------------------------------- what no row knows
 
 
-def test_what_got_a_name_and_no_row_is_removed_after_an_hour(
-    light: Site, monkeypatch: pytest.MonkeyPatch
+def age(paths: Iterable[Path]) -> None:
+    for path in paths:
+        os.utime(path, (0, time.time() - TEMPORARY_AGE - 1))
+
+
+def test_what_got_a_name_and_no_row_is_removed_when_a_person_says_so(
+    light: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept, refused, young = image(), image(), image()
     assert light.store(kept) == Stored()
@@ -346,16 +352,23 @@ def test_what_got_a_name_and_no_row_is_removed_after_an_hour(
         assert isinstance(light.store(refused), Refused)
         (stray,) = set(light.files()) - {light.path(kept)}
         assert isinstance(light.store(young), Refused)
-    for path in (stray, light.path(kept)):
-        os.utime(path, (0, time.time() - TEMPORARY_AGE - 1))
     results = light.gateway.spool.results_path("0" * 64)
     results.write_bytes(b"{}")
-    os.utime(results, (0, 0))
+    age([stray, results, light.path(kept)])
     light.clean_everything()
+    assert {stray, results} < set(light.files())
+    settings = light.gateway.settings
+    assert tell_strays(settings, remove=False) == 2
+    light.clean_everything()
+    assert {stray, results} < set(light.files())
+    assert tell_strays(settings, remove=True) == 2
+    light.clean()
     left = set(light.files())
     assert light.path(kept) in left
     assert not {stray, results} & left
     assert len(left) == 2, "what is younger than an hour may be on its way"
+    assert tell_strays(settings, remove=False) == 0
+    assert "Send their Studies again" in capsys.readouterr().out
     assert light.store(refused) == Stored()
 
 
@@ -367,19 +380,32 @@ def test_a_stray_that_is_sent_again_before_it_is_removed_stays(
         patched.setattr(arrivals, "record", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             light.store(one)
-    (stray,) = light.files()
-    os.utime(stray, (0, 0))
-    real = ledger_retention.strays
+    age(light.files())
+    real = ledger_retention.ask_removal
 
-    def late(*rest: Any) -> list[ledger_retention.Removal]:
-        found = real(*rest)
-        if found:
-            assert light.store(one) == Stored()
-        return found
+    def late(*rest: Any) -> None:
+        real(*rest)
+        senders.submit(light.store, one)
 
-    monkeypatch.setattr(ledger_retention, "strays", late)
+    with ThreadPoolExecutor() as senders:
+        monkeypatch.setattr(ledger_retention, "ask_removal", late)
+        assert tell_strays(light.gateway.settings, remove=True) == 1
     light.clean_everything()
     assert light.path(one).exists()
+
+
+def test_what_a_ledger_that_was_lost_acknowledged_is_still_there(light: Site) -> None:
+    known, later = image(), image()
+    assert light.store(known) == Stored()
+    assert light.store(later) == Stored()
+    path = light.path(later)
+    with light.gateway.ledger.database.write() as connection:  # as in a backup that was put back
+        mine = tables.instances.c.sop_instance_uid == str(later.SOPInstanceUID)
+        connection.execute(delete(tables.instances).where(mine))
+    age(light.files())
+    light.clean_everything()
+    assert path.exists()
+    assert light.store(later) == Stored()
 
 
 # ---------------------------------------------------------------------- a removal that is cut short
@@ -434,6 +460,43 @@ def test_bytes_whose_file_is_removed_before_they_are_recorded_get_their_name_ane
         assert site.store(one) == Stored()
     assert site.path(one).exists()
     assert site.states() == ["kept"]
+
+
+@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
+def test_what_came_after_the_lock_was_lost_keeps_its_file(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = image()
+    site.receive(one)
+    path = site.path(one)
+    other = Gateway(site.gateway.settings)
+    sender = Site(other, site.retention)
+    real = Spool.put_aside
+
+    def late(spool: Spool, name: Path) -> None:
+        real(spool, name)
+        # The server starts again in the middle of the removal, and the sender comes before its end.
+        with other.ledger.database.read() as connection:
+            connection.execute(
+                text(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+                    "and datname = current_database() and state = 'idle in transaction'"
+                )
+            )
+        assert sender.store(one) == Stored()
+        real(spool, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Spool, "put_aside", late)
+        with pytest.raises(LedgerBusyError):
+            site.clean()
+    assert not path.exists()
+    site.retention._next = float("-inf")
+    site.retention.look(site.gateway.ledger)
+    assert path.exists()
+    assert site.states() == ["kept"]
+    assert list(site.gateway.spool.aside()) == []
+    other.close()
 
 
 def test_a_duplicate_whose_file_goes_while_it_is_judged_is_stored_again(
