@@ -64,7 +64,7 @@ class GroupCommit:
         self._led = False
         self._begun: float | None = None
         self._writing = ledger.database.steady()
-        self._asked: dict[str, float] = {}
+        self._asked: dict[str, tuple[float, float]] = {}
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -156,12 +156,19 @@ class GroupCommit:
 
     def _noted(self, studies: Collection[str]) -> set[str]:
         # The caller holds the Studies. Who was asked to wait for much longer than this is not assembled
-        # before the transaction ends, and is then seen with what it adds.
-        limit = time.monotonic() - _FRESH
-        return {one for one in studies if self._asked.get(one, limit) > limit}
+        # before the transaction ends, and is then seen with what it adds. When it is due, the wall clock
+        # says: it may be set, and goes on where a machine sleeps.
+        at, wall = time.monotonic(), time.time()
+        return {
+            one
+            for one in studies
+            if (asked := self._asked.get(one))
+            and at - asked[0] < _FRESH
+            and 0 <= wall - asked[1] < _FRESH
+        }
 
     def _note(self, asked: Mapping[str, timedelta]) -> None:
-        at = time.monotonic()
+        at = time.monotonic(), time.time()
         if len(self._asked) > _REMEMBERED:
             self._asked.clear()
         self._asked |= {one: at for one, quiet in asked.items() if quiet >= _LONG}

@@ -40,6 +40,7 @@ class Face:
     def __init__(self, settings: Settings, broker_url: str) -> None:
         self._settings = settings
         self._gateway: Gateway | None = None
+        self._queues = frozenset(Gateway.queue_names(settings))
         self.app = make_app(broker_url, settings)
         self.app.task(name=TASK)(self.carry_out)
 
@@ -60,7 +61,9 @@ class Face:
             log.warning("not now; the bell rings again", extra={"error": type(error).__name__})
 
     def ring(self, queue: str, work_id: str) -> None:
-        """Send one message: there is work in a queue."""
+        """Send one message: there is work in a queue. Of one that no worker has there is nobody to tell."""
+        if queue not in self._queues:
+            return
         self.app.send_task(TASK, args=(queue, work_id), queue=queue)
 
 

@@ -432,12 +432,16 @@ def is_moving(connection: Connection, *, since: datetime) -> bool:
 
 
 def orphans(connection: Connection, queues: Collection[str]) -> list[Row[tuple[object, ...]]]:
-    """Return the ready rows of queues other than these."""
+    """Return the rows of queues other than these that nobody works on."""
     return [*connection.execute(select(table).where(_orphaned(queues)))]
 
 
 def hold_orphans(connection: Connection, queues: Collection[str]) -> None:
-    """Hold the ready rows of queues other than these, and say why."""
+    """Hold the rows of queues other than these that nobody works on, and say why.
+
+    The worker of one that is running may have been stopped with its settings: no lease of another's queue
+    ends by itself, because only who claims from a queue ends those of it.
+    """
     lock_studies(connection, [row.study_instance_uid for row in orphans(connection, queues)])
     # A worker with older settings may be claiming one of them: then it is not orphaned yet.
     orphaned = select(table).where(_orphaned(queues)).with_for_update(skip_locked=True)
@@ -447,7 +451,8 @@ def hold_orphans(connection: Connection, queues: Collection[str]) -> None:
 
 
 def _orphaned(queues: Collection[str]) -> ColumnElement[bool]:
-    return and_(table.c.state == State.READY, table.c.queue.not_in([*queues]))
+    over = and_(table.c.state == State.RUNNING, table.c.lease_until < now())
+    return and_(or_(table.c.state == State.READY, over), table.c.queue.not_in([*queues]))
 
 
 def _due(at: datetime) -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from pacs_ai.gateway import Gateway
 from pacs_ai.grouping import _FRESH, _LONG, GroupCommit, _Waiting
@@ -284,10 +284,24 @@ def test_a_study_that_waits_for_quiet_is_not_put_off_by_every_instance(
     first = asked(gateway)
     assert record(gateway, group, waiting(1, quiet=60))
     assert asked(gateway) == first, "it waits for much longer than the moment in which it was asked"
-    group._asked = {study: at - _FRESH for study, at in group._asked.items()}
+    group._asked = {study: (at - _FRESH, wall) for study, (at, wall) in group._asked.items()}
     assert record(gateway, group, waiting(2, quiet=60))
     ((_, later),) = asked(gateway)
     assert later > first[0][1]
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_study_is_asked_again_when_the_clock_was_set(
+    gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    # It says when the Study is due: it may be assembled already, half a second by another clock or not.
+    assert record(gateway, group, waiting(0, quiet=60))
+    with gateway.ledger.database.write() as connection:
+        connection.execute(delete(tables.work))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    assert record(gateway, group, waiting(1, quiet=60))
+    assert [study for study, _ in asked(gateway)] == ["1.2.3"]
 
 
 def test_a_study_that_waits_for_a_short_quiet_is_put_off_by_every_instance(

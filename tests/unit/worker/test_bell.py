@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
@@ -21,6 +21,7 @@ from pacs_ai.settings import Settings, loads
 from tests.peers.postgresql import Cluster
 from tests.unit.ledger.test_work import STUDY, TIMES, add_study
 from worker import bell as bell_module
+from worker.app import Face
 from worker.bell import Bell
 
 
@@ -132,6 +133,31 @@ def test_work_of_an_endpoint_that_is_gone_is_held_with_the_reason(settings: Sett
     assert [row.state for row in rows] == ["held"]
     assert "not in the settings" in rows[0].reason
     ledger.close()
+
+
+def test_work_whose_worker_was_stopped_with_its_endpoint_is_held_too(settings: Settings) -> None:
+    bell = Bell(settings, lambda *_: None, queues=["assemble"])
+    _add(settings, "orphan")
+    ledger = Ledger(settings.ledger_url, TIMES)
+    mine, soon = tables.work.c.queue == "route", timedelta(minutes=1)
+
+    def look(lease_until: datetime) -> str:
+        with ledger.database.write() as connection:
+            running = update(tables.work).where(mine)
+            connection.execute(running.values(state="running", lease_until=lease_until))
+        bell.look(ledger)
+        with ledger.database.read() as connection:
+            return str(connection.scalar(select(tables.work.c.state).where(mine)))
+
+    assert look(now() + soon) == "running"  # by a worker that has the settings of before
+    assert look(now() - soon) == "held"
+    ledger.close()
+
+
+def test_nobody_is_rung_for_who_has_no_queue(settings: Settings) -> None:
+    face = Face(settings, "memory://")
+    face.ring("infer:gone", "one")
+    face.ring("route", "one")
 
 
 def test_a_ring_that_fails_does_not_end_the_bell(settings: Settings) -> None:
