@@ -98,6 +98,10 @@ class Spool:
             *(path / "instances", path / "results"),
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # What is in a folder is as durable as the folder's own name, whoever made it.
+        for folder in (path.parent.parent, path.parent, path):
+            with suppress(PermissionError):  # the first may be another's, and was there before
+                sync_folder(folder)
 
     def instance_path(self, digest: str, transfer_syntax_uid: str) -> Path:
         """Return where an Instance rests: named by the digest of its data set, and its encoding."""

@@ -65,6 +65,22 @@ def full(*_: object, **__: object) -> None:
 # ---------------------------------------------------------------------- received Instances
 
 
+def test_the_spools_own_folders_are_durable_before_anything_is_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Spool(tmp_path / "data" / "spool")
+    folders = (tmp_path, tmp_path / "data", tmp_path / "data" / "spool")
+    assert synced == [str(one) for one in folders]
+
+
 def test_a_kept_instance_is_a_dicom_file_around_the_same_bytes(spool: Spool) -> None:
     path = keep(spool, begun(spool))
     assert path == spool.instance_path(DIGEST, SYNTAX)
