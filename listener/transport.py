@@ -17,10 +17,9 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from socketserver import TCPServer
-from struct import Struct
 from time import monotonic
 from typing import Any, Protocol, cast
 
@@ -30,12 +29,12 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import RequestHandler
 
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, COMMAND, LAST, P_DATA_TF, CommandError, Request
 from listener.door import HEADER, Connection, Door, Limits, Porch
+from listener.pdus import ProtocolError, check_request, fragments
 from listener.sharing import ALONE, Share, SharingServer, serve
 from listener.sockets import CONNECTION_CLOSED, HEADS, Socket
 from pacs_ai.certificates import Pair
@@ -55,8 +54,6 @@ LINGER = 1.0
 STALE = 2.0
 """Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
-_ITEM = Struct(">LBB")
-"""Length, context and control header of a presentation data value (PS3.8 section 9.3.5.1)."""
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
 _SUCCESS = 0x0000
 _TICK = 0.25
@@ -86,10 +83,6 @@ class Reception(Protocol):
 
 Receive = Callable[[Association, Request, str], Reception]
 """Begins a reception: association, request, Transfer Syntax UID. It never raises."""
-
-
-class ProtocolError(Exception):
-    """What the peer sent is no DIMSE message that is taken here: the association is aborted."""
 
 
 def check_version() -> None:
@@ -451,7 +444,7 @@ class UpperLayer(DULServiceProvider):
     def _to_library(self, size: int) -> None:
         try:
             pdu, event = self._decode_pdu(bytearray(self._room[:size]))
-            _check_request(pdu)
+            check_request(pdu)
         except ProtocolError:
             raise
         except Exception as error:  # what the library's decoder stumbles over is the peer's fault
@@ -469,7 +462,7 @@ class UpperLayer(DULServiceProvider):
     # ------------------------------------------------------------------ DIMSE messages
 
     def _p_data(self, body: memoryview) -> None:
-        for context_id, control, fragment in _values(body):
+        for context_id, control, fragment in fragments(body):
             self._value(context_id, control, fragment)
 
     def _value(self, context_id: int, control: int, fragment: memoryview) -> None:
@@ -539,34 +532,6 @@ class UpperLayer(DULServiceProvider):
         if self._reception is not None:
             self._reception.discard()
             self._reception = None
-
-
-def _check_request(pdu: Any) -> None:
-    """Refuse an A-ASSOCIATE-RQ that the library would stumble over while it negotiates or answers.
-
-    Its thread would end, and the connection would be neither answered nor closed.
-    """
-    if not isinstance(pdu, A_ASSOCIATE_RQ):
-        return
-    request = pdu.to_primitive()
-    for context in request.presentation_context_definition_list:
-        if not context.abstract_syntax or not context.transfer_syntax:
-            raise ProtocolError("a presentation context lacks its abstract or transfer syntax")
-    maximum = request.maximum_length_received
-    if maximum is None or 0 < maximum <= HEADER:  # no length, or no room for one byte of an answer
-        raise ProtocolError("the Maximum Length of an A-ASSOCIATE-RQ is missing or too short")
-
-
-def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield context, control header and fragment of each presentation data value (PS3.8 9.3.5.1)."""
-    while body:
-        if len(body) < HEADER:
-            raise ProtocolError("a presentation data value is cut off")
-        length, context_id, control = _ITEM.unpack_from(body)
-        if not 2 <= length <= len(body) - 4:
-            raise ProtocolError("a presentation data value is longer than its PDU")
-        yield context_id, control, body[HEADER : 4 + length]
-        body = body[4 + length :]
 
 
 def make_server(
