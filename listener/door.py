@@ -41,6 +41,9 @@ GRACE = 0.5
 BURST = 4
 """A burst of connections may exceed the limits so many times for so many seconds."""
 
+PIECES = 64
+"""So often a connection is read at once: TLS may come byte by byte, each in a record of its own."""
+
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02"  # A-ABORT by the provider (PS3.8 section 9.3.8)
 _UNRECOGNISED, _UNEXPECTED, _INVALID = b"\x01", b"\x02", b"\x06"
 _TICK = 0.25
@@ -105,10 +108,11 @@ class Door:
         self._lock = threading.Lock()
         self._waiting: dict[Connection, None] = {}  # in the order they came
         self._seated: set[Connection] = set()
+        self._leaving: dict[Connection, float] = {}
 
     def __len__(self) -> int:
         """Return how many connections are open."""
-        return len(self._waiting) + len(self._seated)
+        return len(self._waiting) + len(self._seated) + len(self._leaving)
 
     def enter(self, connection: Connection) -> None:
         """Let a connection wait."""
@@ -140,6 +144,7 @@ class Door:
                 if gone is None:
                     return False, None
                 self._seated.remove(gone)
+                self._leaving[gone] = time.monotonic()
             del self._waiting[connection]
             self._seated.add(connection)
             return True, gone
@@ -149,6 +154,13 @@ class Door:
         with self._lock:
             self._waiting.pop(connection, None)
             self._seated.discard(connection)
+            self._leaving.pop(connection, None)
+
+    def lingering(self) -> list[Connection]:
+        """Return who gave way a while ago and is still here: in mid PDU nobody hears that it is to go."""
+        limit = time.monotonic() - GRACE
+        with self._lock:
+            return [one for one, since in self._leaving.items() if since < limit]
 
     def _is_full(self) -> bool:
         return len(self._seated) >= self._limits.associations
@@ -214,6 +226,7 @@ class Porch(threading.Thread):
         self._ear.settimeout(0)
         self._bell.settimeout(0)
         self._over = False
+        self._unfinished: list[Connection] = []
         self.looked = time.monotonic()
         """When it last went round."""
 
@@ -239,6 +252,8 @@ class Porch(threading.Thread):
                 self._send_late_ones_away(self.looked)
                 for gone in self._door.surplus():
                     self._make_way(gone)
+                for gone in self._door.lingering():
+                    gone.cut()
         self._welcome()
         for connection in self._here():
             self._close(connection)
@@ -247,12 +262,17 @@ class Porch(threading.Thread):
         self._ear.close()
 
     def _listen(self, seconds: float) -> None:
-        for key, _ in self._selector.select(seconds):
+        unfinished, self._unfinished = self._unfinished, []
+        ready = self._selector.select(0 if unfinished else seconds)
+        for key, _ in ready:
             if key.fileobj is self._ear:
                 with suppress(BlockingIOError):
                     self._ear.recv(4096)
-            else:
+            elif key.data not in unfinished:
                 self._read(key.data)
+        for connection in unfinished:
+            if connection in self._here():
+                self._read(connection)
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: the bell rings already; closed: nobody listens any more
@@ -299,8 +319,11 @@ class Porch(threading.Thread):
                 self._close(one)
 
     def _read(self, connection: Connection) -> None:
-        # Until nothing is left: what TLS has read already, no selector tells of.
-        while (data := self._piece(connection)) is not None:
+        # What TLS has read already, no selector tells of: whoever has more left than this comes again.
+        for _ in range(PIECES):
+            data = self._piece(connection)
+            if data is None:
+                return
             if not data:
                 self._close(connection)
                 return
@@ -317,6 +340,7 @@ class Porch(threading.Thread):
                 connection.socket.settimeout(None)
                 self._begin(connection)
                 return
+        self._unfinished.append(connection)
 
     def _piece(self, connection: Connection) -> bytes | None:
         """Return what came, nothing when the peer closed or failed, None when nothing came yet."""
@@ -325,8 +349,10 @@ class Porch(threading.Thread):
                 connection.socket.do_handshake()
                 connection.shaking = False
             return connection.socket.recv(self._missing(connection))
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except (BlockingIOError, ssl.SSLWantReadError):
             return None
+        except ssl.SSLWantWriteError:  # the peer asks for new keys, and does not take them
+            return None if connection.shaking else b""
         except OSError as error:
             if connection.shaking:
                 tell_failed(error)

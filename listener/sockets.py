@@ -127,10 +127,14 @@ class Socket(AssociationSocket):
         self.socket.settimeout(0)
         try:
             self.unread += self.socket.recv(HEADER)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantReadError:
             return False
+        except ssl.SSLWantWriteError:  # it answers to new keys, and the peer does not take that
+            if self._free.poll(self._idle * 1000):
+                return False
+            socket.socket.shutdown(self._own, socket.SHUT_RDWR)
         except OSError:
-            return True  # whoever reads will meet it
+            pass  # whoever reads will meet it
         return True
 
     def ring(self) -> None:
@@ -234,6 +238,9 @@ class Socket(AssociationSocket):
         try:
             self._send(memoryview(bytestream))
         except (OSError, AttributeError):  # None once it is closed
+            # Whatever else is to be answered would wait as long, each by itself.
+            with suppress(OSError):
+                socket.socket.shutdown(self._own, socket.SHUT_RDWR)
             self.event_queue.put(CONNECTION_CLOSED)
 
     def _send(self, view: memoryview) -> None:

@@ -33,8 +33,8 @@ from pynetdicom.transport import RequestHandler
 
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, COMMAND, LAST, P_DATA_TF, CommandError, Request
-from listener.door import HEADER, Connection, Door, Limits, Porch
-from listener.pdus import ProtocolError, check_request, fragments
+from listener.door import A_ASSOCIATE_RQ, HEADER, Connection, Door, Limits, Porch
+from listener.pdus import ProtocolError, check_items, check_request, fragments
 from listener.sharing import ALONE, Share, SharingServer, serve
 from listener.sockets import CONNECTION_CLOSED, HEADS, Socket
 from pacs_ai.certificates import Pair
@@ -55,6 +55,7 @@ STALE = 2.0
 """Seconds after which a porch that has not gone round hangs; it does four times a second."""
 
 _READY_FOR_DATA, _WAITING_FOR_CLOSE = "Sta6", "Sta13"  # PS3.8 section 9.2.2
+_BEFORE_REQUEST = ("Sta1", "Sta2")
 _SUCCESS = 0x0000
 _TICK = 0.25
 _LOOK = 0.05
@@ -263,7 +264,10 @@ class Acceptor(Association):
             super().run_reactor()
         except Exception:  # a rim: without it the connection would be neither answered nor closed
             log.exception("association ended: it could not be negotiated")
-            cast("UpperLayer", self.dul).connection.cut()
+            upper = cast("UpperLayer", self.dul)
+            upper.connection.cut()
+            if not upper.is_alive():  # it ended, or no thread could be started
+                upper.end()
             self.kill()
 
 
@@ -306,13 +310,20 @@ class UpperLayer(DULServiceProvider):
         except Exception:  # a rim: the connection is closed and no longer counts, whatever happened
             log.exception("association ended: its state machine met what it does not know")
         finally:
+            self.end()
+
+    def end(self) -> None:
+        """Let go of all that the association has; safe to call twice, and from a thread that never began."""
+        self.connection.cut()
+        self.connection.socket.close()
+        self.socket.close_bell()
+        # Who still waits for an A-ASSOCIATE-RQ takes it for the end of the time to wait.
+        self.to_user_queue.put(None)  # type: ignore[arg-type]
+        try:
             self._forget()
-            self.connection.cut()
-            self.connection.socket.close()
-            self.socket.close_bell()
-            # Who still waits for an A-ASSOCIATE-RQ takes it for the end of the time to wait.
-            self.to_user_queue.put(None)  # type: ignore[arg-type]
-            self.door.leave(self.connection)
+        except Exception:  # the disk refused: a seat is not kept for that
+            log.exception("what came of an Instance could not be removed; the next start does")
+        self.door.leave(self.connection)
 
     def send_pdu(self, primitive: Any) -> None:
         """Hand on what the association sends, and wake the thread that sends it."""
@@ -374,7 +385,7 @@ class UpperLayer(DULServiceProvider):
         if not self._fill(self._room[:HEADER]):
             return
         kind, length = self._room[0], int.from_bytes(self._room[2:HEADER], "big")
-        longest = self._server.limits.request if state == "Sta2" else self._longest
+        longest = self._server.limits.request if state in _BEFORE_REQUEST else self._longest
         if length > longest:
             raise ProtocolError("a PDU is longer than was negotiated")
         if len(self._room) < HEADER + length:
@@ -442,6 +453,8 @@ class UpperLayer(DULServiceProvider):
         return False
 
     def _to_library(self, size: int) -> None:
+        if self._room[0] == A_ASSOCIATE_RQ:
+            check_items(self._room[HEADER:size])
         try:
             pdu, event = self._decode_pdu(bytearray(self._room[:size]))
             check_request(pdu)
@@ -466,6 +479,8 @@ class UpperLayer(DULServiceProvider):
             self._value(context_id, control, fragment)
 
     def _value(self, context_id: int, control: int, fragment: memoryview) -> None:
+        if not (fragment or control & LAST):  # it would keep a message under way for ever
+            raise ProtocolError("an empty fragment came that is not the last")
         take = self._command_fragment if control & COMMAND else self._data_fragment
         take(context_id, fragment, last=bool(control & LAST))
 

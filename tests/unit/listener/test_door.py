@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -229,3 +230,43 @@ def test_what_waits_is_closed_at_the_end() -> None:
         made.porch.stop()
         assert peer.recv(1) == b""
     assert len(made.door) == 0
+
+
+class ByteByByte:
+    """A connection that gives one byte at a time, as TLS does with a record for each."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def recv(self, _: int) -> bytes:
+        self.read += 1
+        return b"\x01" if self.read == 1 else b"\0"
+
+
+def test_who_has_much_to_say_waits_for_the_others_in_between() -> None:
+    waiting = Porch(Door(LIMITS), LIMITS, lambda _: None)
+    talking: Any = ByteByByte()
+    connection = Connection(
+        talking, "192.0.2.1", ("192.0.2.1", 1), bytearray(b"\x01\0\0\0\xff\xff")
+    )
+    waiting._read(connection)
+    assert talking.read == door.PIECES
+    assert waiting._unfinished == [connection]
+    waiting.start()
+    waiting.stop()
+
+
+def test_who_gave_way_counts_until_it_is_gone_and_is_not_waited_for() -> None:
+    entrance = Door(LIMITS)
+    first, second, third = (_comes(entrance) for _ in range(3))
+    assert entrance.seat(first) == entrance.seat(second) == (True, None)
+    seated, gone = entrance.seat(third)
+    assert seated
+    assert gone is not None
+    assert len(entrance) == 3
+    assert entrance.lingering() == []
+    entrance._leaving[gone] -= door.GRACE
+    assert entrance.lingering() == [gone]
+    entrance.leave(gone)
+    assert entrance.lingering() == []
+    assert len(entrance) == 2

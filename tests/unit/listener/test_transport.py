@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import socket
 import ssl
@@ -9,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 
 import pynetdicom
@@ -23,7 +24,7 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 
 from listener import transport
 from listener.door import Limits
-from listener.transport import Server, make_server
+from listener.transport import Server, UpperLayer, make_server
 from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError
 from tests.authority import Authority, Certificate
@@ -38,6 +39,7 @@ LIMITS = Limits(connections=8, associations=4, per_address=4, idle=0.3, whole=0.
 STORE = wire.command(0x0001, data_set=True, sop_class=CT, sop_instance="1.2.3")
 ECHO = wire.command(0x0030, data_set=False, sop_class=wire.VERIFICATION)
 WHOLE_COMMAND = wire.COMMAND | wire.LAST
+ECHO_VALUE = wire.values(1, WHOLE_COMMAND, ECHO)[6:]
 
 
 @dataclass
@@ -321,16 +323,92 @@ def test_an_abort_in_mid_data_set_leaves_nothing(listening: Listening) -> None:
     assert [one.ended for one in listening.received] == ["discarded"]
 
 
-def test_heads_that_stall_behind_a_pdu_that_is_heads_alone_are_ended(listening: Listening) -> None:
-    # Both are read ahead, and nothing before has told the kernel how long a read may take.
+def test_who_takes_no_answer_is_waited_for_once_and_not_for_every_message(
+    listening: Listening,
+) -> None:
+    value = ECHO_VALUE * (MAXIMUM_PDU // len(ECHO_VALUE))
     with listening.associated() as peer:
-        peer.sendall(wire.values(3, wire.COMMAND, b""))
-        time.sleep(0.1)
-        peer.sendall(wire.values(3, wire.COMMAND, STORE)[:10])
-        begun = time.monotonic()
-        _ends(peer)
-        assert time.monotonic() - begun < 2 * LIMITS.idle
+        peer.settimeout(1)
+        with suppress(OSError):  # until nothing more is taken
+            for _ in range(20_000):
+                peer.sendall(wire.pdu(0x04, value))
+        listening.wait_empty()
+
+
+@pytest.mark.parametrize("limits", [replace(LIMITS, idle=20, whole=20)], ids=["patient"])
+@pytest.mark.parametrize("listening", ["plain"], indirect=True)
+def test_who_is_to_give_way_in_mid_pdu_goes_all_the_same(listening: Listening) -> None:
+    dripping = [listening.associated() for _ in range(LIMITS.per_address)]
+    peers = [one.__enter__() for one in dripping]
+    for one in peers:
+        one.sendall(wire.values(1, WHOLE_COMMAND, ECHO)[:3])
+    until = time.monotonic() + 5
+    with listening.associated() as late:  # one of them gave way
+        while len(listening.server.active_associations) > LIMITS.per_address:
+            assert time.monotonic() < until, "it lives on, and nobody counts it"
+            time.sleep(0.02)
+        late.sendall(wire.values(1, WHOLE_COMMAND, ECHO))
+        assert wire.status(wire.read(late)[1]) == 0x0000
+    for context in dripping:
+        context.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("control", [wire.COMMAND, 0])
+def test_empty_fragments_keep_no_message_under_way(listening: Listening, control: int) -> None:
+    with listening.associated() as peer:
+        if not control:
+            peer.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+        peer.sendall(wire.values(3, control, b""))
+        assert _ends(peer) == (wire.ABORTED,)
+
+
+def test_an_instance_that_cannot_be_forgotten_keeps_no_seat(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_: Reception) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(Reception, "discard", refuses)
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, 0, b"abc"))
     listening.wait_empty()
+
+
+def test_an_association_without_a_thread_keeps_no_seat(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: UpperLayer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UpperLayer, "start", none_left)
+        with pytest.raises(ConnectionError), listening.associated():
+            pass
+        listening.wait_empty()
+    with listening.associated():
+        pass
+
+
+def test_a_request_may_be_longer_than_any_pdu_after_it(listening: Listening) -> None:
+    unknown = "1.2.3." + "4" * 58
+    contexts = [(2 * number + 1, unknown, unknown) for number in range(127)]
+    request = wire.associate("PEER", "PACSAI", [*contexts, (255, CT, wire.EXPLICIT)])
+    assert len(request) > MAXIMUM_PDU + 1_000
+    with wire.connect(listening.port, tls=listening.tls) as peer:
+        peer.sendall(request)
+        assert wire.read(peer)[0] == wire.ACCEPTED
+
+
+def test_more_contexts_than_there_can_be_are_aborted_undecoded(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr(UpperLayer, "_decode_pdu", lambda *rest: decoded.append(rest))
+    contexts = [(2 * (at % 128) + 1, CT, wire.EXPLICIT) for at in range(129)]
+    with wire.connect(listening.port, tls=listening.tls) as peer:
+        peer.sendall(wire.associate("PEER", "PACSAI", contexts))
+        assert _ends(peer) == (wire.ABORTED,)
+    assert decoded == []
 
 
 @pytest.mark.parametrize("limits", [replace(LIMITS, idle=0.5, whole=1.2)], ids=["slower"])
