@@ -7,7 +7,7 @@ UIDs, wild card on text, universal when empty. All keys must match.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +104,11 @@ def search(workitems: Iterable[Workitem], query: Query) -> tuple[list[Workitem],
 
     The most urgent come first, then the oldest, so that the parts of a long list do not overlap.
     """
+    keys = [(path, _matcher(path[-1], value)) for path, value in query.keys]
     matching = [
-        one for one in workitems if all(_matches(one, path, value) for path, value in query.keys)
+        one
+        for one in workitems
+        if all(any(map(matches, _values(one, path))) for path, matches in keys)
     ]
     matching.sort(key=_urgency)
     asked = matching[query.offset :][: query.limit]
@@ -144,16 +147,46 @@ def _fuzzy(value: str) -> bool:
     return value == "true"
 
 
-def _matches(workitem: Workitem, path: tuple[str, ...], wanted: str) -> bool:
-    vr = dictionary_VR(path[-1])
+def _matcher(keyword: str, wanted: str) -> Callable[[str], bool]:
+    vr = dictionary_VR(keyword)
     if vr == "UI":
-        uids = re.split(r"[,\\]", wanted)
-        return any(value in uids for value in _values(workitem, path))
+        return frozenset(re.split(r"[,\\]", wanted)).__contains__
     if vr in _WILD and re.search(r"[*?]", wanted):
-        parts = ({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in wanted)
-        pattern = re.compile("".join(parts), re.DOTALL)
-        return any(pattern.fullmatch(value) for value in _values(workitem, path))
-    return any(value == wanted for value in _values(workitem, path))
+        return _wild(wanted)
+    return wanted.__eq__
+
+
+def _wild(wanted: str) -> Callable[[str], bool]:
+    """Return what matches by ``*`` and ``?`` (PS3.4 C.2.2.2.4).
+
+    What stands between two ``*`` is looked for once, from the left: the first place leaves most to the
+    rest, so that no other place needs to be tried. One regular expression with ``.*`` for each ``*`` tries
+    them all, which takes for ever with many.
+    """
+    first, *between = (
+        (
+            len(part),
+            re.compile("".join("." if one == "?" else re.escape(one) for one in part), re.DOTALL),
+        )
+        for part in wanted.split("*")
+    )
+    if not between:
+        return lambda value: first[1].fullmatch(value) is not None
+    *middle, last = (one for one in between if one[0] or one is between[-1])
+
+    def matches(value: str) -> bool:
+        end = len(value) - last[0]
+        if end < first[0] or not first[1].match(value):
+            return False
+        at = first[0]
+        for _, part in middle:
+            found = part.search(value, at, end)
+            if found is None:
+                return False
+            at = found.end()
+        return last[1].fullmatch(value, end) is not None
+
+    return matches
 
 
 def _values(workitem: Workitem, path: tuple[str, ...]) -> Iterator[str]:
