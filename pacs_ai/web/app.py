@@ -7,6 +7,7 @@ under a name of its own (DNS rebinding).
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,13 +26,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacs_ai.certificates import Held, Pair
-from pacs_ai.errors import PacsAiError
+from pacs_ai.errors import PacsAiError, TransientError
 from pacs_ai.ledger.tokens import Scope as Opens
 from pacs_ai.settings import Web
 from pacs_ai.web.guard import Guard
 from pacs_ai.web.media import negotiated
 from pacs_ai.web.search import QueryError, Workitem, parse, search
-from pacs_ai.web.store import Store
+from pacs_ai.web.store import COME_AGAIN, Store
+
+log = logging.getLogger(__name__)
 
 _TRANSACTION_UID = "00081195"
 
@@ -99,7 +102,11 @@ def create_app(
             Middleware(_SafeHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
-        exception_handlers={HTTPException: _refusal, Exception: _failure},
+        exception_handlers={
+            HTTPException: _refusal,
+            TransientError: _not_now,
+            Exception: _failure,
+        },
     )
 
 
@@ -237,6 +244,13 @@ def _refusal(request: Request, error: Exception) -> Response:
     return JSONResponse(
         {"error": error.detail}, status_code=error.status_code, headers=error.headers
     )
+
+
+def _not_now(request: Request, error: Exception) -> Response:
+    # Who asks may have shown no token that holds, so that only the log says why.
+    log.warning("a request was put off", extra={"reason": str(error)})
+    message = {"error": "the gateway cannot answer now: its log says why; try again later"}
+    return JSONResponse(message, status_code=503, headers=COME_AGAIN)
 
 
 def _failure(request: Request, error: Exception) -> Response:

@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """How long a sender may be silent in the middle of a body."""
 
+COME_AGAIN = {"Retry-After": "30"}
+"""Headers of an answer 503."""
+
 _PIECE = 512 * 1024
-_COME_AGAIN = {"Retry-After": "30"}
 
 
 class Record(Protocol):
@@ -90,15 +92,15 @@ class Store:
 
     def _refuse_for_now(self) -> None:
         if not self._gateway.has_room():
-            raise HTTPException(503, "the disk is nearly full", headers=_COME_AGAIN)
+            raise HTTPException(503, "the disk is nearly full", headers=COME_AGAIN)
         if self._gateway.too_much_waits():
-            raise HTTPException(503, "too much work is waiting", headers=_COME_AGAIN)
+            raise HTTPException(503, "too much work is waiting", headers=COME_AGAIN)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
         # Counted in the event loop alone, so that no lock is needed.
         if self._under_way >= self._gateway.settings.web.simultaneous_stores:
-            raise HTTPException(503, "too many requests at once", headers=_COME_AGAIN)
+            raise HTTPException(503, "too many requests at once", headers=COME_AGAIN)
         self._under_way += 1
         try:
             yield
@@ -177,7 +179,7 @@ def _status(storing: Storing) -> int:
 
 
 def _answer(storing: Storing, status: int, error: str, media_type: str) -> Response:
-    headers = _COME_AGAIN if status == 503 else None
+    headers = COME_AGAIN if status == 503 else None
     if not storing.stored and not storing.failed:
         message = {"error": error or "the request has no Instances"}
         return JSONResponse(message, status_code=status, headers=headers)

@@ -18,6 +18,7 @@ from pacs_ai import intake
 from pacs_ai.errors import TransientError
 from pacs_ai.gateway import Gateway
 from pacs_ai.ledger import Ledger
+from pacs_ai.ledger.engine import Database, LedgerBusyError
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
 from pacs_ai.settings import Reading
@@ -179,6 +180,29 @@ def test_too_much_waiting_work_is_503_and_says_when_to_come_again(
     assert held(gateway) == 0
     monkeypatch.setattr(Ledger, "backlog", lambda self: most)
     assert send(client(gateway), make(tokens)).status_code == 200
+
+
+@pytest.mark.parametrize("reading", Reading)
+@pytest.mark.parametrize("path", [*READ, STUDIES])
+def test_a_ledger_that_does_not_answer_is_503_and_says_when_to_come_again(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch, reading: Reading, path: str
+) -> None:
+    token = make(tokens, READ.get(path, Scope.STOW))
+
+    def gone(self: Any) -> Any:
+        raise LedgerBusyError("the ledger's database is at /var/lib/ledger")
+
+    monkeypatch.setattr(Database, "read", gone)
+    asked = client(gateway, reading)
+    if path == STUDIES:
+        answer = send(asked, token)
+    else:
+        answer = asked.get(path, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 503
+    assert answer.headers["cache-control"] == "no-store"
+    if (path, reading) != ("/health", Reading.OPEN):  # that one says what is wrong
+        assert int(answer.headers["retry-after"]) > 0
+        assert "/var/lib" not in answer.text
 
 
 def _reasons(answer: Any) -> list[int]:
