@@ -29,6 +29,7 @@ from pacs_ai.certificates import Held, Pair
 from pacs_ai.errors import PacsAiError, TransientError
 from pacs_ai.ledger.tokens import Scope as Opens
 from pacs_ai.settings import Web
+from pacs_ai.web.connections import Connection, Loop
 from pacs_ai.web.guard import Guard
 from pacs_ai.web.media import negotiated
 from pacs_ai.web.search import QueryError, Workitem, parse, search
@@ -139,7 +140,9 @@ def run(app: ASGIApp, settings: Web, *, ready: Callable[[], None]) -> None:
         tls = lambda config, default: context  # noqa: E731 - as uvicorn asks for it
     config = uvicorn.Config(
         app,
-        http="h11",  # bounds the size of a request's header (16 KiB)
+        http=Connection,  # h11 bounds the size of a request's header (16 KiB)
+        ws="none",
+        loop=f"{Loop.__module__}:{Loop.__name__}",
         host=settings.host,
         port=settings.port,
         access_log=False,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -165,3 +167,11 @@ def test_plain_http_gets_nothing(web: Web) -> None:
 def test_an_unsafe_address_is_refused(values: dict[str, str], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         WebSettings.model_validate(values)
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(web: Web) -> None:
+    with socket.create_connection((ADDRESS, web.port), timeout=15) as silent:
+        began = time.monotonic()
+        with suppress(ConnectionError):
+            assert silent.recv(1) == b""
+        assert time.monotonic() - began < 10
