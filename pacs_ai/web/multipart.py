@@ -107,6 +107,11 @@ class Multipart:
         except FormParserError as error:
             raise MultipartError("the body is not multipart/related of its boundary") from error
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last boundary was there; what follows it is no part of the message (RFC 2046 5.1.1)."""
+        return self._ended
+
     def close(self) -> None:
         """Say that nothing more comes.
 

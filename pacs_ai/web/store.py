@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Protocol
 
 from pydicom.uid import UID
@@ -33,6 +34,10 @@ IDLE_SECONDS = 30.0
 
 COME_AGAIN = {"Retry-After": "30"}
 """Headers of an answer 503."""
+
+PACE_SECONDS = 30.0
+PACE_BYTES = 64 * 1024
+"""What a sender has to bring at least in each such time but the first; a modem of 1995 does."""
 
 _PIECE = 512 * 1024
 
@@ -70,7 +75,7 @@ class Store:
         with self._slot():
             storing = Storing(self._gateway, peer=token.name, study=study)
             try:
-                status, error = await self._take(request, Multipart(limit, storing), storing)
+                status, error = await self._take(request, limit, storing)
             finally:
                 await run_in_threadpool(storing.discard)
                 await run_in_threadpool(self._note, token, storing, study)
@@ -109,42 +114,49 @@ class Store:
 
     # ------------------------------------------------------------------ the body
 
-    async def _take(
-        self, request: Request, multipart: Multipart, storing: Storing
-    ) -> tuple[int, str]:
-        """Read the body; return the status, and what was wrong with the request."""
+    async def _take(self, request: Request, limit: bytes, storing: Storing) -> tuple[int, str]:
+        """Read the body up to its last boundary; return the status, and what was wrong with the request."""
+        multipart = Multipart(limit, storing)
         try:
-            async for piece in self._pieces(request):
-                await run_in_threadpool(multipart.feed, piece)
+            async with aclosing(self._pieces(request, limit)) as pieces:
+                async for piece in pieces:
+                    await run_in_threadpool(multipart.feed, piece)
+                    if multipart.ended:
+                        break
             multipart.close()
         except MultipartError as error:
             await run_in_threadpool(storing.cut_off)
             return (202 if storing.stored else 400), str(error)
         except TooLargeError as error:
             return 413, str(error)
-        except TimeoutError:
-            return 408, f"nothing came for {IDLE_SECONDS:.0f} s"
+        except _TooSlowError as error:
+            return 408, str(error)
         except ClientDisconnect:
             log.warning("a sender went away in the middle of a request")
             return 400, "the sender went away"
         return _status(storing), ""
 
-    async def _pieces(self, request: Request) -> AsyncIterator[bytes]:
+    async def _pieces(self, request: Request, limit: bytes) -> AsyncGenerator[bytes]:
+        """Yield the body in pieces of some size, and at once what may be its last boundary."""
         maximum = self._gateway.settings.web.maximum_request
+        last = b"--" + limit + b"--"
         stream = request.stream()
-        gathered, total = bytearray(), 0
+        pace = _Pace()
+        gathered, seam, total = bytearray(), b"", 0
         while True:
-            async with asyncio.timeout(IDLE_SECONDS):
-                chunk = await anext(stream, None)
+            chunk = await pace.next(stream)
             if chunk is None:
                 break
             total += len(chunk)
             if total > maximum:
                 raise TooLargeError(f"more than web.maximum_request ({maximum} bytes)")
             gathered += chunk
-            if len(gathered) >= _PIECE:
+            # The boundary may be cut anywhere, also where a piece ended.
+            seam += chunk
+            if len(gathered) >= _PIECE or last in seam:
                 yield bytes(gathered)
                 gathered.clear()
+            seam = seam[-len(last) + 1 :]
         yield bytes(gathered)
 
     def _note(self, token: Token, storing: Storing, study: str | None) -> None:
@@ -157,6 +169,44 @@ class Store:
         except TransientError:
             # What is stored is durable and its rows name the token; only the summary is missing.
             log.exception("the use of a token was not recorded")
+
+
+class _TooSlowError(Exception):
+    """A sender is silent, or drips; the message is fit for it."""
+
+
+class _Pace:
+    """Waits for a sender, and tells when it takes a slot for too little.
+
+    Only the time that is spent on waiting counts: how long the gateway writes is not the sender's fault.
+    """
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+        self._came = 0
+        self._least = 0
+
+    async def next(self, stream: AsyncIterator[bytes]) -> bytes | None:
+        """Return what comes next, or None at the end.
+
+        Raises
+        ------
+        _TooSlowError
+            When nothing comes, or too little came lately.
+        """
+        if self._waited >= PACE_SECONDS:
+            if self._came < self._least:
+                raise _TooSlowError(f"less than {PACE_BYTES} bytes came in {PACE_SECONDS:.0f} s")
+            self._waited, self._came, self._least = 0.0, 0, PACE_BYTES
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                chunk = await anext(stream, None)
+        except TimeoutError as error:
+            raise _TooSlowError(f"nothing came for {IDLE_SECONDS:.0f} s") from error
+        self._waited += time.monotonic() - began
+        self._came += len(chunk or b"")
+        return chunk
 
 
 def _study(request: Request) -> str | None:

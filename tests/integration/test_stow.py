@@ -478,6 +478,19 @@ def test_a_body_without_its_last_boundary_keeps_what_was_whole(web: Web) -> None
     assert_no_part_is_left(web)
 
 
+def test_the_answer_does_not_wait_for_what_follows_the_last_boundary(web: Web) -> None:
+    made = image()
+    body = body_of(file_of(made))
+    head = (
+        f"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {web.token}"
+        f"\r\nContent-Type: {MULTIPART}\r\nContent-Length: {len(body) + 10_000}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as raw:
+        raw.sendall(head.encode() + body)
+        assert raw.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert web.row(made) is not None
+
+
 def test_a_sender_that_goes_away_leaves_nothing_behind(web: Web) -> None:
     whole, cut = image(), image()
     body = body_of(file_of(whole), file_of(cut) + bytes(2 * MIB))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from pacs_ai.web.app import create_app
 from pacs_ai.web.guard import Guard
 from pacs_ai.web.store import Store
 from tests.integration.listening import image, make_settings
-from tests.integration.test_stow import MULTIPART, body_of, digest_of, file_of
+from tests.integration.test_stow import BOUNDARY, MULTIPART, body_of, digest_of, file_of
 from tests.unfinished import unfinished, without_nameless_files
 
 STUDIES = "/dicom-web/studies"
@@ -291,6 +292,95 @@ def test_a_sender_that_is_silent_is_cut_off(
     assert answer.status_code == 408
     assert held(gateway) == 0
     assert unfinished(gateway.spool.temporary) == []
+
+
+async def _dripping(body: bytes, size: int, seconds: float) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), size):
+        yield body[at : at + size]
+        await asyncio.sleep(seconds)
+
+
+def test_a_sender_that_drips_is_cut_off(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow, "PACE_SECONDS", 0.2)
+    body = body_of(file_of(image()) + bytes(2000))
+    monkeypatch.setattr(stow.Request, "stream", lambda self: _dripping(body, 1, 0.01))
+    began = time.monotonic()
+    answer = send(client(gateway), make(tokens))
+    assert answer.status_code == 408
+    assert "65536 bytes" in answer.text
+    assert time.monotonic() - began < 5
+    assert held(gateway) == 0
+    assert unfinished(gateway.spool.temporary) == []
+
+
+def test_a_sender_that_is_slow_at_first_or_throughout_is_not_cut_off(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow, "PACE_SECONDS", 0.2)
+    monkeypatch.setattr(stow, "PACE_BYTES", 2000)
+    body = body_of(file_of(image()) + bytes(8000))
+
+    async def slow(self: Any) -> Any:
+        async for chunk in _dripping(body[:15], 1, 0.01):
+            yield chunk
+        async for chunk in _dripping(body[15:], 1000, 0.07):
+            yield chunk
+
+    monkeypatch.setattr(stow.Request, "stream", slow)
+    assert send(client(gateway), make(tokens)).status_code == 200
+
+
+def test_a_gateway_that_is_slow_itself_cuts_off_nobody(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow, "PACE_SECONDS", 0.1)
+    monkeypatch.setattr(stow, "_PIECE", 1)
+    real = stow.Multipart.feed
+
+    def slow(self: Any, data: bytes) -> None:
+        time.sleep(0.15)
+        real(self, data)
+
+    monkeypatch.setattr(stow.Multipart, "feed", slow)
+    body = body_of(file_of(image()))
+    monkeypatch.setattr(stow.Request, "stream", lambda self: _dripping(body, 300, 0))
+    assert send(client(gateway), make(tokens)).status_code == 200
+
+
+@pytest.mark.parametrize("cut", [*range(1, 8), 20, 24, 400])
+@pytest.mark.parametrize("piece", [1, 512 * 1024])
+def test_the_answer_comes_with_the_last_boundary(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch, cut: int, piece: int
+) -> None:
+    monkeypatch.setattr(stow, "IDLE_SECONDS", 5.0)
+    monkeypatch.setattr(stow, "_PIECE", piece)
+    body = body_of(file_of(image())).removesuffix(b"\r\n")
+
+    async def goes_on(self: Any) -> Any:
+        yield body[:-cut]
+        yield body[-cut:]
+        await asyncio.sleep(20)
+
+    monkeypatch.setattr(stow.Request, "stream", goes_on)
+    began = time.monotonic()
+    assert send(client(gateway), make(tokens)).status_code == 200
+    assert time.monotonic() - began < 4
+    assert held(gateway) == 1
+
+
+def test_what_only_looks_like_the_last_boundary_ends_nothing(
+    gateway: Gateway, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = image()
+    data = file_of(made) + f"--{BOUNDARY}-- and on".encode()
+    body = body_of(data)
+    monkeypatch.setattr(stow.Request, "stream", lambda self: _dripping(body, 7, 0))
+    assert send(client(gateway), make(tokens)).status_code == 200
+    with gateway.ledger.database.read() as connection:
+        (digest,) = connection.execute(text("select digest from instances")).scalars()
+    assert digest == digest_of(data)
 
 
 def test_too_many_instances_are_413_and_those_before_are_named(
