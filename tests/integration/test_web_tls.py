@@ -175,3 +175,18 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(web: Web) -> None:
         with suppress(ConnectionError):
             assert silent.recv(1) == b""
         assert time.monotonic() - began < 10
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(
+    web: Web, certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.create_default_context(cafile=certificate[0])
+    with (
+        socket.create_connection((ADDRESS, web.port), timeout=15) as raw,
+        context.wrap_socket(raw, server_hostname="gateway.test") as half,
+    ):
+        half.sendall(b"GET /status HTTP/1.1\r\n")
+        began = time.monotonic()
+        with suppress(ConnectionError, ssl.SSLEOFError):
+            assert half.recv(1) == b""
+        assert 8 < time.monotonic() - began < 13
