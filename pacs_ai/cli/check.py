@@ -17,7 +17,7 @@ from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database, LedgerBusyError
-from pacs_ai.ledger.presence import refuse_lost
+from pacs_ai.ledger.presence import is_there, refuse_lost
 from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
@@ -73,7 +73,7 @@ def _beside_settings(config: Path) -> Iterator[Fault]:
 def _tell_of_disk(settings: Settings) -> None:
     """Print what is free and kept, where it can be known; what is wrong is told as a fault."""
     with suppress(PacsAiError, OSError):
-        if not _has_ledger(settings):
+        if not is_there(settings):
             typer.echo("\n".join(disk.lines(settings, None)))
             return
         database = Database(settings.ledger_url)
@@ -82,10 +82,6 @@ def _tell_of_disk(settings: Settings) -> None:
             typer.echo("\n".join(disk.lines(settings, database if current else None)))
         finally:
             database.close()
-
-
-def _has_ledger(settings: Settings) -> bool:
-    return bool(settings.ledger) or (settings.data / "ledger.sqlite").exists()
 
 
 def _tell(faults: list[Fault]) -> None:
@@ -119,7 +115,7 @@ def _disk(settings: Settings) -> Iterator[Fault]:
 def _ledger(settings: Settings) -> Iterator[Fault]:
     try:
         refuse_lost(settings)
-        if not _has_ledger(settings):
+        if not is_there(settings):
             return  # made at the first start
         database = Database(settings.ledger_url)
         try:

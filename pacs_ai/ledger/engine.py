@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import URL, Connection, Engine, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -90,17 +90,9 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            parsed = None  # its text would repeat the URL
-        if parsed is None or parsed.drivername not in DRIVERS:
-            raise PacsAiError(
-                "the ledger is SQLite or PostgreSQL: leave `ledger` out, or use sqlite:///PATH or "
-                "postgresql+psycopg://USER@HOST/NAME"
-            )
-        driver = import_module(DRIVERS[parsed.drivername])
-        self.engine: Engine = driver.engine(parsed)
+        place = parsed(url)
+        driver = import_module(DRIVERS[place.drivername])
+        self.engine: Engine = driver.engine(place)
         options: dict[str, dict[str, Any]] = driver.OPTIONS
         self._certain: _Certain = driver.certain
         self._transactions: Callable[[Connection], _Transactions] = driver.Transactions
@@ -170,6 +162,26 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def parsed(url: str) -> URL:
+    """Read the URL of a ledger.
+
+    Raises
+    ------
+    PacsAiError
+        When it is of another database, or no URL.
+    """
+    try:
+        found = make_url(url)
+    except (ArgumentError, ValueError):
+        found = None  # the library's text would repeat the URL
+    if found is None or found.drivername not in DRIVERS:
+        raise PacsAiError(
+            "the ledger is SQLite or PostgreSQL: leave `ledger` out, or use sqlite:///PATH or "
+            "postgresql+psycopg://USER@HOST/NAME"
+        )
+    return found
 
 
 class Steady:

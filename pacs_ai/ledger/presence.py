@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from pacs_ai.ledger import Ledger
-from pacs_ai.ledger.engine import Database, LedgerUnusableError
+from pacs_ai.ledger.engine import Database, LedgerUnusableError, parsed
 from pacs_ai.settings import Settings
 
 
@@ -43,6 +41,20 @@ def _upgrade(database: Database) -> None:
         raise
 
 
+def is_there(settings: Settings) -> bool:
+    """Tell whether there is a ledger to look into; nothing is made, as by opening one that is not there.
+
+    A server is taken to have one: only it can tell.
+
+    Raises
+    ------
+    PacsAiError
+        When ``ledger`` names no database that can be one.
+    """
+    file = _file(settings)
+    return file is None or file.exists()
+
+
 def refuse_lost(settings: Settings) -> None:
     """Refuse to begin with an empty ledger beside a spool that holds what was acknowledged.
 
@@ -50,14 +62,21 @@ def refuse_lost(settings: Settings) -> None:
     ------
     LedgerUnusableError
         When the file is gone and Instances are there.
+    PacsAiError
+        When ``ledger`` names no database that can be one.
     """
-    if settings.ledger and not settings.ledger.startswith("sqlite"):
-        return
-    file = make_url(settings.ledger_url).database
-    if file is None or Path(file).exists():
+    if is_there(settings):
         return
     if any((settings.spool_path / "instances").glob("*/*.dcm")):
         raise LedgerUnusableError(
             "the ledger's file is gone, and the spool holds Instances that it knew: put its backup "
             f"back; to begin with nothing, move {settings.spool_path} away too"
         )
+
+
+def _file(settings: Settings) -> Path | None:
+    """Return where SQLite keeps the ledger, or None when it is on a server or in memory."""
+    url = parsed(settings.ledger_url)
+    if not url.drivername.startswith("sqlite") or not url.database:
+        return None
+    return Path(url.database)

@@ -178,18 +178,45 @@ def test_a_ledger_that_is_none_is_reported(pacs_ai: Command, tmp_path: Path) -> 
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("command", ["check", "status"])
+@pytest.mark.parametrize("place", [None, "gateway/l.sqlite", "elsewhere/l.sqlite"])
+@pytest.mark.parametrize(
+    "command",
+    ["check", "status", "instances", "token list", "audit verify", "release 1.2", "pause routing"],
+)
 def test_a_lost_ledger_is_reported_and_no_other_is_made(
-    pacs_ai: Command, tmp_path: Path, command: str
+    pacs_ai: Command, tmp_path: Path, command: str, place: str | None
 ) -> None:
     folder = tmp_path / "gateway" / "spool" / "instances" / "ab"
     folder.mkdir(parents=True)
     (folder / "ab.1.2.dcm").touch()
-    ended = pacs_ai(command, "--config", write_config(tmp_path))
+    sections = {} if place is None else {"ledger": f"sqlite:///{tmp_path / place}"}
+    ended = pacs_ai(*command.split(), "--config", write_config(tmp_path, **sections))
     assert ended.code != 0
     assert "the ledger's file is gone" in ended.err
     assert "put its backup back" in ended.err
-    assert not (tmp_path / "gateway" / "ledger.sqlite").exists()
+    assert not [*tmp_path.rglob("*.sqlite*")]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_check_makes_no_ledger_where_the_settings_name_one(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'mistyped' / 'l.sqlite'}"
+    ended = pacs_ai("check", "--config", write_config(tmp_path, ledger=url))
+    assert (ended.code, ended.err) == (0, "")
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_ledgers_url_that_cannot_be_read_is_reported_and_not_quoted(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    for url in ("postgresql+psycopg://u@db.example:sesame/x", "sqlite:sesame"):
+        config = write_config(tmp_path, ledger=url)
+        for command in ("check", "status"):
+            ended = pacs_ai(command, "--config", config)
+            assert ended.code == 1
+            assert "the ledger is SQLite or PostgreSQL: leave `ledger` out" in ended.err
+            assert "sesame" not in ended.err
 
 
 def test_a_server_that_may_not_be_used_as_ledger_is_reported(
