@@ -385,6 +385,7 @@ _WORDS = {
     "DurationOrNever": "duration or never",
     "Duration": "duration",
     "Size": "size",
+    "Host": "address or DNS name",
     "Port": "port number",
     "Secret": "file:PATH or env:NAME",
     "Path": "path",

@@ -17,6 +17,7 @@ from pacs_ai.settings.values import (
     Duration,
     DurationOrNever,
     DurationOrOff,
+    Host,
     Networks,
     Port,
     Secret,
@@ -66,7 +67,7 @@ class Listener(Section):
     """The gateway's own AE title, the one it calls others with."""
     also_called: tuple[AETitle, ...] = ()
     """Further AE titles that it may be called by."""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11112
     certificate: Path | None = None
     """Its certificate and those between it and the authority's, as PEM; turns TLS on, and plain DICOM off."""
@@ -150,7 +151,7 @@ class Reading(StrEnum):
 class Web(Section):
     """The HTTP face; on loopback, or with TLS."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on; another than loopback needs ``certificate`` and ``key``."""
     port: Port = 8080
     certificate: Path | None = None
@@ -233,7 +234,7 @@ class Peer(Confirmed):
     """IP addresses, or networks such as `192.0.2.0/24`, that it connects from."""
     certificates: tuple[CertificateIdentity, ...] | None = None
     """Certificates that its AE titles are bound to, each `dns:NAME` or `sha256:DIGITS`; `[]` for none."""
-    host: str | None = None
+    host: Host | None = None
     """Where it takes results by C-STORE; without host and port it takes none."""
     port: Port | None = None
     called_ae_title: AETitle | None = None
@@ -260,7 +261,7 @@ class DicomDestination(Confirmed):
     """A Storage SCP that gets results by C-STORE."""
 
     kind: Literal["dicom"] = "dicom"
-    host: str
+    host: Host
     port: Port
     ae_title: AETitle
     profile: Profile = Profile.BASIC

@@ -6,10 +6,12 @@ import ipaddress
 import os
 import re
 import stat
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -24,6 +26,7 @@ _SIZE_UNITS = {
 }
 _FINGERPRINT = re.compile(r"^sha256:([0-9a-f]{2}:?){31}[0-9a-f]{2}$")
 _DNS_NAME = re.compile(r"^dns:[0-9a-z_]([0-9a-z_.-]*[0-9a-z])?$")
+_HOST_NAME = re.compile(r"^[0-9A-Za-z_-]([0-9A-Za-z_.-]*[0-9A-Za-z_-])?\.?$")
 _AE_TITLE = re.compile(r"^(?=.*[^ ])[\x20-\x5b\x5d-\x7e]{1,16}$")
 
 
@@ -119,10 +122,40 @@ def _certificate_identity(value: str) -> str:
     )
 
 
+def _host(value: str) -> str:
+    if not _is_host(value):
+        raise ValueError(
+            "it is no host: write an IP address, or a DNS name whose parts have 1 to 63 characters"
+        )
+    return value
+
+
+def _is_host(value: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(value)
+        return True
+    try:
+        # As a call would: what this refuses is no OSError there, and what it lets pass may be no name.
+        name = value.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return len(name.rstrip(".")) <= 253 and bool(_HOST_NAME.match(name))
+
+
 def _served_url(value: str) -> str:
     loopback = re.match(r"^http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", value)
     if not value.startswith("https://") and not loopback:
         raise ValueError("a URL is https:// (plain http only to loopback)")
+    try:
+        address = urlsplit(value)
+        host, port = address.hostname, address.port
+    except ValueError:  # brackets without an IPv6 address, or a port out of range
+        host, port = None, None
+    if host is None or not _is_host(host) or port == 0:
+        raise ValueError(
+            "it leads to no host: write https://HOST/PATH or https://HOST:PORT/PATH, with a port "
+            "from 1 to 65535"
+        )
     return value
 
 
@@ -135,6 +168,7 @@ Networks = Annotated[
     tuple[Annotated[str, AfterValidator(_network)], ...], AfterValidator(_somewhere)
 ]
 CertificateIdentity = Annotated[str, AfterValidator(_certificate_identity)]
+Host = Annotated[str, AfterValidator(_host)]
 ServedURL = Annotated[str, AfterValidator(_served_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -168,7 +202,8 @@ class Secret(Section):
         Raises
         ------
         ConfigError
-            When the file or variable is missing, empty or readable by everyone.
+            When the file or variable is missing or empty, or the file is readable by everyone, or
+            cannot be read as text.
         """
         kind, _, name = self.reference.partition(":")
         if kind == "env":
@@ -179,7 +214,11 @@ class Secret(Section):
                 raise ConfigError([Fault(f"the key file {path} does not exist: create it")])
             if path.stat().st_mode & stat.S_IROTH:
                 raise ConfigError([Fault(f"the key file {path} is world-readable: chmod 600 it")])
-            value = path.read_text().strip()
+            try:
+                value = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                fault = f"the key file {path} cannot be read: it is to hold the key as UTF-8 text"
+                raise ConfigError([Fault(fault)]) from None  # the cause holds the key's bytes
         if not value:
             raise ConfigError([Fault(f"the key {self.reference} is empty: put the key there")])
         return value

@@ -161,6 +161,55 @@ def test_a_model_is_asked_in_plain_text_only_on_loopback(url: str) -> None:
     assert [one for one in _messages(SITE + text) if "https://" in one]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ml.example:99999/",
+        "https://ml.example:port/",
+        "https://ml.example:0/",
+        "https://[::1/",
+        "https:///score",
+        "https://ml..example/",
+        f"https://{'a' * 70}.example/",
+    ],
+)
+def test_an_address_that_leads_to_no_host_is_a_fault(url: str) -> None:
+    endpoints = f"endpoints: {{a: {{kind: insight, url: '{url}', name: n, version: '1'}}}}\n"
+    (said,) = _messages(SITE + endpoints)
+    assert said.startswith("site.yaml:2: endpoints.a.url: it leads to no host: write https://HOST")
+    peers = f"peers: {{a: {{ae_titles: [A], confirm: qido, qido_url: '{url}'}}}}\n"
+    (said,) = _messages(SITE + peers)
+    assert said.startswith("site.yaml:2: peers.a.qido_url: it leads to no host: write https://HOST")
+
+
+_LONG = "a" * 63 + ".example"
+
+
+@pytest.mark.parametrize("host", ["pacs..example", "a" + _LONG, "''", "pacs:104", "a b", "'*'"])
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("destinations.a", "destinations: {a: {kind: dicom, host: HOST, port: 1, ae_title: A}}"),
+        ("peers.a", "peers: {a: {ae_titles: [A], host: HOST, port: 1}}"),
+        ("listener", "listener: {host: HOST, unsafe_plain_network: true}"),
+        ("web", "web: {host: HOST, certificate: a.pem, key: a.key}"),
+    ],
+)
+def test_a_host_that_is_none_is_a_fault(setting: str, text: str, host: str) -> None:
+    (said,) = _messages(SITE + text.replace("HOST", host) + "\n")
+    assert said.startswith(f"site.yaml:2: {setting}")
+    assert "host: it is no host: write an IP address, or a DNS name" in said
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "192.0.2.1", "::1", "fe80::1%eth0", "pacs_1.example.", "bücher.example", _LONG],
+)
+def test_a_host_is_an_address_or_a_name(host: str) -> None:
+    peers = f"peers: {{a: {{ae_titles: [A], host: '{host}', port: 104}}}}\n"
+    assert loads(SITE + peers).peers["a"].host == host
+
+
 def test_a_key_never_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="never in this file"):
         Secret.model_validate("hunter2")
@@ -173,6 +222,10 @@ def test_a_key_never_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     key.chmod(0o600)
     assert secret.read() == "hunter2"
     assert "hunter2" not in f"{secret!r} {secret}"
+    key.write_bytes(b"hunter2\xff")
+    with pytest.raises(ConfigError, match="as UTF-8 text") as told:
+        secret.read()
+    assert "hunter2" not in str(told.value)
     monkeypatch.setenv("A_KEY", "s3")
     assert Secret.model_validate("env:A_KEY").read() == "s3"
     monkeypatch.delenv("A_KEY")
