@@ -72,7 +72,16 @@ def find_study(
 
 
 # What dicomweb-client, json and pydicom raise for an answer that is no list of DICOM JSON objects.
-_NO_ANSWER = (ValueError, TypeError, KeyError, AttributeError, LookupError, BytesLengthException)
+_NO_ANSWER = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,  # a number without end, where a whole one is expected
+    RecursionError,  # lists within lists
+    BytesLengthException,
+)
 
 
 def _host(url: str) -> str:

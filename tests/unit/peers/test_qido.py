@@ -123,6 +123,9 @@ def test_a_status_that_is_no_success_is_no_answer_and_not_asked_again(status: in
         "text",
         [{"0020000D": 7}],
         [{"no tag": {"vr": "UI"}}],
+        b"[" * 100_000,
+        b'[{"00201208": {"vr": "IS", "Value": [Infinity]}}]',
+        b'[{"00201208": {"vr": "IS", "Value": [NaN]}}]',
     ],
 )
 def test_what_is_no_list_of_studies_is_no_answer_and_is_not_quoted(body: object) -> None:
