@@ -86,9 +86,13 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         if key.stat().st_mode & stat.S_IROTH:
             raise ConfigError([Fault(f"the key file {key} is world-readable: chmod 600 it")])
-        context.load_cert_chain(certificate, key)
+        # Without a password given, the library asks the terminal for one and waits.
+        context.load_cert_chain(certificate, key, password=lambda: "")
     except OSError as error:  # SSLError is one
-        fault = f"{certificate} and {key} cannot be used: check both files, and that they fit"
+        fault = (
+            f"{certificate} and {key} cannot be used: check both files, that they fit, and that the "
+            "key has no pass phrase"
+        )
         raise ConfigError([Fault(fault)]) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -86,6 +87,37 @@ def test_files_that_do_not_fit_are_told(pacs_ai: Command, tmp_path: Path) -> Non
     ended = pacs_ai("check", "--config", write_config(tmp_path, web=web))
     assert ended.code == 1
     assert "cannot be used" in ended.err
+
+
+_OPENED = """
+import sys
+from pathlib import Path
+from pacs_ai.certificates import server_context
+from pacs_ai.errors import ConfigError
+try:
+    server_context(Path(sys.argv[1]), Path(sys.argv[2]))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_nobody_is_asked_for_the_pass_phrase_of_a_key(tmp_path: Path) -> None:
+    certificate, key = make(tmp_path, "-days", "40")
+    locked = tmp_path / "locked.key"
+    openssl("pkey", "-in", str(key), "-aes256", "-passout", "pass:sesame", "-out", str(locked))
+    # Without a terminal OpenSSL asks standard input, and would take this for an answer.
+    ended = subprocess.run(
+        [sys.executable, "-c", _OPENED, certificate, locked],
+        input="sesame\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+        check=True,
+    )
+    assert "cannot be used" in ended.stdout
+    assert "the key has no pass phrase" in ended.stdout
+    assert "Enter" not in ended.stdout + ended.stderr
 
 
 def test_a_key_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
