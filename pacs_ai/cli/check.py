@@ -45,7 +45,7 @@ def run(config: Path) -> int:
         return 2
     _tell_of_disk(settings)
     wrong = [*_rule_faults(settings)]
-    problems = [fault for look in CHECKS for fault in look(settings)]
+    problems = [fault for look in CHECKS for fault in _rimmed(look, settings)]
     _tell([*wrong, *problems])
     if wrong:
         return 2
@@ -67,12 +67,28 @@ def _beside_settings(config: Path) -> Iterator[Fault]:
     else:
         looks.append(_disk)
     for look in looks:
+        yield from _rimmed(look, settings)
+
+
+def _rimmed(look: Callable[[Settings], Iterator[Fault]], settings: Settings) -> Iterator[Fault]:
+    """Yield what a look finds; one that fails is a fault itself, and hides no other."""
+    try:
         yield from look(settings)
+    except Exception as error:
+        yield _failed(look.__name__.strip("_"), error)
+
+
+def _failed(name: str, error: Exception) -> Fault:
+    # By its type only: what others raise may quote what they read.
+    return Fault(
+        f"{name}: not looked at to the end ({type(error).__name__}): correct what the settings say "
+        f"of {name}; if nothing is wrong there, report it"
+    )
 
 
 def _tell_of_disk(settings: Settings) -> None:
     """Print what is free and kept, where it can be known; what is wrong is told as a fault."""
-    with suppress(PacsAiError, OSError):
+    with suppress(Exception):  # the looks at disk and ledger meet the same, and tell it
         if not is_there(settings):
             typer.echo("\n".join(disk.lines(settings, None)))
             return
@@ -95,6 +111,8 @@ def _rule_faults(settings: Settings) -> Iterator[Fault]:
             parse(settings)
         except ConfigError as error:
             yield from error.faults
+        except Exception as error:
+            yield _failed("rules", error)
 
 
 def _imports(settings: Settings) -> Iterator[Fault]:

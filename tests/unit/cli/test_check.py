@@ -247,6 +247,29 @@ def test_results_that_nobody_can_get_are_reported(pacs_ai: Command, tmp_path: Pa
     assert "peers.demo: delivery is origin, but it has no host and port: add them" in ended.err
 
 
+def test_a_look_that_fails_is_a_fault_itself_and_hides_no_other(
+    pacs_ai: Command, tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bool:
+        raise RecursionError("sesame")
+
+    for place in ("neighbours.ping_broker", "neighbours.connects", "check.worklist_rules.parse"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"pacs_ai.cli.{place}", fails)
+            config = write_config(tmp_path, broker="redis://127.0.0.1:1/0", delivery="origin")
+            ended = pacs_ai("check", "--config", config)
+        assert ended.code
+        (name,) = {"broker", "ports", "rules"} & set(re.findall(r"\w+", _failing(ended.err)))
+        assert f": {name}: not looked at to the end (RecursionError)" in ended.err
+        assert "peers.demo: delivery is origin" in ended.err
+        assert "sesame" not in ended.err
+
+
+def _failing(said: str) -> str:
+    (line,) = (one for one in said.splitlines() if "RecursionError" in one)
+    return line.partition("not looked at")[0]
+
+
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another package named ``worker`` that Python finds first, and that tells when it is run."""
