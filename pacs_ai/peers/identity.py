@@ -28,6 +28,7 @@ MOST_ANSWERS = 20
 """A question for one Study has one answer; a PACS that gives more than these does not filter."""
 
 _MARKS = re.compile("[\u0300-\u036f]")
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 _SEPARATORS = re.compile(r"[\s.,'’`^-]+")
 
 
@@ -44,14 +45,19 @@ def differing(ours: Dataset, theirs: Dataset) -> tuple[str, ...]:
     punctuation, trailing components) and compared in each of the three groups of components that
     both sides state (PS3.5 section 6.2, PN).
 
+    A value with bytes that are no text in its Specific Character Set is equal to none, not even to
+    itself: what stands for those bytes (U+FFFD) is the same for every one of them.
+
     Parameters
     ----------
     ours, theirs : Dataset
     """
-    found = [] if _text(ours, "PatientID") == _text(theirs, "PatientID") else ["PatientID"]
+    found = []
     for keyword, same in _RULES.items():
         one, other = _text(ours, keyword), _text(theirs, keyword)
-        if one and other and not same(one, other):
+        if keyword != "PatientID" and not (one and other):
+            continue
+        if _UNREADABLE in one + other or not same(one, other):
             found.append(keyword)
     return tuple(found)
 
@@ -73,9 +79,20 @@ def _groups(name: str) -> list[str]:
 
 
 def _folded(text: str) -> str:
-    # Only the marks of Latin letters are left out: in other scripts they make another letter.
-    apart = _MARKS.sub("", unicodedata.normalize("NFKD", text))
-    return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", apart).casefold()).strip()
+    plain = unicodedata.normalize("NFKC", _without_accents(unicodedata.normalize("NFKD", text)))
+    return _SEPARATORS.sub(" ", plain.casefold()).strip()
+
+
+def _without_accents(apart: str) -> str:
+    # Only of Latin letters: in other scripts a mark makes another letter (Cyrillic и and й).
+    kept, is_latin = [], False
+    for character in apart:
+        if not unicodedata.combining(character):
+            is_latin = unicodedata.name(character, "").startswith("LATIN ")
+        elif is_latin and _MARKS.match(character):
+            continue
+        kept.append(character)
+    return "".join(kept)
 
 
 def _same_fold(one: str, other: str) -> bool:
@@ -83,6 +100,7 @@ def _same_fold(one: str, other: str) -> bool:
 
 
 _RULES: dict[str, Callable[[str, str], bool]] = {
+    "PatientID": str.__eq__,
     "IssuerOfPatientID": str.__eq__,
     "PatientName": _same_name,
     "PatientBirthDate": str.__eq__,
