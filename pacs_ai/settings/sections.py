@@ -174,6 +174,9 @@ class Web(Section):
             raise ValueError("web.host is not loopback: give web.certificate and web.key")
         if self.host in ("0.0.0.0", "::") and not self.names:  # noqa: S104 - compared, not bound
             raise ValueError("web.host is every address: say in web.names what clients call it")
+        if any("*" in name for name in self.names):
+            # A name that somebody else can give to this address would open it to their pages.
+            raise ValueError("web.names: * stands for names of others too: write each in full")
         return self
 
     @property

@@ -201,6 +201,12 @@ def test_a_host_that_is_none_is_a_fault(setting: str, text: str, host: str) -> N
     assert "host: it is no host: write an IP address, or a DNS name" in said
 
 
+@pytest.mark.parametrize("name", ["*", "a*b", "*.example"])
+def test_the_web_face_has_no_name_that_others_can_take(name: str) -> None:
+    (said,) = _messages(SITE + f"web: {{names: [gateway.example, '{name}']}}\n")
+    assert said.startswith("site.yaml:2: web: web.names: * stands for names of others too: write")
+
+
 @pytest.mark.parametrize(
     "host",
     ["localhost", "192.0.2.1", "::1", "fe80::1%eth0", "pacs_1.example.", "bücher.example", _LONG],
