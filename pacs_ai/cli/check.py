@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -207,6 +209,12 @@ def _clock(settings: Settings) -> Iterator[Fault]:
 
 
 def _ports(settings: Settings) -> Iterator[Fault]:
+    if settings.listener.port == settings.web.port and _overlap(
+        settings.listener.host, settings.web.host
+    ):
+        yield Fault(
+            f"web.port: {settings.web.port} is listener.port too: choose another port for one of them"
+        )
     if _is_ours(settings):
         yield from _processes(settings)
         return
@@ -216,6 +224,34 @@ def _ports(settings: Settings) -> Iterator[Fault]:
     ):
         if neighbours.connects(host, port):
             yield Fault(f"{name}.port: {port} is taken by another program: choose another port")
+        else:
+            yield from _bound(name, host, port)
+
+
+def _overlap(one: str, other: str) -> bool:
+    places = {"127.0.0.1" if host == "localhost" else host for host in (one, other)}
+    return len(places) == 1 or not places.isdisjoint(("0.0.0.0", "::"))  # noqa: S104 - compared
+
+
+def _bound(name: str, host: str, port: int) -> Iterator[Fault]:
+    """Yield why a role could not listen there; nobody is listened to."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the roles do: connections of one that has ended do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            yield Fault(
+                f"{name}.host: {host} is no address of this machine: choose one that it has, or "
+                "correct its network"
+            )
+        else:
+            yield Fault(
+                f"{name}.port: this user cannot listen at {port} ({error.strerror}): choose another "
+                "port"
+            )
 
 
 def _processes(settings: Settings) -> Iterator[Fault]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydicom.uid import UID
 
+from pacs_ai.cli.disk import existing
 from pacs_ai.cli.roles import ping_broker
 from pacs_ai.delivery import asker, wanted
 from pacs_ai.encoding import ENCODERS, TRANSFER_SYNTAX_UID
@@ -76,14 +79,31 @@ def notes(settings: Settings) -> Iterator[str]:
 
 
 def destinations(settings: Settings) -> Iterator[Fault]:
-    """Yield what is wrong with where results go: C-ECHO, SOP Classes, the question for a Study."""
+    """Yield what is wrong with where results go: folder, C-ECHO, SOP Classes, question for a Study."""
     for name in settings.destination_names:
         target = settings.destination(name)
         if isinstance(target, DicomDestination):
             yield from _destination(name, target)
+        elif target is not None:
+            yield from _folder(name, target.path)
     for name in settings.peers if settings.delivery == "origin" else ():
         if settings.destination(name) is None:
             yield Fault(f"peers.{name}: delivery is origin, but it has no host and port: add them")
+
+
+def _folder(name: str, path: Path) -> Iterator[Fault]:
+    where = f"destinations.{name}.path"
+    try:
+        folder = existing(path)
+    except OSError:  # one above it may not be entered
+        folder = None
+    if folder is not None and not folder.is_dir():
+        yield Fault(f"{where}: {folder} is a file, not a folder: choose another path")
+    elif folder is None or not os.access(folder, os.W_OK | os.X_OK):
+        what = "written" if folder == path else "made"
+        yield Fault(
+            f"{where}: {path} cannot be {what}: change the owner of the folder, or the path"
+        )
 
 
 def _destination(name: str, target: DicomDestination) -> Iterator[Fault]:

@@ -66,7 +66,7 @@ def test_check_tells_when_a_certificate_ends(
     pacs_ai: Command, tmp_path: Path, days: str, said: str
 ) -> None:
     certificate, key = make(tmp_path, "-days", days)
-    web = {"port": 1, "certificate": str(certificate), "key": str(key)}
+    web = {"port": free_port(), "certificate": str(certificate), "key": str(key)}
     ended = pacs_ai("check", "--config", write_config(tmp_path, web=web))
     assert ended.code == (1 if said else 0), ended.err
     assert said in ended.err
@@ -83,7 +83,7 @@ def test_files_that_do_not_fit_are_told(pacs_ai: Command, tmp_path: Path) -> Non
             server_context(*files)
         with pytest.raises(ConfigError, match="cannot be used"):
             run(lambda *_: None, Web(certificate=files[0], key=files[1]), ready=lambda: None)  # type: ignore[arg-type]
-    web = {"port": 1, "certificate": str(certificate), "key": str(wrong)}
+    web = {"port": free_port(), "certificate": str(certificate), "key": str(wrong)}
     ended = pacs_ai("check", "--config", write_config(tmp_path, web=web))
     assert ended.code == 1
     assert "cannot be used" in ended.err

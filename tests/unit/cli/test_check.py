@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -160,6 +161,75 @@ def test_a_folder_that_cannot_be_written_is_reported(
     ended = pacs_ai("check", "--config", write_config(tmp_path))
     assert ended.code == 1
     assert "cannot be written: change its owner" in ended.err
+
+
+def test_a_folder_for_results_that_cannot_be_used_is_reported(
+    pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "locked").mkdir()
+    access = os.access
+
+    def refused(path: str | Path, mode: int) -> bool:  # whoever runs the tests may be root
+        return Path(path).name != "locked" and access(path, mode)
+
+    monkeypatch.setattr(os, "access", refused)
+    for place, said in (
+        ("a-file", f"{tmp_path}/a-file is a file, not a folder: choose another path"),
+        ("a-file/results", f"{tmp_path}/a-file is a file, not a folder: choose another path"),
+        ("locked", f"{tmp_path}/locked cannot be written: change the owner"),
+        ("locked/results", f"{tmp_path}/locked/results cannot be made: change the owner"),
+    ):
+        results = {"kind": "folder", "path": str(tmp_path / place)}
+        config = write_config(tmp_path, destinations={"results": results})
+        ended = pacs_ai("check", "--config", config)
+        assert ended.code == 1
+        assert ended.err.count("\n") == 1
+        assert f": destinations.results.path: {said}" in ended.err
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_reported(
+    pacs_ai: Command, tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_ai.cli.neighbours.connects", lambda *_: False)
+    monkeypatch.setattr("pacs_ai.cli.check._is_ours", lambda _: False)
+    tls = {"certificate": str(tmp_path / "none.pem"), "key": str(tmp_path / "none.key")}
+    config = write_config(
+        tmp_path,
+        listener={"port": free_port(), "host": host, "unsafe_plain_network": True},
+        web={"port": free_port(), "host": host, **tls},
+    )
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    for name in ("listener", "web"):
+        assert f": {name}.host: {host} is no address of this machine: choose one" in ended.err
+
+
+def test_a_port_that_this_user_may_not_open_is_reported(
+    pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pacs_ai.cli.neighbours.connects", lambda *_: False)
+    monkeypatch.setattr("pacs_ai.cli.check._is_ours", lambda _: False)
+    config = write_config(tmp_path, listener={"port": 104}, web={"port": 80})
+    monkeypatch.setattr(socket.socket, "bind", refused)  # whoever runs the tests may be root
+    ended = pacs_ai("check", "--config", config)
+    assert "listener.port: this user cannot listen at 104 (Permission denied)" in ended.err
+    assert "web.port: this user cannot listen at 80 (Permission denied)" in ended.err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
+def test_one_port_for_both_faces_is_reported(pacs_ai: Command, tmp_path: Path, host: str) -> None:
+    port = free_port()
+    listener = {"port": port, "host": host, "unsafe_plain_network": True, "minimum_free": 1}
+    config = write_config(tmp_path, listener=listener, web={"port": port})
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    assert f"web.port: {port} is listener.port too: choose another port for one" in ended.err
 
 
 def test_a_nearly_full_disk_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
