@@ -98,6 +98,9 @@ def _tell_of_disk(settings: Settings) -> None:
         try:
             current = database.verify()
             typer.echo("\n".join(disk.lines(settings, database if current else None)))
+            if current:
+                for line in disk.stray_lines(settings, database):
+                    typer.echo(line)
         finally:
             database.close()
 

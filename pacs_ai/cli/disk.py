@@ -12,6 +12,7 @@ import typer
 
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.presence import open_database
+from pacs_ai.ledger.retention import Removal
 from pacs_ai.retention import Holdings, Outlook, holdings, remove_strays, strays
 from pacs_ai.settings import Settings
 from pacs_ai.spool import FOLDERS, Disk, Spool, disk_of
@@ -69,17 +70,25 @@ def lines(settings: Settings, database: Database | None) -> Iterator[str]:
         yield from _kept(settings, holdings(settings, database))
 
 
+def stray_lines(settings: Settings, database: Database) -> Iterator[str]:
+    """Yield how many files no row of the ledger knows, where there are any."""
+    found = _strays(settings, database)
+    if found:
+        yield f"strays: {len(found)} files are known to no row of the ledger: pacs-ai strays says more"
+
+
+def _strays(settings: Settings, database: Database) -> list[Removal]:
+    if not settings.spool_path.is_dir():  # nor is it made here: its disk may not be mounted
+        return []
+    spool = Spool(settings.spool_path)
+    return [one for folder in range(FOLDERS) for one in strays(spool, database, folder)]
+
+
 def tell_strays(settings: Settings, *, remove: bool) -> int:
     """Print how many files no row of the ledger knows, and have them removed where that is wished."""
     database = open_database(settings)
     try:
-        if not settings.spool_path.is_dir():  # nor is one made here: its disk may not be mounted
-            typer.echo(
-                f"{settings.spool_path} is not there: look whether its disk is mounted", err=True
-            )
-            return 0
-        spool = Spool(settings.spool_path)
-        found = [one for folder in range(FOLDERS) for one in strays(spool, database, folder)]
+        found = _strays(settings, database)
         if found and remove:
             remove_strays(database, found)
     finally:

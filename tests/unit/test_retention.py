@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import delete, insert, select, text, update
 
 from pacs_ai import models, phantom
-from pacs_ai.cli.disk import tell_strays
+from pacs_ai.cli.disk import stray_lines, tell_strays
 from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.gateway import Gateway
 from pacs_ai.grouping import GroupCommit
@@ -359,6 +359,8 @@ def test_what_got_a_name_and_no_row_is_removed_when_a_person_says_so(
     assert {stray, results} < set(light.files())
     settings = light.gateway.settings
     assert tell_strays(settings, remove=False) == 2
+    (line,) = stray_lines(settings, light.gateway.ledger.database)
+    assert line.startswith("strays: 2 files")
     light.clean_everything()
     assert {stray, results} < set(light.files())
     assert tell_strays(settings, remove=True) == 2
@@ -368,6 +370,7 @@ def test_what_got_a_name_and_no_row_is_removed_when_a_person_says_so(
     assert not {stray, results} & left
     assert len(left) == 2, "what is younger than an hour may be on its way"
     assert tell_strays(settings, remove=False) == 0
+    assert [*stray_lines(settings, light.gateway.ledger.database)] == []
     assert "Send their Studies again" in capsys.readouterr().out
     assert light.store(refused) == Stored()
 
