@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
+    Dialect,
     bindparam,
     case,
     literal_column,
@@ -28,6 +29,9 @@ from pacs_ai.study import Head
 
 table = tables.instances
 
+_NEXT = timedelta(microseconds=1)
+"""The least by which two times in the ledger differ."""
+
 _MADE = "made"
 """Stands for a role in what is read, where the gateway made the object itself."""
 
@@ -36,11 +40,12 @@ def _of_uid(_: str) -> Any:
     held, own = table.c, tables.objects.c
     return union_all(
         select(
-            held.id, held.digest, held.transfer_syntax_uid, held.state, held.role, held.removed_at
+            *(held.id, held.digest, held.transfer_syntax_uid, held.state, held.role),
+            *(held.removed_at, held.received_at),
         ).where(held.sop_instance_uid == bindparam("uid")),
-        select(null(), null(), null(), null(), literal_column(f"'{_MADE}'"), null()).where(
-            own.sop_instance_uid == bindparam("uid")
-        ),
+        select(
+            *(null(), null(), null(), null(), literal_column(f"'{_MADE}'")), *(null(), null())
+        ).where(own.sop_instance_uid == bindparam("uid")),
     )
 
 
@@ -149,12 +154,15 @@ def record(
     is written again.
 
     What is held already, and counts, is not new. Bytes that others have replaced, or that were let go, count
-    again because they came again. The caller holds the files (:func:`pacs_ai.ledger.retention.hold_files`).
+    again because they came again. Under one SOP Instance UID what came later is dated later, whatever the
+    clock says: by these dates a correction follows what it corrects. The caller holds the files
+    (:func:`pacs_ai.ledger.retention.hold_files`).
     """
     at = now()
     held, twins, own = _held(connection, {one.head.SOPInstanceUID for one in arrivals})
     added: dict[_Key, dict[str, Any]] = {}
-    revived: set[int] = set()
+    revived: dict[int, datetime] = {}
+    newest = _newest(connection, held.values())
     new: list[bool] = []
     about: list[tuple[Arrival, str]] = []
     for one in arrivals:
@@ -169,26 +177,29 @@ def record(
         role = "own" if head.SOPInstanceUID in own else head.role
         if head.StudyInstanceUID not in noted:
             about.append((one, role))
+        uid = head.SOPInstanceUID
+        # A clock that was set back must not make a correction older than what it corrects.
+        newest[uid] = max(at, newest[uid] + _NEXT) if uid in newest else at
         if known_as is not None:
-            revived.add(known_as.id)
+            revived[known_as.id] = newest[uid]
             continue
-        twin = role == "source" and head.SOPInstanceUID in twins
-        added[key] = _row(one, role, "unchecked" if twin else "kept", at)
+        twin = role == "source" and uid in twins
+        added[key] = _row(one, role, "unchecked" if twin else "kept", newest[uid])
         if role == "source":
-            twins.add(head.SOPInstanceUID)
+            twins.add(uid)
     if about:
         _note_studies(connection, [one for one, _ in about], at)
     if added:
         _ADD.run_each(connection, [*added.values()])
     if revived:
-        _REVIVE.run_each(connection, [{"row": row_id, "at": at} for row_id in revived])
+        _REVIVE.run_each(connection, [{"row": row, "at": when} for row, when in revived.items()])
     asked = {one.head.StudyInstanceUID: one.quiet for one, role in about if role == "source"}
     _ask_to_assemble(connection, asked)
     return Recorded(new, asked)
 
 
 class _Held(NamedTuple):
-    """What the ledger holds of a SOP Instance UID."""
+    """What the ledger holds of a SOP Instance UID; its times are as the driver gives them."""
 
     id: int
     digest: str
@@ -196,6 +207,7 @@ class _Held(NamedTuple):
     state: str
     role: str
     removed_at: Any
+    received_at: Any
     uid: str
 
     @property
@@ -222,6 +234,22 @@ def _held(
             if row.role == "source":
                 twins.add(uid)
     return held, twins, own
+
+
+def _newest(connection: Connection, held: Iterable[_Held]) -> dict[str, datetime]:
+    """Return when the newest of what is held under each SOP Instance UID came."""
+    newest: dict[str, datetime] = {}
+    for row in held:
+        at = _time(connection.dialect, row.received_at)
+        newest[row.uid] = max(at, newest.get(row.uid, at))
+    return newest
+
+
+def _time(dialect: Dialect, given: Any) -> datetime:
+    """Return the time that a driver gave: SQLite's gives text, PostgreSQL's a naive time."""
+    processor: Any = table.c.received_at.type.dialect_impl(dialect).result_processor(dialect, None)
+    at: datetime = processor(given)
+    return at
 
 
 def _of(connection: Connection, uid: str) -> list[_Held]:

@@ -221,7 +221,7 @@ def settle_conflicts(connection: Connection, study: str, *, take: str) -> None:
     conflicts = connection.execute(
         select(table)
         .where(table.c.study_instance_uid == study, table.c.state == "conflict")
-        .order_by(table.c.received_at)
+        .order_by(table.c.received_at, table.c.id)
     ).all()
     for row in conflicts:
         if take == "first":

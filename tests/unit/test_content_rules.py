@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from pydicom.uid import (
     JPEG2000Lossless,
     RLELossless,
 )
+from sqlalchemy import select, update
 
 from pacs_ai import models
+from pacs_ai.ledger import arrivals, tables
+from pacs_ai.ledger.clock import host_time, now
 from tests.unit.test_gateway import Driver, radiographs
 
 __all__ = ["radiographs"]
@@ -211,3 +215,79 @@ def test_what_holds_stays_held_when_the_first_comes_again(
     _again(driver, [_one_pixel(radiographs[0])])
     timeline = _again(driver, [reencode(one, RLELossless) for one in radiographs])
     _assert_held(timeline, received, 5)
+
+
+# ---------------------------------------------------------------------- which came later
+
+
+@pytest.fixture
+def clock_set_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Set the clock by which Instances are recorded back by 20 s."""
+    return lambda: monkeypatch.setattr(arrivals, "now", lambda: now() - timedelta(seconds=20))
+
+
+def _states(driver: Driver, uid: str) -> dict[str, str]:
+    """Return the state of what is held under a SOP Instance UID, by digest, as it was added."""
+    table = tables.instances
+    found = select(table).where(table.c.sop_instance_uid == uid).order_by(table.c.id)
+    with driver.gateway.ledger.database.read() as connection:
+        return {row.digest: row.state for row in connection.execute(found)}
+
+
+def test_a_correction_counts_although_the_clock_was_set_back_before_it_came(
+    driver: Driver,
+    received: dict[str, Any],
+    radiographs: tuple[Dataset, ...],
+    clock_set_back: Callable[[], None],
+) -> None:
+    clock_set_back()
+    uid = str(radiographs[0].SOPInstanceUID)
+    timeline = _again(driver, _changed(radiographs, PatientName="Phantom^Corrected"))
+    assert [*_states(driver, uid).values()] == ["replaced", "kept"]
+    assert len(timeline["versions"]) == len(received["versions"]) + 1
+    # What was replaced comes again: then it is the newest.
+    timeline = _again(driver, radiographs)
+    assert [*_states(driver, uid).values()] == ["kept", "replaced"]
+    assert len(timeline["versions"]) == len(received["versions"]) + 2
+
+
+@pytest.mark.parametrize(
+    ("take", "states"), [("first", ["kept", "rejected"]), ("newest", ["rejected", "kept"])]
+)
+def test_first_and_newest_are_what_they_say_although_the_clock_was_set_back(
+    driver: Driver,
+    received: dict[str, Any],
+    radiographs: tuple[Dataset, ...],
+    clock_set_back: Callable[[], None],
+    take: str,
+    states: list[str],
+) -> None:
+    clock_set_back()
+    _again(driver, [_one_pixel(radiographs[0])])
+    study = str(radiographs[0].StudyInstanceUID)
+    assert driver.gateway.ledger.release(study, actor="anna", take=take) == 1
+    driver.carry_out()
+    assert [*_states(driver, str(radiographs[0].SOPInstanceUID)).values()] == states
+    assert driver.timeline(study)["state"] == received["state"]
+
+
+@pytest.mark.parametrize("let_go", [{"removed_at": host_time()}, {"state": "replaced"}])
+def test_what_comes_under_one_uid_is_dated_one_after_the_other(
+    driver: Driver,
+    radiographs: tuple[Dataset, ...],
+    clock_set_back: Callable[[], None],
+    let_go: dict[str, Any],
+) -> None:
+    name = _changed(radiographs[:1], PatientName="Phantom^Corrected")
+    driver.receive(radiographs[0])
+    clock_set_back()
+    driver.receive(*name)
+    table = tables.instances
+    with driver.gateway.ledger.database.write() as connection:
+        first = table.c.state == "kept"
+        connection.execute(update(table).where(first).values(**let_go))
+    driver.receive(radiographs[0])
+    with driver.gateway.ledger.database.read() as connection:
+        rows = connection.execute(select(table).order_by(table.c.id)).all()
+    assert rows[0].received_at - rows[1].received_at == timedelta(microseconds=1)
+    assert rows[0].removed_at is None
