@@ -67,8 +67,10 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
     connection = commit.connection
     study = gathered.study
     uid = study.StudyInstanceUID
-    overtaken = gathered.seen != {row.id for row in studies.source_instances(connection, uid)}
-    for instance_id, mark in gathered.marks.items():
+    standing = {row.id for row in studies.source_instances(connection, uid)}
+    overtaken = gathered.seen != standing
+    for instance_id in gathered.marks.keys() & standing:  # a person may have rejected one meanwhile
+        mark = gathered.marks[instance_id]
         studies.mark_instance(connection, instance_id, mark)
     accession_number = "\\".join(values(study.header, "AccessionNumber"))
     studies.set_accession_number(connection, uid, accession_number)

@@ -117,16 +117,32 @@ class Records:
         key = content_key((row.SOPInstanceUID, row.digest) for row in rows)
         return newest if newest.content_key == key else None
 
+    def nothing_counts(self, study: str) -> bool:
+        """Tell whether a Study has no source Instance that counts, because a person rejected them all."""
+        with self._ledger.database.read() as connection:
+            return not studies.source_instances(connection, study)
+
     def gather(self, study: str) -> Gathered:
         """Bring together a Study's source Instances; those of the same UID are compared by content."""
         with self._ledger.database.read() as connection:
             rows = studies.source_instances(connection, study)
+            unsettled = any(row.state != "kept" for row in rows)
+            others = (
+                _by_uid(studies.contradicting_instances(connection, study)) if unsettled else {}
+            )
         kept: dict[str, StoredInstance] = {}
         marks: dict[int, str] = {}
         hold = ""
-        for row in rows:
+        # What is in conflict already is compared with all that counts, some of which may be newer.
+        for row in sorted(rows, key=lambda row: row.state == "conflict"):
             twin = kept.get(row.SOPInstanceUID)
             if twin is None:
+                earlier = _of_another_study(row, others.get(row.SOPInstanceUID, []))
+                if earlier is not None:
+                    marks[row.id], hold = "conflict", _of_two_studies(earlier, row)
+                    continue
+                if row.state != "kept":
+                    marks[row.id] = "kept"  # nothing is left that it could contradict
                 kept[row.SOPInstanceUID] = row
                 continue
             if twin.removed_at is not None:
@@ -140,8 +156,9 @@ class Records:
                 case Difference.SAME:
                     marks[row.id] = "duplicate"
                 case Difference.ATTRIBUTES:
-                    marks[twin.id], marks[row.id] = "replaced", "kept"
-                    kept[row.SOPInstanceUID] = row
+                    older, newer = sorted((twin, row), key=_age)
+                    marks[older.id], marks[newer.id] = "replaced", "kept"
+                    kept[row.SOPInstanceUID] = newer
                 case Difference.CONFLICT:
                     marks[row.id] = "conflict"
                     hold = (
@@ -271,6 +288,8 @@ class Records:
         with self._ledger.database.read() as connection:
             version = studies.newest_version(connection, claimed.study)
             made = deliveries.current_objects(connection, claimed.study)
+        if version is None and self.nothing_counts(claimed.study):
+            raise RemovedError("a person rejected every Instance of the Study")
         if version is None:  # held before it was complete
             study = self.gather(claimed.study).study
         else:
@@ -418,6 +437,39 @@ def _present(rows: Sequence[StoredInstance]) -> None:
 
 def _reason(outcome: Outcome | Failed) -> str:
     return outcome.reason if isinstance(outcome, NotSuitable | Held | Failed) else ""
+
+
+def _age(row: StoredInstance) -> tuple[datetime, int]:
+    return row.received_at, row.id
+
+
+def _by_uid(rows: Sequence[StoredInstance]) -> dict[str, list[StoredInstance]]:
+    found: dict[str, list[StoredInstance]] = {}
+    for row in rows:
+        found.setdefault(row.SOPInstanceUID, []).append(row)
+    return found
+
+
+def _of_another_study(
+    row: StoredInstance, others: Sequence[StoredInstance]
+) -> StoredInstance | None:
+    """Return what another Study holds under a row's SOP Instance UID and counts rather than the row.
+
+    StudyInstanceUID is compared like every element that places an Instance: another one is a conflict,
+    whatever else the bytes say, so that nobody has to read them.
+    """
+    if row.state == "kept":
+        return None
+    return next((one for one in others if one.state == "kept" or _age(one) < _age(row)), None)
+
+
+def _of_two_studies(earlier: StoredInstance, row: StoredInstance) -> str:
+    removed = "" if earlier.removed_at is None else " (retention has removed its bytes)"
+    return (
+        f"Instance {row.SOPInstanceUID} came under Study {row.StudyInstanceUID}, and is held under Study "
+        f"{earlier.StudyInstanceUID} already{removed}: find out at the sender which one is right, then "
+        "release this Study with --take newest (it counts here) or first (it counts there)"
+    )
 
 
 def identity_fault(study: Study, identity: Identity) -> str:

@@ -261,12 +261,17 @@ class Ledger:
         ----------
         take : str, optional
             ``"first"`` or ``"newest"``: which of Instances that contradict each other under one UID
-            counts from now on.
+            counts from now on. Another Study that loses one by it is assembled again,
+            unless retention has removed it.
         """
         with self.database.write() as connection:
-            lock_studies(connection, [study])
+            # Locks are taken in one order: which Studies it is about must be known before the first.
+            contradicting = studies.contradicting_instances(connection, study) if take else []
+            about = {study, *(one.StudyInstanceUID for one in contradicting)}
+            lock_studies(connection, about)
             if take is not None:
-                studies.settle_conflicts(connection, study, take=take)
+                for other in sorted(studies.settle_conflicts(connection, study, take=take)):
+                    work.add_assembly(connection, other, not_before=now())
             deliveries.try_refused_again(connection, study)
             return work.release_held(connection, study, actor=actor)
 

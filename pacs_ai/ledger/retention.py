@@ -83,8 +83,9 @@ def _has_ended() -> ColumnElement[bool]:
         sent.c.sop_instance_uid == made.c.sop_instance_uid,
         sent.c.state.in_(["pending", "refused"]),
     )
+    # What a person rejected is never frozen: a Study of nothing else has ended without a version.
     unfrozen = and_(
-        exists().where(_about(held), held.c.role == "source"),
+        exists().where(_about(held), held.c.role == "source", held.c.state == "kept"),
         ~exists().where(_about(tables.versions)),
     )
     open_work = exists().where(_about(row), or_(under_way, troubled))

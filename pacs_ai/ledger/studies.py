@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
+
+_STANDING = ("kept", "unchecked", "conflict")
+"""States of an Instance that counts or must still be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class StoredInstance:
 
     id: int
     SOPInstanceUID: str
+    StudyInstanceUID: str
     digest: str
     transfer_syntax_uid: str
     state: str
@@ -76,7 +80,31 @@ def source_instances(connection: Connection, study: str) -> list[StoredInstance]
         .where(
             table.c.study_instance_uid == study,
             table.c.role == "source",
-            table.c.state.in_(["kept", "unchecked", "conflict"]),
+            table.c.state.in_(_STANDING),
+        )
+        .order_by(table.c.received_at, table.c.id)
+    )
+    return [_stored(row) for row in rows]
+
+
+def contradicting_instances(connection: Connection, study: str) -> list[StoredInstance]:
+    """Return what counts, or must still be compared, of other Studies under SOP Instance UIDs of a Study.
+
+    Only under UIDs of which something in this Study is not settled; oldest first.
+    """
+    table, own = tables.instances, tables.instances.alias()
+    unsettled = select(own.c.sop_instance_uid).where(
+        own.c.study_instance_uid == study,
+        own.c.role == "source",
+        own.c.state.in_(["unchecked", "conflict"]),
+    )
+    rows = connection.execute(
+        select(table)
+        .where(
+            table.c.sop_instance_uid.in_(unsettled),
+            table.c.study_instance_uid != study,
+            table.c.role == "source",
+            table.c.state.in_(_STANDING),
         )
         .order_by(table.c.received_at, table.c.id)
     )
@@ -124,6 +152,7 @@ def _stored(row: Any) -> StoredInstance:
     return StoredInstance(
         id=row.id,
         SOPInstanceUID=row.sop_instance_uid,
+        StudyInstanceUID=row.study_instance_uid,
         digest=row.digest,
         transfer_syntax_uid=row.transfer_syntax_uid,
         state=row.state,
@@ -215,29 +244,44 @@ def set_accession_number(connection: Connection, study: str, accession_number: s
     )
 
 
-def settle_conflicts(connection: Connection, study: str, *, take: str) -> None:
-    """End a Study's conflicts as a person decided: the ``first`` or the ``newest`` Instances count."""
+def settle_conflicts(connection: Connection, study: str, *, take: str) -> set[str]:
+    """End a Study's conflicts as a person decided: the ``first`` or the ``newest`` Instances count.
+
+    What another Study holds under the same SOP Instance UID is rejected where the newest count. The caller
+    holds the locks of both Studies.
+
+    Returns
+    -------
+    set of str
+        Other Studies of which Instances count no more whose bytes are there.
+    """
     table = tables.instances
     conflicts = connection.execute(
         select(table)
         .where(table.c.study_instance_uid == study, table.c.state == "conflict")
         .order_by(table.c.received_at, table.c.id)
     ).all()
+    others: set[str] = set()
     for row in conflicts:
         if take == "first":
             mark_instance(connection, row.id, "rejected")
             continue
-        connection.execute(
+        # A conflict of another Study is that Study's to settle; it contradicts this one from now on.
+        in_conflict = and_(table.c.study_instance_uid == study, table.c.state == "conflict")
+        beaten = connection.execute(
             update(table)
             .where(
                 table.c.sop_instance_uid == row.sop_instance_uid,
                 table.c.role == "source",
-                table.c.state.in_(["kept", "conflict"]),
+                or_(table.c.state == "kept", in_conflict),
                 table.c.id != row.id,
             )
             .values(state="rejected")
+            .returning(table.c.study_instance_uid, table.c.removed_at)
         )
+        others |= {one.study_instance_uid for one in beaten if one.removed_at is None}
         mark_instance(connection, row.id, "kept")
+    return others - {study}
 
 
 def add_routing(

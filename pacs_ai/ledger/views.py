@@ -41,16 +41,21 @@ def study_state(connection: Connection, study: str) -> StudyState:
     version = studies.newest_version(connection, study)
     pending = [row for row in work if row.state in (State.READY, State.RUNNING)]
     if version is None:
-        sources = studies.counts(connection, study).get("source", 0)
-        if not sources:
-            return StudyState("derived_only", "only results and other derived Instances came")
-        return StudyState("receiving", "the Study is not complete yet")
+        return _state_before_versions(connection, study, pending=bool(pending))
     if version.not_current is not None:
         return StudyState("not_current", version.not_current)
     if any(row.kind != Kind.WORKLIST for row in pending):
         kinds = sorted({str(row.kind) for row in pending if row.kind != Kind.WORKLIST})
         return StudyState("running", f"under way: {', '.join(kinds)}")
     return _ended_state(connection, version.id)
+
+
+def _state_before_versions(connection: Connection, study: str, *, pending: bool) -> StudyState:
+    if not studies.counts(connection, study).get("source", 0):
+        return StudyState("derived_only", "only results and other derived Instances came")
+    if not pending and not studies.source_instances(connection, study):
+        return StudyState("not_suitable", "a person rejected every Instance of it")
+    return StudyState("receiving", "the Study is not complete yet")
 
 
 def _ended_state(connection: Connection, version_id: str) -> StudyState:

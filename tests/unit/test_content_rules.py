@@ -29,7 +29,7 @@ from pydicom.uid import (
 from sqlalchemy import select, update
 
 from pacs_ai import models
-from pacs_ai.ledger import arrivals, tables
+from pacs_ai.ledger import arrivals, retention, tables
 from pacs_ai.ledger.clock import host_time, now
 from tests.unit.test_gateway import Driver, radiographs
 
@@ -291,3 +291,136 @@ def test_what_comes_under_one_uid_is_dated_one_after_the_other(
         rows = connection.execute(select(table).order_by(table.c.id)).all()
     assert rows[0].received_at - rows[1].received_at == timedelta(microseconds=1)
     assert rows[0].removed_at is None
+
+
+# ---------------------------------------------------------------------- another Study
+
+OTHER_STUDY = "2.25.4711"
+
+
+def _moved(driver: Driver, data_sets: Sequence[Dataset]) -> dict[str, Any]:
+    """Let Instances come again under another Study; return its timeline."""
+    return _again(driver, _changed(data_sets, StudyInstanceUID=OTHER_STUDY))
+
+
+def _has_ended(driver: Driver, study: str) -> bool:
+    """Tell whether retention may let a Study go."""
+    with driver.gateway.ledger.database.write() as connection:
+        return retention.let_sources_go(connection, study, timedelta(0))
+
+
+def _take(driver: Driver, take: str | None) -> dict[str, Any]:
+    assert driver.gateway.ledger.release(OTHER_STUDY, actor="anna", take=take) == 1
+    driver.carry_out()
+    return driver.timeline(OTHER_STUDY)
+
+
+def test_an_instance_of_another_study_holds_the_later_one(
+    driver: Driver, received: dict[str, Any], radiographs: tuple[Dataset, ...]
+) -> None:
+    moved = _moved(driver, radiographs[:1])
+    first, uid = str(radiographs[0].StudyInstanceUID), str(radiographs[0].SOPInstanceUID)
+    for timeline in (moved, _take(driver, None)):
+        assert timeline["state"] == "held"
+        assert not timeline["versions"]
+        assert all(named in timeline["reason"] for named in (uid, first, OTHER_STUDY))
+        assert "--take newest" in timeline["reason"]
+        assert str(radiographs[0].PatientID) not in timeline["reason"]
+    assert [*_states(driver, uid).values()] == ["kept", "conflict"]
+    assert driver.timeline(first)["versions"] == received["versions"]
+    assert driver.timeline(first)["state"] == received["state"]
+    assert not _has_ended(driver, OTHER_STUDY), "a person must look first"
+    # What comes for the first Study meanwhile is none of the conflict's.
+    timeline = _again(driver, _changed(radiographs, PatientName="Phantom^Corrected"))
+    assert timeline["state"] == received["state"]
+    assert [*_states(driver, uid).values()] == ["replaced", "conflict", "kept"]
+
+
+@pytest.mark.usefixtures("received")
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside another"])
+def test_the_first_of_two_studies_counts_where_a_person_says_so(
+    driver: Driver, radiographs: tuple[Dataset, ...], *, alone: bool
+) -> None:
+    if not alone:
+        (own,) = _changed(radiographs[:1], SOPInstanceUID="2.25.77", StudyInstanceUID=OTHER_STUDY)
+        own.file_meta.MediaStorageSOPInstanceUID = own.SOPInstanceUID
+        driver.receive(own)
+    _moved(driver, radiographs[:1])
+    timeline = _take(driver, "first")
+    uid = str(radiographs[0].SOPInstanceUID)
+    assert [*_states(driver, uid).values()] == ["kept", "rejected"]
+    assert [one["number"] for one in timeline["versions"]] == ([] if alone else [1])
+    if alone:
+        said = ("not_suitable", "a person rejected every Instance of it")
+        assert (timeline["state"], timeline["reason"]) == said
+    else:
+        assert timeline["state"] not in ("held", "receiving")
+    assert _has_ended(driver, OTHER_STUDY)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_newest_of_two_studies_counts_where_a_person_says_so(
+    driver: Driver, received: dict[str, Any], radiographs: tuple[Dataset, ...], number: int
+) -> None:
+    _moved(driver, radiographs[:number])
+    timeline = _take(driver, "newest")
+    assert len(timeline["versions"]) == 1
+    for data_set in radiographs[:number]:
+        states = _states(driver, str(data_set.SOPInstanceUID))
+        assert [*states.values()] == ["rejected", "kept"]
+    first = driver.timeline(str(radiographs[0].StudyInstanceUID))
+    assert first["state"] not in ("held", "failed", "running")
+    # A Study that keeps something is frozen without the rest; what was made of it before stays.
+    assert len(first["versions"]) == len(received["versions"]) + (number == 1)
+    assert _has_ended(driver, OTHER_STUDY)
+    assert _has_ended(driver, str(radiographs[0].StudyInstanceUID))
+
+
+@pytest.mark.parametrize("state", ["rejected", "replaced"])
+def test_an_instance_whose_twins_count_no_more_counts(
+    driver: Driver, radiographs: tuple[Dataset, ...], state: str
+) -> None:
+    table = tables.instances
+    driver.receive(radiographs[0])
+    with driver.gateway.ledger.database.write() as connection:
+        connection.execute(update(table).values(state=state))
+    timeline = _moved(driver, radiographs[:1])
+    states = _states(driver, str(radiographs[0].SOPInstanceUID))
+    assert [*states.values()] == [state, "kept"]
+    assert len(timeline["versions"]) == 1
+    assert _has_ended(driver, OTHER_STUDY)
+
+
+@pytest.mark.parametrize(
+    ("take", "states"), [("first", ["kept", "rejected"]), ("newest", ["rejected", "kept"])]
+)
+def test_another_study_that_retention_removed_holds_too_and_stays_as_it_was(
+    driver: Driver,
+    received: dict[str, Any],
+    radiographs: tuple[Dataset, ...],
+    take: str,
+    states: list[str],
+) -> None:
+    first = str(radiographs[0].StudyInstanceUID)
+    assert _has_ended(driver, first)
+    timeline = _moved(driver, radiographs[:1])
+    assert timeline["state"] == "held"
+    assert "retention has removed" in timeline["reason"]
+    _take(driver, take)
+    assert [*_states(driver, str(radiographs[0].SOPInstanceUID)).values()] == states
+    assert _has_ended(driver, OTHER_STUDY)
+    assert driver.timeline(first)["versions"] == received["versions"]
+    assert driver.timeline(first)["state"] == received["state"]
+
+
+@pytest.mark.usefixtures("received")
+def test_a_conflict_takes_nothing_from_a_correction_that_came_after_it(
+    driver: Driver, radiographs: tuple[Dataset, ...]
+) -> None:
+    study, uid = str(radiographs[0].StudyInstanceUID), str(radiographs[0].SOPInstanceUID)
+    _again(driver, [_one_pixel(radiographs[0])])
+    _again(driver, _changed(radiographs, PatientName="Phantom^Corrected"))
+    driver.gateway.ledger.release(study, actor="anna")
+    driver.carry_out()
+    assert [*_states(driver, uid).values()] == ["replaced", "conflict", "kept"]
+    assert driver.timeline(study)["state"] == "held"
