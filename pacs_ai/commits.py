@@ -69,9 +69,12 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
     uid = study.StudyInstanceUID
     standing = {row.id for row in studies.source_instances(connection, uid)}
     overtaken = gathered.seen != standing
-    for instance_id in gathered.marks.keys() & standing:  # a person may have rejected one meanwhile
-        mark = gathered.marks[instance_id]
-        studies.mark_instance(connection, instance_id, mark)
+    # A person may have rejected one meanwhile.
+    marks = {row: mark for row, mark in gathered.marks.items() if row in standing}
+    for row, mark in marks.items():
+        studies.mark_instance(connection, row, mark)
+    for row in gathered.replacing & marks.keys():
+        studies.replace_duplicates(connection, row)
     accession_number = "\\".join(values(study.header, "AccessionNumber"))
     studies.set_accession_number(connection, uid, accession_number)
     if gathered.hold:

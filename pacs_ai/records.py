@@ -67,6 +67,8 @@ class Gathered:
         What comparing Instances of the same UID found, by row.
     hold : str
         Why a person must look first, or empty.
+    replacing : frozenset of int
+        Rows that replaced an earlier one of the same UID, whose duplicates count no more either.
     """
 
     members: tuple[StoredInstance, ...]
@@ -74,6 +76,7 @@ class Gathered:
     seen: frozenset[int]
     marks: dict[int, str] = field(default_factory=dict)
     hold: str = ""
+    replacing: frozenset[int] = frozenset()
 
     @property
     def last_received(self) -> datetime:
@@ -132,6 +135,7 @@ class Records:
             )
         kept: dict[str, StoredInstance] = {}
         marks: dict[int, str] = {}
+        replacing: set[int] = set()
         hold = ""
         # What is in conflict already is compared with all that counts, some of which may be newer.
         for row in sorted(rows, key=lambda row: row.state == "conflict"):
@@ -159,6 +163,7 @@ class Records:
                     older, newer = sorted((twin, row), key=_age)
                     marks[older.id], marks[newer.id] = "replaced", "kept"
                     kept[row.SOPInstanceUID] = newer
+                    replacing.add(newer.id)
                 case Difference.CONFLICT:
                     marks[row.id] = "conflict"
                     hold = (
@@ -170,7 +175,7 @@ class Records:
         frozen = self._study(study, present if hold else members)
         seen = frozenset(row.id for row in rows)
         fault = hold or identity_fault(frozen, self._settings.identity)
-        return Gathered(members, frozen, seen, marks, fault)
+        return Gathered(members, frozen, seen, marks, fault, frozenset(replacing))
 
     def _compare(self, kept: StoredInstance, arrived: StoredInstance) -> Difference:
         from pacs_ai.pixels.decode import same_frames  # noqa: PLC0415 - not for the light faces

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
@@ -166,6 +166,25 @@ def mark_instance(connection: Connection, instance_id: int, state: str) -> None:
     """Record what a comparison found: duplicate, replaced, conflict or kept."""
     table = tables.instances
     connection.execute(update(table).where(table.c.id == instance_id).values(state=state))
+
+
+def replace_duplicates(connection: Connection, instance_id: int) -> None:
+    """Record that an Instance replaced its twins' duplicates too: the same content, encoded otherwise.
+
+    A duplicate that came later is one of this Instance, and stays.
+    """
+    table, new = tables.instances, tables.instances.alias()
+    newer = exists().where(
+        new.c.id == instance_id,
+        new.c.sop_instance_uid == table.c.sop_instance_uid,
+        new.c.study_instance_uid == table.c.study_instance_uid,
+        new.c.received_at > table.c.received_at,
+    )
+    connection.execute(
+        update(table)
+        .where(table.c.role == "source", table.c.state == "duplicate", newer)
+        .values(state="replaced")
+    )
 
 
 def newest_version(connection: Connection, study: str) -> Version | None:

@@ -29,6 +29,7 @@ from pydicom.uid import (
 from sqlalchemy import select, update
 
 from pacs_ai import models
+from pacs_ai.intake import Stored
 from pacs_ai.ledger import arrivals, retention, tables
 from pacs_ai.ledger.clock import host_time, now
 from tests.unit.test_gateway import Driver, radiographs
@@ -132,6 +133,29 @@ def test_a_name_edit_is_a_new_version_whatever_its_encoding(
     timeline = _again(driver, renamed)
     assert len(timeline["versions"]) == 2
     assert timeline["state"] == received["state"]
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+def test_what_was_replaced_makes_a_version_again_whatever_its_encoding(
+    driver: Driver, radiographs: tuple[Dataset, ...], *, at_once: bool
+) -> None:
+    first = radiographs[0]
+    again = reencode(first, RLELossless)
+    (corrected,) = _changed([first], PatientName="Phantom^Corrected")
+    for one in (first, again, corrected, reencode(corrected, RLELossless)):
+        driver.receive(one)
+        if not at_once:
+            driver.carry_out()
+    driver.carry_out()
+    uid = str(first.SOPInstanceUID)
+    before = driver.timeline(str(first.StudyInstanceUID))["versions"]
+    assert [*_states(driver, uid).values()] == ["replaced", "replaced", "kept", "duplicate"]
+    timeline = _again(driver, [again])
+    assert driver.answer == Stored()
+    assert [*_states(driver, uid).values()] == ["replaced", "kept", "replaced", "replaced"]
+    assert len(timeline["versions"]) == len(before) + 1
+    _again(driver, [first])
+    assert [*_states(driver, uid).values()] == ["duplicate", "kept", "replaced", "replaced"]
 
 
 # ---------------------------------------------------------------------- conflicts
