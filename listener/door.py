@@ -263,15 +263,14 @@ class Porch(threading.Thread):
 
     def _listen(self, seconds: float) -> None:
         unfinished, self._unfinished = self._unfinished, []
-        ready = self._selector.select(0 if unfinished else seconds)
-        for key, _ in ready:
+        for key, _ in self._selector.select(0 if unfinished else seconds):
             if key.fileobj is self._ear:
                 with suppress(BlockingIOError):
                     self._ear.recv(4096)
             elif key.data not in unfinished:
                 self._read(key.data)
-        for connection in unfinished:
-            if connection in self._here():
+        for connection in self._here():
+            if connection in unfinished:
                 self._read(connection)
 
     def _ring(self) -> None:

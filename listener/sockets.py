@@ -36,6 +36,7 @@ class Socket(AssociationSocket):
     def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
         super().__init__(association, client_socket=connection.socket)
         self._own = connection.socket
+        self._cut = connection.cut
         self._is_tls = isinstance(connection.socket, ssl.SSLSocket)
         self.unread = bytes(connection.request)
         """What was read before a PDU was begun: the A-ASSOCIATE-RQ, then never more than the heads of one."""
@@ -132,7 +133,7 @@ class Socket(AssociationSocket):
         except ssl.SSLWantWriteError:  # it answers to new keys, and the peer does not take that
             if self._free.poll(self._idle * 1000):
                 return False
-            socket.socket.shutdown(self._own, socket.SHUT_RDWR)
+            self._cut()
         except OSError:
             pass  # whoever reads will meet it
         return True
@@ -239,8 +240,7 @@ class Socket(AssociationSocket):
             self._send(memoryview(bytestream))
         except (OSError, AttributeError):  # None once it is closed
             # Whatever else is to be answered would wait as long, each by itself.
-            with suppress(OSError):
-                socket.socket.shutdown(self._own, socket.SHUT_RDWR)
+            self._cut()
             self.event_queue.put(CONNECTION_CLOSED)
 
     def _send(self, view: memoryview) -> None:

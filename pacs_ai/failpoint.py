@@ -34,7 +34,7 @@ PLACES = (
     "worklist.claimed",
     "worklist.committed",
     "retention.let_go",
-    "retention.unlinked",
+    "retention.aside",
     "retention.removed",
 )
 """Every place there is; the kill test walks them all."""

@@ -88,10 +88,10 @@ class Gateway:
             if same is not None:
                 with attempt.commit(reason=f"the Instances are those of version {same.number}"):
                     return True
-            if self.records.nothing_counts(attempt.claimed.study):
+            gathered = self.records.gather(attempt.claimed.study)
+            if gathered is None:
                 with attempt.commit(reason="a person rejected every Instance of it"):
                     return True
-            gathered = self.records.gather(attempt.claimed.study)
             state, reason = (State.HELD, gathered.hold) if gathered.hold else (State.DONE, None)
             with attempt.commit(state, reason) as commit:
                 commits.assembled(commit, gathered, self.settings)

@@ -6,7 +6,7 @@ nobody and for no other thread.
 
 Each gives its file its name before: writers of the ledger exclude each other, and a sync of a folder in their
 transaction is what all others wait for. Inside of it each looks once more whether the name is still its
-own. A name that no row will know, because the ledger cannot be written, is left to retention: to take it
+own. A name that no row will know, because the ledger cannot be written, is left there: to take it
 back could take it from another who brought the same bytes.
 """
 

@@ -120,19 +120,19 @@ class Records:
         key = content_key((row.SOPInstanceUID, row.digest) for row in rows)
         return newest if newest.content_key == key else None
 
-    def nothing_counts(self, study: str) -> bool:
-        """Tell whether a Study has no source Instance that counts, because a person rejected them all."""
-        with self._ledger.database.read() as connection:
-            return not studies.source_instances(connection, study)
+    def gather(self, study: str) -> Gathered | None:
+        """Bring together a Study's source Instances; those of the same UID are compared by content.
 
-    def gather(self, study: str) -> Gathered:
-        """Bring together a Study's source Instances; those of the same UID are compared by content."""
+        None when nothing counts, because a person rejected every one.
+        """
         with self._ledger.database.read() as connection:
             rows = studies.source_instances(connection, study)
             unsettled = any(row.state != "kept" for row in rows)
             others = (
                 _by_uid(studies.contradicting_instances(connection, study)) if unsettled else {}
             )
+        if not rows:
+            return None
         kept: dict[str, StoredInstance] = {}
         marks: dict[int, str] = {}
         replacing: set[int] = set()
@@ -293,10 +293,11 @@ class Records:
         with self._ledger.database.read() as connection:
             version = studies.newest_version(connection, claimed.study)
             made = deliveries.current_objects(connection, claimed.study)
-        if version is None and self.nothing_counts(claimed.study):
-            raise RemovedError("a person rejected every Instance of the Study")
         if version is None:  # held before it was complete
-            study = self.gather(claimed.study).study
+            gathered = self.gather(claimed.study)
+            if gathered is None:
+                raise RemovedError("a person rejected every Instance of the Study")
+            study = gathered.study
         else:
             _, study, _ = self.version(version.id)
         when = claimed.created_at.astimezone(ZoneInfo(self._settings.site.time_zone))

@@ -135,7 +135,7 @@ class Retention:
             paths = {one: self._path(one) for one in removals}
             for path in paths.values():
                 self._spool.put_aside(path)
-            failpoint("retention.unlinked")
+            failpoint("retention.aside")
         failpoint("retention.removed")
         self._settle(ledger)
         self._spool.sync_folders_of(paths.values())

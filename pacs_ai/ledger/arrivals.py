@@ -43,9 +43,9 @@ def _of_uid(_: str) -> Any:
             *(held.id, held.digest, held.transfer_syntax_uid, held.state, held.role),
             *(held.removed_at, held.received_at),
         ).where(held.sop_instance_uid == bindparam("uid")),
-        select(
-            *(null(), null(), null(), null(), literal_column(f"'{_MADE}'")), *(null(), null())
-        ).where(own.sop_instance_uid == bindparam("uid")),
+        select(*(null(),) * 4, literal_column(f"'{_MADE}'"), null(), null()).where(
+            own.sop_instance_uid == bindparam("uid")
+        ),
     )
 
 

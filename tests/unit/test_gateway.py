@@ -727,6 +727,7 @@ def test_an_instance_that_comes_while_a_study_is_assembled_is_not_left_out(
     with one.gateway.ledger.claim("assemble") as slow:
         assert slow is not None
         gathered = one.gateway.records.gather(slow.claimed.study)
+        assert gathered is not None
         one.receive(lateral)
         _step(one, "assemble")
         with slow.commit() as commit:
