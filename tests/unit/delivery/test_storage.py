@@ -26,6 +26,7 @@ from pacs_ai.delivery import Answer, Outgoing, sender
 from pacs_ai.delivery.storage import read_status, send
 from pacs_ai.peers.association import Timeouts
 from pacs_ai.settings import DicomDestination
+from tests.peers import free_port
 from tests.peers.rejecting import CALLED_NOT_RECOGNISED, rejecting
 
 SHORT = Timeouts(connection=1, acse=1, dimse=1, network=1)
@@ -75,12 +76,6 @@ def scp(
 
 def destination(port: int) -> DicomDestination:
     return DicomDestination(host="127.0.0.1", port=port, ae_title="PACS", calling_ae_title="PACSAI")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_stored_bytes_arrive_as_they_are(ct: Outgoing) -> None:

@@ -51,6 +51,16 @@ def assert_out_of_resources(answer: Receipt) -> None:
     assert answer.status == 0xA700
 
 
+def assert_refused_and_left_as_it_was(gateway: Gateway) -> None:
+    """Nobody is acknowledged by the file that is there now, and nothing is written into it."""
+    file = ledger_file(gateway)
+    was = file.read_bytes()
+    for _ in range(2):
+        assert_out_of_resources(send_new(gateway))
+    gateway.close()
+    assert file.read_bytes() == was
+
+
 def remove(file: Path) -> None:
     for one in file.parent.glob(f"{file.name}*"):
         one.unlink()
@@ -153,11 +163,7 @@ def test_no_file_that_comes_later_is_taken_for_the_former_ledger(
     file.unlink()  # and its log stays
     assert_out_of_resources(send_new(gateway))  # every connection to the former is given up
     shutil.copyfile(anothers, file)
-    was = file.read_bytes()
-    for _ in range(2):
-        assert_out_of_resources(send_new(gateway))
-    gateway.close()
-    assert file.read_bytes() == was
+    assert_refused_and_left_as_it_was(gateway)
 
 
 def test_anothers_ledger_is_refused_after_this_one_was_closed(
@@ -168,11 +174,7 @@ def test_anothers_ledger_is_refused_after_this_one_was_closed(
     gateway.ledger.close()  # as between two looks of the bell
     file.unlink()
     shutil.copyfile(anothers, file)
-    was = file.read_bytes()
-    for _ in range(2):
-        assert_out_of_resources(send_new(gateway))
-    gateway.close()
-    assert file.read_bytes() == was
+    assert_refused_and_left_as_it_was(gateway)
 
 
 def test_a_ledger_that_was_away_and_came_back_is_used(gateway: Gateway) -> None:
@@ -208,12 +210,8 @@ def test_a_copy_beside_the_former_files_log_is_refused_and_stays_whole(gateway: 
     file = ledger_file(gateway)
     copy = backed_up(file)
     assert isinstance(send_new(gateway), Stored)
-    was = copy.read_bytes()
     copy.replace(file)
-    for _ in range(2):
-        assert_out_of_resources(send_new(gateway))
-    gateway.close()
-    assert file.read_bytes() == was
+    assert_refused_and_left_as_it_was(gateway)
 
 
 def test_a_new_ledger_is_not_taken_for_the_one_that_was_there(gateway: Gateway) -> None:

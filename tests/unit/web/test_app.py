@@ -1,12 +1,8 @@
 """The HTTP face over fake views; Workitems are the real data sets of the gateway."""
 
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -25,6 +21,7 @@ from pacs_ai.web.guard import Guard
 from pacs_ai.web.store import Store
 from pacs_ai.worklist import Audience, Decision, Priority
 from pacs_ai.worklist.workitem import build, to_json
+from tests.unit.web.serving import serving
 
 WHEN = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 
@@ -350,26 +347,12 @@ run(reading_app(FakeViews()), Web(port=port), ready=lambda: print("ready", flush
 
 
 def test_it_is_served_quietly_and_ends_with_zero_on_sigterm() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVED, str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).parents[3],
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with serving(SERVED) as (process, port):
         url = f"http://127.0.0.1:{port}/dicom-web/workitems?PatientID=P2"
         answer = requests.get(url, timeout=5)
         assert answer.json()[0]["00100020"]["Value"] == ["P2"]
         assert "server" not in answer.headers
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=20)
-    finally:
-        process.kill()
     assert process.returncode == 0, printed
     assert "P2" not in printed

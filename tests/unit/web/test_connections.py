@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import HTTPResponse
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -17,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from tests.peers import free_port
+from tests.unit.web.serving import serving
 
 SERVED = """
 import sys, time
@@ -43,19 +40,8 @@ STORE = b"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    found = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVED, str(found)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).parents[3],
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with serving(SERVED) as (process, found):
         yield found
-    finally:
         process.terminate()
         printed, _ = process.communicate(timeout=20)
     assert "Traceback" not in printed
