@@ -25,8 +25,10 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import cast
 
-from pacs_ai.certificates import Pair, why_not
+from listener.tls import HANDSHAKE, Tls, tell_failed
+from pacs_ai.certificates import Pair
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +37,18 @@ HEADER = 6
 RESERVE = 4
 """Places to wait at one address that associations never take."""
 
-HANDSHAKE = 5.0
-"""Seconds in which a TLS handshake is over."""
 GRACE = 0.5
 BURST = 4
 """A burst of connections may exceed the limits so many times for so many seconds."""
 
-PIECES = 64
-"""So often a connection is read at once: TLS may come byte by byte, each in a record of its own."""
+PIECES = 256
+"""So often a connection is read at once, however little comes each time."""
+FED = 4096
+"""So much of a connection TLS sees at once: 180 records that carry one byte, or new keys and nothing."""
 
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02"  # A-ABORT by the provider (PS3.8 section 9.3.8)
 _UNRECOGNISED, _UNEXPECTED, _INVALID = b"\x01", b"\x02", b"\x06"
 _TICK = 0.25
-
-
-def tell_failed(error: OSError) -> None:
-    """Log why a TLS handshake failed; who connects and leaves, as health checks do, is no news."""
-    if not isinstance(error, ssl.SSLEOFError | ConnectionError):
-        log.warning("a TLS handshake failed: %s", why_not(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class Limits:
 class Connection:
     """One connection of a peer, from accept to close."""
 
-    socket: socket.socket
+    socket: socket.socket | Tls
     address: str
     client_address: tuple[str, int]
     request: bytearray = field(default_factory=bytearray)
@@ -91,8 +87,7 @@ class Connection:
     def cut(self) -> None:
         """End the connection under whoever reads it."""
         with suppress(OSError):
-            # The method of TLS sockets would let the reader go on without TLS.
-            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class Door:
@@ -226,7 +221,6 @@ class Porch(threading.Thread):
         self._ear.settimeout(0)
         self._bell.settimeout(0)
         self._over = False
-        self._unfinished: list[Connection] = []
         self.looked = time.monotonic()
         """When it last went round."""
 
@@ -262,16 +256,12 @@ class Porch(threading.Thread):
         self._ear.close()
 
     def _listen(self, seconds: float) -> None:
-        unfinished, self._unfinished = self._unfinished, []
-        for key, _ in self._selector.select(0 if unfinished else seconds):
+        for key, _ in self._selector.select(seconds):
             if key.fileobj is self._ear:
                 with suppress(BlockingIOError):
                     self._ear.recv(4096)
-            elif key.data not in unfinished:
+            else:
                 self._read(key.data)
-        for connection in self._here():
-            if connection in unfinished:
-                self._read(connection)
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: the bell rings already; closed: nobody listens any more
@@ -284,25 +274,19 @@ class Porch(threading.Thread):
         with suppress(queue.Empty):
             while True:
                 connection = self._arrived.get_nowait()
-                connection.socket.settimeout(0)
-                if self._tls is not None and not self._wrap(connection, self._tls):
-                    continue
+                self._prepare(connection)
                 self._door.enter(connection)
                 self._selector.register(connection.socket, selectors.EVENT_READ, connection)
                 for gone in self._door.surplus():
                     self._make_way(gone)
 
-    @staticmethod
-    def _wrap(connection: Connection, tls: Pair) -> bool:
-        try:
-            connection.socket = tls.context.wrap_socket(
-                connection.socket, server_side=True, do_handshake_on_connect=False
-            )
-        except OSError:  # the peer is gone already
-            connection.socket.close()
-            return False
-        connection.shaking = True
-        return True
+    def _prepare(self, connection: Connection) -> None:
+        accepted = cast("socket.socket", connection.socket)
+        if self._tls is None:
+            accepted.settimeout(0)
+        else:
+            connection.socket = Tls(accepted, self._tls.context)
+            connection.shaking = True
 
     def _make_way(self, gone: Connection) -> None:
         log.info("a connection without A-ASSOCIATE-RQ gave way to a newer one")
@@ -318,44 +302,41 @@ class Porch(threading.Thread):
                 self._close(one)
 
     def _read(self, connection: Connection) -> None:
-        # What TLS has read already, no selector tells of: whoever has more left than this comes again.
-        for _ in range(PIECES):
-            data = self._piece(connection)
-            if data is None:
-                return
-            if not data:
-                self._close(connection)
-                return
-            connection.request += data
-            connection.heard = time.monotonic()
-            reason = self._wrong(connection)
-            if reason is not None:
-                with suppress(OSError):
-                    connection.socket.send(_ABORT + reason)
-                self._close(connection)
-                return
-            if self._missing(connection) == 0:
-                self._selector.unregister(connection.socket)
-                connection.socket.settimeout(None)
-                self._begin(connection)
-                return
-        self._unfinished.append(connection)
-
-    def _piece(self, connection: Connection) -> bytes | None:
-        """Return what came, nothing when the peer closed or failed, None when nothing came yet."""
+        """Take what came, once from the network, and judge it; others wait."""
         try:
-            if isinstance(connection.socket, ssl.SSLSocket) and connection.shaking:
-                connection.socket.do_handshake()
-                connection.shaking = False
-            return connection.socket.recv(self._missing(connection))
+            if isinstance(connection.socket, Tls):
+                connection.socket.feed(FED)
+                if connection.shaking:
+                    connection.socket.shake()
+                    connection.shaking = False
+            for _ in range(PIECES):
+                if not self._take(connection, connection.socket.recv(self._missing(connection))):
+                    return
         except (BlockingIOError, ssl.SSLWantReadError):
-            return None
-        except ssl.SSLWantWriteError:  # the peer asks for new keys, and does not take them
-            return None if connection.shaking else b""
+            return
         except OSError as error:
             if connection.shaking:
                 tell_failed(error)
-            return b""
+            self._close(connection)
+
+    def _take(self, connection: Connection, data: bytes) -> bool:
+        """Take a piece of the A-ASSOCIATE-RQ; tell whether more of it may come."""
+        if not data:
+            self._close(connection)
+            return False
+        connection.request += data
+        connection.heard = time.monotonic()
+        reason = self._wrong(connection)
+        if reason is not None:
+            with suppress(OSError):
+                connection.socket.send(memoryview(_ABORT + reason))
+            self._close(connection)
+            return False
+        if self._missing(connection):
+            return True
+        self._selector.unregister(connection.socket)
+        self._begin(connection)
+        return False
 
     def _wrong(self, connection: Connection) -> bytes | None:
         """Return the reason for an A-ABORT: nothing but an A-ASSOCIATE-RQ may come first."""

@@ -15,6 +15,7 @@ from pynetdicom.transport import AssociationSocket
 
 from listener.dimse import P_DATA_TF
 from listener.door import HEADER, Connection, Limits
+from listener.tls import Tls
 
 CONNECTION_CLOSED = "Evt17"
 """PS3.8 section 9.2.1: transport connection closed indication."""
@@ -34,10 +35,12 @@ class Socket(AssociationSocket):
     """A connection whose every read and write has a deadline."""
 
     def __init__(self, association: Association, connection: Connection, limits: Limits) -> None:
-        super().__init__(association, client_socket=connection.socket)
-        self._own = connection.socket
+        self._own = cast("socket.socket", connection.socket)
+        super().__init__(association, client_socket=self._own)
+        self._tls = connection.socket if isinstance(connection.socket, Tls) else None
+        if self._tls is None:
+            self._own.settimeout(None)
         self._cut = connection.cut
-        self._is_tls = isinstance(connection.socket, ssl.SSLSocket)
         self.unread = bytes(connection.request)
         """What was read before a PDU was begun: the A-ASSOCIATE-RQ, then never more than the heads of one."""
         connection.request.clear()
@@ -59,23 +62,25 @@ class Socket(AssociationSocket):
         self._either.register(connection.socket, select.POLLIN)
         self._either.register(self._ear, select.POLLIN)
         self._pause = 0.0
-        connection.socket.settimeout(None)
 
     @property
     def ready(self) -> bool:
         """Tell whether something can be read."""
         if self.socket is None or not self._is_connected:
             return False
-        if self.unread or self._was_read_ahead():
+        if self.unread:
             return True
-        return bool(self._poll.poll(0)) and self._has_come()
+        if self._tls is not None and self._tls.pending and self._has_come(self._tls):
+            return True
+        return bool(self._poll.poll(0)) and (self._tls is None or self._has_come(self._tls))
 
     def wait(self, seconds: float) -> bool:
         """Wait until something can be read or the bell rings; tell whether it can be read."""
         if self.unread:
             return True
-        if self._is_tls:
-            return self._was_read_ahead() or (self._comes(seconds) and self._has_come())
+        if self._tls is not None:
+            read_ahead = self._tls.pending and self._has_come(self._tls)
+            return read_ahead or (self._comes(seconds) and self._has_come(self._tls))
         if not self._is_connected:
             return False
         # In mid stream the heads of the next PDU are there, and to read them is cheaper than to ask. What was
@@ -117,20 +122,15 @@ class Socket(AssociationSocket):
             return True  # whoever reads will meet it
         return True
 
-    def _was_read_ahead(self) -> bool:
-        """Tell whether TLS holds bytes that no poll tells of."""
-        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
-
-    def _has_come(self) -> bool:
+    def _has_come(self, tls: Tls) -> bool:
         """Tell whether what arrived is for the association: TLS talks of its own (keys, tickets)."""
-        if not isinstance(self.socket, ssl.SSLSocket):
-            return True
-        self.socket.settimeout(0)
         try:
-            self.unread += self.socket.recv(HEADER)
-        except ssl.SSLWantReadError:
+            if not tls.pending:
+                tls.feed()
+            self.unread += tls.recv(HEADER)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
-        except ssl.SSLWantWriteError:  # it answers to new keys, and the peer does not take that
+        except ssl.SSLWantWriteError:
             if self._free.poll(self._idle * 1000):
                 return False
             self._cut()
@@ -172,7 +172,7 @@ class Socket(AssociationSocket):
             count = self._some(view, min(left, self._idle))
             if count == 0:
                 return False
-            view = view[count:]
+            view = view[count or 0 :]
         return True
 
     def fill_rest(self, view: memoryview, *, more: bool) -> bool:
@@ -200,10 +200,10 @@ class Socket(AssociationSocket):
             raise TimeoutError(_PAUSED) from None
         return count >= size or (count > 0 and self.fill(view[count:]))
 
-    def _some(self, view: memoryview, pause: float) -> int:
-        if self._is_tls:
-            self._own.settimeout(pause)
-            return self._own.recv_into(view)
+    def _some(self, view: memoryview, pause: float) -> int | None:
+        """Read some; return how many bytes, None where TLS alone has talked."""
+        if self._tls is not None:
+            return self._some_of(self._tls, view, pause)
         # The kernel keeps the time, or every read would poll first. One call, and one change of threads,
         # is a whole PDU then.
         if pause != self._pause:
@@ -214,12 +214,24 @@ class Socket(AssociationSocket):
         except BlockingIOError:
             raise TimeoutError(_PAUSED) from None
 
+    def _some_of(self, tls: Tls, view: memoryview, pause: float) -> int | None:
+        with suppress(ssl.SSLWantReadError):
+            return tls.recv_into(view)
+        try:
+            tls.feed()
+            return None
+        except BlockingIOError:
+            due = self._poll
+        except ssl.SSLWantWriteError:
+            due = self._free
+        if not due.poll(pause * 1000):
+            raise TimeoutError(_PAUSED)
+        return None
+
     def close(self) -> None:
-        """Close the connection; with TLS the peer is told that this is its end (RFC 8446 6.1)."""
-        if isinstance(self.socket, ssl.SSLSocket):
-            with suppress(OSError, ValueError):
-                self.socket.settimeout(0)
-                self.socket.unwrap()
+        """Close the connection; with TLS the peer is told that this is its end."""
+        if self._tls is not None and self.socket is not None:
+            self._tls.unwrap()
         super().close()
 
     def throw_away(self) -> int:
@@ -227,9 +239,10 @@ class Socket(AssociationSocket):
         sock = cast("socket.socket", self.socket)
         self.unread = b""
         with suppress(BlockingIOError, ssl.SSLWantReadError):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.settimeout(0)
-                return len(sock.recv(_PIECE))
+            if self._tls is not None:
+                if not self._tls.pending:
+                    self._tls.feed()
+                return len(self._tls.recv(_PIECE))
             return len(sock.recv(_PIECE, socket.MSG_DONTWAIT))
         return _PIECE
 
@@ -248,23 +261,13 @@ class Socket(AssociationSocket):
         over = monotonic() + self._whole
         while view:
             try:
-                view = view[_push(sock, view) :]
+                # The socket still blocks for who reads.
+                view = view[sock.send(view) if self._tls else sock.send(view, _NOW) :]
                 continue
             except (BlockingIOError, ssl.SSLWantWriteError):
-                due = self._free
-            except ssl.SSLWantReadError:
-                due = self._poll
-            left = min(over - monotonic(), self._idle)
-            if left <= 0 or not due.poll(left * 1000):
+                left = min(over - monotonic(), self._idle)
+            if left <= 0 or not self._free.poll(left * 1000):
                 raise TimeoutError("the peer does not take its answer")
-
-
-def _push(sock: socket.socket, view: memoryview) -> int:
-    """Send what there is room for now; return how many bytes."""
-    if isinstance(sock, ssl.SSLSocket):
-        sock.settimeout(0)
-        return sock.send(view)
-    return sock.send(view, socket.MSG_DONTWAIT)  # the socket still blocks for who reads
 
 
 def _timeval(seconds: float) -> bytes:

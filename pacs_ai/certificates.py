@@ -167,12 +167,12 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def identities(connection: ssl.SSLSocket) -> frozenset[str]:
+def identities(connection: ssl.SSLSocket | ssl.SSLObject) -> frozenset[str]:
     """Return whom the certificate at the other end stands for.
 
     Parameters
     ----------
-    connection : SSLSocket
+    connection : SSLSocket or SSLObject
         After the handshake.
 
     Returns

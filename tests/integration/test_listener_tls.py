@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
-from listener.door import HANDSHAKE
+from listener.tls import HANDSHAKE
 from pacs_ai.settings import loads
 from tests.authority import Authority, Certificate
 from tests.integration import wire

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from listener.door import Connection, Limits
 from listener.sockets import CONNECTION_CLOSED, Socket
+from listener.tls import Tls
 from tests.authority import Authority
 
 LIMITS = Limits(connections=1, associations=1, per_address=1, idle=0.4, whole=1.2)
@@ -26,7 +28,7 @@ LONG = bytes(2**20)
 class Ends:
     """Our end of a connection, as the listener has it, and the peer's."""
 
-    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+    def __init__(self, near: socket.socket | Tls, far: socket.socket) -> None:
         self.events: queue.Queue[str] = queue.Queue()
         provider = SimpleNamespace(event_queue=self.events)
         association = cast("Any", SimpleNamespace(dul=provider))
@@ -59,19 +61,30 @@ def _connected() -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
+def _shake(tls: Tls) -> None:
+    while True:
+        try:
+            return tls.shake()
+        except ssl.SSLWantReadError:
+            select.select([tls], [], [])
+            tls.feed()
+
+
 @pytest.fixture(params=["plain", "tls"])
 def ends(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ends]:
-    near, far = _connected()
+    near: socket.socket | Tls
+    accepted, far = _connected()
+    near = accepted
     if request.param == "tls":
         authority = Authority(tmp_path_factory.mktemp("authority"))
         own = authority.issue("gateway")
         serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         serving.load_cert_chain(own.file, own.key)
         asking = ssl.create_default_context(cafile=authority.file)
-        near = serving.wrap_socket(near, server_side=True, do_handshake_on_connect=False)
-        shaking = threading.Thread(target=near.do_handshake)
+        near = Tls(accepted, serving)
+        shaking = threading.Thread(target=_shake, args=[near])
         shaking.start()
         far = asking.wrap_socket(far, server_hostname="127.0.0.1")
         shaking.join()

@@ -29,6 +29,7 @@ from pacs_ai.certificates import Pair
 from pacs_ai.errors import ConfigError
 from tests.authority import Authority, Certificate
 from tests.integration import wire
+from tests.new_keys import Client
 from tests.peers import require
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -38,6 +39,8 @@ MAXIMUM_OBJECT = 1_000
 LIMITS = Limits(connections=8, associations=4, per_address=4, idle=0.3, whole=0.8)
 STORE = wire.command(0x0001, data_set=True, sop_class=CT, sop_instance="1.2.3")
 ECHO = wire.command(0x0030, data_set=False, sop_class=wire.VERIFICATION)
+KEYS = 200_000
+"""New keys that keep OpenSSL busy for more than a second."""
 WHOLE_COMMAND = wire.COMMAND | wire.LAST
 ECHO_VALUE = wire.values(1, WHOLE_COMMAND, ECHO)[6:]
 
@@ -548,6 +551,52 @@ def test_a_pause_between_messages_is_allowed(listening: Listening) -> None:
         time.sleep(LIMITS.whole + 0.2)
         peer.sendall(wire.values(1, WHOLE_COMMAND, ECHO))
         assert wire.status(wire.read(peer)[1]) == 0x0000
+
+
+HALF_A_PDU = wire.associate("PEER", "PACSAI", CONTEXTS) + b"\x04\0"
+
+
+@pytest.mark.parametrize("listening", ["tls"], indirect=True)
+@pytest.mark.parametrize("limits", [replace(LIMITS, idle=30, whole=60)], ids=["patient"])
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [(b"", False), (b"", True), (HALF_A_PDU, False)],
+    ids=["silent", "silent but for answers", "in mid PDU"],
+)
+def test_who_sends_nothing_but_new_keys_holds_nobody(
+    listening: Listening, said: bytes, *, answered: bool
+) -> None:
+    client = Client(listening.port)
+    client.socket.sendall(client.records(said) if said else b"")
+    flood = client.new_keys(KEYS, answered=answered)
+
+    def pour() -> None:
+        with suppress(OSError):  # who does not take the answers is closed
+            client.socket.sendall(flood)
+
+    pouring = threading.Thread(target=pour)
+    slowest = 0.0
+    pouring.start()
+    while pouring.is_alive():
+        began = time.monotonic()
+        wire.echo(listening.port, "PEER", "PACSAI", listening.tls)
+        slowest = max(slowest, time.monotonic() - began)
+    pouring.join()
+    client.close()
+    assert slowest < 1
+
+
+@pytest.mark.parametrize("listening", ["tls"], indirect=True)
+def test_new_keys_win_no_time_for_a_pdu(listening: Listening) -> None:
+    client = Client(listening.port)
+    client.socket.sendall(client.records(HALF_A_PDU))
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        while time.monotonic() < began + 10 * LIMITS.whole:
+            client.socket.sendall(client.new_keys(1, answered=False))
+            time.sleep(LIMITS.idle / 3)
+    client.close()
+    assert LIMITS.idle < time.monotonic() - began < 2 * LIMITS.whole
 
 
 # ---------------------------------------------------------------------- seats and threads
