@@ -27,7 +27,7 @@ from pacs_ai.intake import Context, Incoming
 from pacs_ai.ledger import Commit, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
-from pacs_ai.ledger.presence import open_ledger
+from pacs_ai.ledger.presence import open_ledger, refuse_lost_spool
 from pacs_ai.ledger.work import Claimed, State
 from pacs_ai.records import Records
 from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
@@ -50,6 +50,8 @@ class Gateway:
         When a rule is wrong, with every fault and its line; or a file of prototypes is.
     LedgerUnusableError
         When the ledger is none that can be worked with, or is lost.
+    SpoolError
+        When the spool is lost.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -57,8 +59,9 @@ class Gateway:
         self.rules = routing.parse(settings)
         self.worklist_rules = worklist_rules.parse(settings)
         prototypes.check(settings)
-        self.spool = Spool(settings.spool_path)
         self.ledger = open_ledger(settings)
+        refuse_lost_spool(settings, self.ledger.database)
+        self.spool = Spool(settings.spool_path)
         self._group = GroupCommit(self.ledger)
         self._tally = Tally(self.ledger.database)
         self.records = Records(settings, self.ledger, self.spool)

@@ -16,10 +16,10 @@ from pacs_ai import prototypes, routing
 from pacs_ai.certificates import held, is_shown_at
 from pacs_ai.cli import disk, neighbours
 from pacs_ai.cli.packages import strangers
-from pacs_ai.errors import ConfigError, Fault, PacsAiError
+from pacs_ai.errors import ConfigError, Fault, PacsAiError, SpoolError
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database, LedgerBusyError
-from pacs_ai.ledger.presence import is_there, refuse_lost
+from pacs_ai.ledger.presence import is_there, refuse_lost, refuse_lost_spool
 from pacs_ai.ledger.soundness import unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
@@ -149,10 +149,13 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
             if sound:  # an earlier schema may lack tables, and a wrong clock ends tokens wrongly
                 yield from (Fault(problem) for problem in Views(database).health()["problems"])
                 yield from _tokens(settings, Tokens(database))
+                refuse_lost_spool(settings, database)
         finally:
             database.close()
     except LedgerBusyError as error:
         yield Fault(f"ledger: {error}: {_ledger_remedy(settings)}")
+    except SpoolError as error:
+        yield Fault(f"spool: {error}")
     except PacsAiError as error:
         yield Fault(f"ledger: {error}")
 

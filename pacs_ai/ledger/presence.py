@@ -1,10 +1,13 @@
-"""The one door to the ledger of settings: a new one never takes the place of one that was lost."""
+"""The one door to the ledger of settings: neither it nor the spool is made anew where one was lost."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pacs_ai.ledger import Ledger
+from sqlalchemy import select
+
+from pacs_ai.errors import SpoolError
+from pacs_ai.ledger import Ledger, tables
 from pacs_ai.ledger.engine import Database, LedgerUnusableError, parsed
 from pacs_ai.settings import Settings
 
@@ -71,6 +74,27 @@ def refuse_lost(settings: Settings) -> None:
         raise LedgerUnusableError(
             "the ledger's file is gone, and the spool holds Instances that it knew: put its backup "
             f"back; to begin with nothing, move {settings.spool_path} away too"
+        )
+
+
+def refuse_lost_spool(settings: Settings, database: Database) -> None:
+    """Refuse to begin with an empty spool beside a ledger that knows what was acknowledged.
+
+    Raises
+    ------
+    SpoolError
+        When the folder is gone, as where its disk is not mounted, and Instances were in it.
+    """
+    folder = settings.spool_path / "instances"
+    if folder.is_dir():
+        return
+    held = tables.instances.c
+    with database.read() as connection:
+        known = connection.scalar(select(held.id).where(held.removed_at.is_(None)).limit(1))
+    if known is not None:
+        raise SpoolError(
+            f"{folder} is gone, and the ledger knows Instances that it held: mount its disk or put its "
+            "backup back; to go on without what it held, make the folder"
         )
 
 

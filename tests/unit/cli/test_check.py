@@ -18,11 +18,15 @@ import pytest
 from pacs_ai.cli import check
 from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.errors import ConfigError
+from pacs_ai.gateway import Gateway
+from pacs_ai.ledger import arrivals
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.tokens import Scope, Tokens
+from pacs_ai.settings import load
 from tests.peers import free_port
 from tests.peers.rejecting import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, rejecting
 from tests.unit.cli.conftest import Command, write_config
+from tests.unit.test_grouping import arrival
 
 
 @pytest.fixture
@@ -266,6 +270,20 @@ def test_a_lost_ledger_is_reported_and_no_other_is_made(
     assert "put its backup back" in ended.err
     assert not [*tmp_path.rglob("*.sqlite*")]
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lost_spool_is_reported_and_no_other_is_made(pacs_ai: Command, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    gateway = Gateway(load(Path(config)))
+    with gateway.ledger.database.write() as connection:
+        arrivals.record(connection, [arrival(1)])
+    gateway.close()
+    gateway.spool.path.rename(tmp_path / "unmounted")
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "spool:" in ended.err
+    assert "mount its disk" in ended.err
+    assert not gateway.spool.path.exists()
 
 
 def test_check_makes_no_ledger_where_the_settings_name_one(

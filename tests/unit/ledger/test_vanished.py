@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event
 
+from pacs_ai.errors import SpoolError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Duplicate, Receipt, Refused, Stored
 from pacs_ai.ledger.engine import Database, LedgerBusyError, LedgerGoneError, LedgerUnusableError
@@ -117,6 +118,29 @@ def test_no_new_ledger_is_made_beside_instances_of_a_lost_one(gateway: Gateway) 
     with pytest.raises(LedgerUnusableError, match="put its backup back"):
         Gateway(gateway.settings)
     assert not ledger_file(gateway).exists()
+
+
+def test_no_new_spool_is_made_beside_a_ledger_that_knows_what_was_in_the_lost_one(
+    gateway: Gateway,
+) -> None:
+    assert isinstance(send_new(gateway), Stored)
+    gateway.close()
+    disk = gateway.spool.path
+    disk.rename(disk.with_name("elsewhere"))
+    disk.mkdir()  # where its disk is not mounted
+    with pytest.raises(SpoolError, match="mount its disk"):
+        Gateway(gateway.settings)
+    assert [*disk.iterdir()] == []
+    (disk / "instances").mkdir()
+    Gateway(gateway.settings).close()
+
+
+def test_a_ledger_that_knows_nothing_gets_a_new_spool(gateway: Gateway) -> None:
+    gateway.close()
+    disk = gateway.spool.path
+    disk.rename(disk.with_name("elsewhere"))
+    Gateway(gateway.settings).close()
+    assert (disk / "instances").is_dir()
 
 
 def open_logs(file: Path) -> list[str]:
