@@ -8,7 +8,7 @@ no more room,
 - who waits never takes the place of who is seated: some places to wait stay free at every address;
 - a peer that asks for a seat while its own address has all it may have gets that of the association there
   that has been idle longest; while the listener has none left, that of the address with the most of them.
-  No message that is under way is ever cut off;
+  No message that is under way is cut off, unless it hardly goes on;
 - otherwise the answer is an honest *local limit exceeded* for now (PS3.8 section 9.3.4).
 """
 
@@ -40,6 +40,11 @@ RESERVE = 4
 GRACE = 0.5
 BURST = 4
 """A burst of connections may exceed the limits so many times for so many seconds."""
+
+SLOW = 60.0
+"""Seconds after which a message under way has to have come at a rate..."""
+SLOWEST = 1024
+"""... of so many bytes a second; a modem does more."""
 
 PIECES = 256
 """So often a connection is read at once, however little comes each time."""
@@ -79,8 +84,12 @@ class Connection:
     """The TLS handshake is not over."""
     opened: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
-    busy: bool = False
-    """A DIMSE message is under way."""
+    begun: float | None = None
+    """When the DIMSE message under way began; None between messages."""
+    size: int = 0
+    """Bytes of its data set so far."""
+    answering: bool = False
+    """All of it is here, and its answer is what is waited for."""
     give_way: Callable[[], None] | None = None
     """Ends the association that has taken the connection over; None while it waits on the porch."""
 
@@ -88,6 +97,18 @@ class Connection:
         """End the connection under whoever reads it."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+
+    def can_go(self, pause: float) -> bool:
+        """Tell whether nothing is lost with it: no message is under way, or one that hardly goes on.
+
+        Otherwise a peer that sends a byte now and then would have its seat for ever.
+        """
+        if self.begun is None:
+            return True
+        now = time.monotonic()
+        lasted = now - self.begun
+        slow = now - self.heard > pause or (lasted > SLOW and self.size < lasted * SLOWEST)
+        return slow and not self.answering
 
 
 class Door:
@@ -135,7 +156,7 @@ class Door:
             here = [one for one in self._seated if one.address == connection.address]
             gone = None
             if (own := len(here) >= self._limits.per_address) or self._is_full():
-                gone = _idlest(here if own else self._seated)
+                gone = self._idlest(here if own else self._seated)
                 if gone is None:
                     return False, None
                 self._seated.remove(gone)
@@ -160,6 +181,16 @@ class Door:
     def _is_full(self) -> bool:
         return len(self._seated) >= self._limits.associations
 
+    def _idlest(self, seated: Collection[Connection]) -> Connection | None:
+        """Return who gives way: of the address with the most seats, among those that have one who can go."""
+        seats = Counter(one.address for one in seated)
+        idle = [one for one in seated if one.can_go(self._limits.whole)]
+        return min(
+            idle,
+            key=lambda one: (one.begun is not None, -seats[one.address], one.heard),
+            default=None,
+        )
+
     def _in_the_way(self) -> Connection | None:
         waiting = Counter(one.address for one in self._waiting)
         seated = Counter(one.address for one in self._seated)
@@ -179,13 +210,6 @@ class Door:
         # Whose request is being judged goes last.
         one = next((one for one in here if one.give_way is None), here[0])
         return one if at_once or time.monotonic() - one.opened > GRACE else None
-
-
-def _idlest(seated: Collection[Connection]) -> Connection | None:
-    """Return who gives way: of the address with the most seats, among those that have an idle one."""
-    seats = Counter(one.address for one in seated)
-    idle = [one for one in seated if not one.busy]
-    return min(idle, key=lambda one: (-seats[one.address], one.heard), default=None)
 
 
 class Porch(threading.Thread):

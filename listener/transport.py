@@ -181,7 +181,7 @@ class Server(SharingServer):
         while (here := self.active_associations) and monotonic() < deadline:
             for association in here:
                 connection = cast("UpperLayer", association.dul).connection
-                if association not in told and not connection.busy and connection.give_way:
+                if association not in told and connection.begun is None and connection.give_way:
                     told.add(association)
                     connection.give_way()
             time.sleep(_LOOK)
@@ -296,7 +296,6 @@ class UpperLayer(DULServiceProvider):
         self._request: Request  # the reception's
         self._context_id = 0
         self._reception: Reception | None = None
-        self._size = 0
         self._draining_until = 0.0
         self._longest = association.ae.maximum_pdu_size + HEADER
         connection.give_way = self._give_way
@@ -428,8 +427,9 @@ class UpperLayer(DULServiceProvider):
         ):
             self._read_to_room(size, context_id, control)
         elif self.socket.fill_rest(place, more=not control & LAST):
-            self.connection.heard = monotonic()
-            self._size += size
+            connection = self.connection
+            connection.heard = monotonic()
+            connection.size += size
             reception.filled(size)
             if control & LAST:
                 self._finish(reception)
@@ -485,7 +485,8 @@ class UpperLayer(DULServiceProvider):
         take(context_id, fragment, last=bool(control & LAST))
 
     def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
-        self.connection.busy = True
+        if self.connection.begun is None:
+            self.connection.begun = self.connection.heard
         if self._reception is not None:
             raise ProtocolError("a command came inside a data set")
         self._command += fragment
@@ -504,7 +505,7 @@ class UpperLayer(DULServiceProvider):
         if request.CommandField == C_ECHO_RQ:
             self._answer(request, context_id, _SUCCESS)
             return
-        self._request, self._context_id, self._size = request, context_id, 0
+        self._request, self._context_id, self.connection.size = request, context_id, 0
         syntax = str(context.transfer_syntax[0])
         self._reception = self._server.receive(self.assoc, request, syntax)
         if not request.has_data_set:
@@ -514,14 +515,15 @@ class UpperLayer(DULServiceProvider):
         reception = self._reception
         if reception is None or context_id != self._context_id:
             raise ProtocolError("a data set came without its command")
-        self._size += len(fragment)
-        if self._size > self._server.maximum_object + DRAINED:
+        self.connection.size += len(fragment)
+        if self.connection.size > self._server.maximum_object + DRAINED:
             raise ProtocolError("a data set is longer than the configured object limit")
         reception.write(fragment)
         if last:
             self._finish(reception)
 
     def _finish(self, reception: Reception) -> None:
+        self.connection.answering = True
         self._answer(self._request, self._context_id, reception.finish())
         reception.discard()  # who waits for the answer need not wait for this
         self._reception = None
@@ -536,7 +538,8 @@ class UpperLayer(DULServiceProvider):
         self.socket.send(
             dimse.answer(request, context_id, code, comment, maximum_length=self._maximum_length)
         )
-        self.connection.busy = False
+        self.connection.begun = None
+        self.connection.answering = False
 
     @cached_property
     def _maximum_length(self) -> int:

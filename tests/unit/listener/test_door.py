@@ -89,8 +89,49 @@ def test_a_message_that_is_under_way_is_never_cut_off() -> None:
     for _ in range(LIMITS.per_address):
         one = _comes(entrance)
         assert entrance.seat(one)[0]
-        one.busy = True
+        one.begun = one.heard = time.monotonic()
     assert entrance.seat(_comes(entrance)) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("begun", "heard", "size", "goes"),
+    [
+        (LIMITS.whole + 1, LIMITS.whole + 1, 2**30, True),  # silent in mid message
+        (door.SLOW + 1, 0, 1, True),  # a byte now and then
+        (door.SLOW - 1, 0, 1, False),
+        (door.SLOW + 1, 0, int(door.SLOW + 2) * door.SLOWEST, False),
+    ],
+)
+def test_a_message_that_hardly_goes_on_keeps_no_seat_that_another_needs(
+    begun: float, heard: float, size: int, *, goes: bool
+) -> None:
+    entrance, now = Door(LIMITS), time.monotonic()
+    one, other = _comes(entrance), _comes(entrance)
+    for seated in (one, other):
+        assert entrance.seat(seated)[0]
+        seated.begun = seated.heard = now
+    one.begun, one.heard, one.size = now - begun, now - heard, size
+    assert entrance.seat(_comes(entrance)) == ((True, one) if goes else (False, None))
+
+
+def test_a_message_that_waits_for_our_answer_is_never_cut_off() -> None:
+    entrance, long_ago = Door(LIMITS), time.monotonic() - 1_000
+    for _ in range(LIMITS.per_address):
+        one = _comes(entrance)
+        assert entrance.seat(one)[0]
+        one.begun = one.heard = long_ago
+        one.answering = True
+    assert entrance.seat(_comes(entrance)) == (False, None)
+
+
+def test_who_is_idle_goes_before_a_message_that_hardly_goes_on() -> None:
+    entrance, now = Door(LIMITS), time.monotonic()
+    stuck, idle = _comes(entrance), _comes(entrance)
+    for one in (stuck, idle):
+        assert entrance.seat(one)[0]
+    stuck.begun = stuck.heard = now - 1_000
+    idle.heard = now
+    assert entrance.seat(_comes(entrance)) == (True, idle)
 
 
 def test_the_address_with_the_most_seats_gives_one_up_when_all_are_taken() -> None:
@@ -107,7 +148,8 @@ def test_a_seat_is_taken_from_nobody_whose_message_is_under_way() -> None:
     entrance = Door(LIMITS)
     came = [_comes(entrance, f"192.0.2.{number}") for number in (1, 1, 2, 3)]
     assert all(entrance.seat(one)[0] for one in came)
-    came[0].busy = came[1].busy = came[2].busy = True
+    for one in came[:3]:
+        one.begun = one.heard = time.monotonic()
     assert entrance.seat(_comes(entrance, "192.0.2.4")) == (True, came[3])
 
 
@@ -116,7 +158,7 @@ def test_who_comes_when_every_seat_is_busy_gets_none() -> None:
     for number in (1, 1, 2, 2):
         one = _comes(entrance, f"192.0.2.{number}")
         assert entrance.seat(one)[0]
-        one.busy = True
+        one.begun = one.heard = time.monotonic()
     assert entrance.seat(_comes(entrance, "192.0.2.3")) == (False, None)
 
 

@@ -22,7 +22,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
-from listener import transport
+from listener import door, transport
 from listener.door import Limits
 from listener.transport import Server, UpperLayer, make_server
 from pacs_ai.certificates import Pair
@@ -632,6 +632,27 @@ def test_one_too_many_is_rejected_for_now_while_all_are_busy(listening: Listenin
         assert wire.status(wire.read(one)[1]) == 0x0000
     for context in held:
         context.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("limits", [replace(LIMITS, whole=5)], ids=["patient"])
+def test_who_sends_a_byte_now_and_then_loses_its_seat_to_who_asks(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "SLOW", 0.5)
+    held = [listening.associated() for _ in range(LIMITS.per_address)]
+    peers = [one.__enter__() for one in held]
+    for one in peers:
+        one.sendall(wire.values(3, WHOLE_COMMAND, STORE))
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        for one in peers:
+            one.sendall(wire.values(3, 0, b"x"))
+        time.sleep(0.1)
+    wire.echo(listening.port, "PEER", "PACSAI", listening.tls)
+    wire.echo(listening.port, "PEER", "PACSAI", listening.tls)
+    for context in held:
+        context.__exit__(None, None, None)
+    listening.wait_empty()
 
 
 def test_threads_of_associations_keep_no_process_alive(listening: Listening) -> None:
