@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -23,6 +25,9 @@ HEAD_SECONDS = 10.0
 HANDSHAKE_SECONDS = 5.0
 """How long a TLS handshake may take."""
 
+SHAKING = 128
+"""Most TLS handshakes at once."""
+
 MAXIMUM = 256
 """Most connections. A process may open 1024 files, where nobody raised that."""
 
@@ -31,7 +36,7 @@ MAXIMUM_PER_ADDRESS = 128
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose servers end a TLS handshake that takes too long; asyncio alone waits 60 s."""
+    """An event loop whose servers bound TLS handshakes in time and number; asyncio waits 60 s for each."""
 
     async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
         """Create a server (:meth:`asyncio.loop.create_server`).
@@ -41,9 +46,78 @@ class Loop(asyncio.SelectorEventLoop):
         OSError
             When the port cannot be opened.
         """
-        if kwargs.get("ssl") is not None:
-            kwargs.setdefault("ssl_handshake_timeout", HANDSHAKE_SECONDS)
-        return await super().create_server(*args, **kwargs)
+        made, *rest = args
+        context: ssl.SSLContext | None = kwargs.pop("ssl", None)
+        if context is not None:
+            wanted, shaking = made, dict[_Shaking, None]()
+            made = lambda: _Shaking(self, wanted, context, shaking)  # noqa: E731
+        return await super().create_server(made, *rest, **kwargs)
+
+
+class _Shaking(asyncio.Protocol):
+    """A connection whose TLS handshake is not over; then another protocol has it.
+
+    Parameters
+    ----------
+    loop : Loop
+    made : callable
+        Returns the protocol that follows.
+    context : SSLContext
+    shaking : dict
+        All of its kind, as they came.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        made: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext,
+        shaking: dict[_Shaking, None],
+    ) -> None:
+        self._loop = loop
+        self._made = made
+        self._context = context
+        self._shaking = shaking
+        self._early: list[bytes] = []
+        self.address = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin the handshake; where too many have, one of the address with the most leaves."""
+        self.transport = transport
+        self.address = (transport.get_extra_info("peername") or ("",))[0]
+        self._shaking[self] = None
+        if len(self._shaking) > SHAKING:
+            ((most, _),) = Counter(one.address for one in self._shaking).most_common(1)
+            first = next(one for one in self._shaking if one.address == most)
+            del self._shaking[first]
+            first.transport.abort()
+        self._task = self._loop.create_task(self._shake())
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came with the handshake's end."""
+        self._early.append(data)
+
+    async def _shake(self) -> None:
+        try:
+            secured = await self._loop.start_tls(
+                self.transport,
+                self,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except OSError:  # it was none, or not in time
+            secured = None
+        finally:
+            self._shaking.pop(self, None)
+        if secured is None or secured.is_closing():
+            self.transport.abort()
+            return
+        following = self._made()
+        secured.set_protocol(following)
+        following.connection_made(secured)
+        for data in self._early:
+            following.data_received(data)
 
 
 class Connection(H11Protocol):

@@ -7,10 +7,11 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPSConnection
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from dicomweb_client import DICOMwebClient
@@ -18,6 +19,7 @@ from pydicom import dcmread
 
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.settings import Web as WebSettings
+from pacs_ai.web.connections import SHAKING
 from tests.authority import Authority
 from tests.integration.listening import image
 from tests.integration.test_stow import Web, file_of, running_web
@@ -175,6 +177,37 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(web: Web) -> None:
         with suppress(ConnectionError):
             assert silent.recv(1) == b""
         assert time.monotonic() - began < 10
+
+
+def _descriptors(port: int) -> int:
+    """Return how many files the process that listens at a port has open."""
+    (listens,) = (
+        one.pid
+        for one in psutil.net_connections("tcp4")
+        if one.status == psutil.CONN_LISTEN and one.laddr[1] == port
+    )
+    return psutil.Process(listens).num_fds()
+
+
+def test_handshakes_that_do_not_come_are_bounded_and_keep_nobody_out(
+    web: Web, certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.create_default_context(cafile=certificate[0])
+    before = _descriptors(web.port)
+    with ExitStack() as stack:
+        for number in range(3 * SHAKING):
+            stack.enter_context(socket.create_connection((ADDRESS, web.port), timeout=15))
+            if number % 20:
+                continue
+            began = time.monotonic()
+            with (
+                socket.create_connection((ADDRESS, web.port), timeout=15) as raw,
+                context.wrap_socket(raw, server_hostname="gateway.test") as good,
+            ):
+                good.sendall(b"GET /status HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
+                assert good.recv(64).startswith(b"HTTP/1.1 401 ")
+            assert time.monotonic() - began < 1
+        assert _descriptors(web.port) - before < 1.5 * SHAKING
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(
