@@ -8,24 +8,19 @@ Each gives its file its name before: writers of the ledger exclude each other, a
 transaction is what all others wait for. Inside of it each looks once more whether the name is still its
 own. A name that no row will know, because the ledger cannot be written, is left there: to take it
 back could take it from another who brought the same bytes.
-
-On PostgreSQL another process may hold a Study: retention, for as long as it removes files. Instances of such
-a Study leave their group and wait in a transaction of their own; the others go on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
 
 from pacs_ai.errors import TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import Ledger, arrivals, retention
 from pacs_ai.ledger.arrivals import Arrival
-from pacs_ai.ledger.engine import Database, Steady
 from pacs_ai.spool import SpoolFullError, Writer
 
 LARGEST = 64
@@ -41,26 +36,17 @@ _REMEMBERED = 1_000
 class _Waiting:
     """An Instance that waits for its group."""
 
-    __slots__ = ("apart", "arrival", "error", "new", "over", "path", "study", "turn", "writer")
+    __slots__ = ("arrival", "error", "new", "over", "path", "turn", "writer")
 
     def __init__(self, arrival: Arrival, writer: Writer, path: str) -> None:
         self.arrival = arrival
-        self.study = arrival.head.StudyInstanceUID
         self.writer = writer
         self.path = path
         self.turn = threading.Lock()
         self.turn.acquire()  # released when it is this one's turn to lead, or all is over
         self.over = False
-        self.apart: Sequence[_Waiting] = ()  # who left the group, with this one to lead them
         self.new = False
         self.error: BaseException | None = None
-
-
-class _Way(NamedTuple):
-    """Where a group is written, and how its Studies are held."""
-
-    writing: Database | Steady
-    hold: Callable[..., Collection[str]]
 
 
 class GroupCommit:
@@ -72,13 +58,12 @@ class GroupCommit:
     """
 
     def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._led = False
         self._begun: float | None = None
         self._writing = ledger.database.steady()
-        self._together = _Way(self._writing, retention.hold_free_files)
-        self._patient = _Way(ledger.database, retention.hold_files)
         self._asked: dict[str, tuple[float, float]] = {}
 
     def close(self) -> None:
@@ -119,9 +104,6 @@ class GroupCommit:
             one.turn.acquire()
         if not one.over:
             self._lead()
-        apart, one.apart = one.apart, ()
-        if apart:
-            self._lead_apart(apart)
         if one.error is not None:
             raise one.error
         return one.new
@@ -130,53 +112,47 @@ class GroupCommit:
         with self._lock:
             group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         self._begun = time.monotonic()
-        apart: Sequence[_Waiting] = ()
         try:
-            apart = self._commit(group, self._together)
+            self._commit(group)
+        except BaseException as error:
+            for one in group:
+                one.error = one.error or error
+            raise
         finally:
             self._begun = None
             with self._lock:
                 following = self._waiting[0] if self._waiting else None
                 self._led = following is not None
-            if apart:
-                apart[0].apart = apart
-            _release([one for one in group if one not in apart[1:]])
+            for one in group:
+                one.over = True
+                one.turn.release()
             if following is not None:
                 following.turn.release()
 
-    def _lead_apart(self, group: Sequence[_Waiting]) -> None:
+    def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            self._commit(group, self._patient)
-        finally:
-            _release(group[1:])
-
-    def _commit(self, group: Sequence[_Waiting], way: _Way) -> Sequence[_Waiting]:
-        """Record a group; return who has to leave it. Nothing is raised that one of them does not hear."""
-        try:
-            return self._record(group, way)
+            self._record(group)
         except TransientError as error:
-            _tell(group, error)
+            for one in group:
+                one.error = error
         except Exception as error:
-            if len(group) > 1:  # what is wrong with one must not be the others' fault
-                return [left for one in group for left in self._commit([one], way)]
-            _tell(group, error)
-        except BaseException as error:
-            _tell(group, error)
-            raise
-        return ()
+            if len(group) == 1:
+                group[0].error = error
+                return
+            for one in group:  # what is wrong with one must not be the others' fault
+                self._commit([one])
 
-    def _record(self, group: Sequence[_Waiting], way: _Way) -> Sequence[_Waiting]:
-        studies = {one.study for one in group}
-        with way.writing.write() as connection:
-            free = way.hold(connection, studies)
-            held = self._hold_names([one for one in group if one.study in free])
+    def _record(self, group: Sequence[_Waiting]) -> None:
+        studies = {one.arrival.head.StudyInstanceUID for one in group}
+        with self._writing.write() as connection:
+            retention.hold_files(connection, studies)
+            held = self._hold_names(group)
             noted = self._noted(studies)
             recorded = arrivals.record(connection, [one.arrival for one in held], noted=noted)
         failpoint("receive.recorded")
         self._note(recorded.asked)
         for one, is_new in zip(held, recorded.new, strict=True):
             one.new = is_new
-        return [one for one in group if one.study not in free]
 
     def _noted(self, studies: Collection[str]) -> set[str]:
         # The caller holds the Studies. Who was asked to wait for much longer than this is not assembled
@@ -213,14 +189,3 @@ class GroupCommit:
             else:
                 held.add(one.path)
         return [one for one in group if one.error is None]
-
-
-def _tell(group: Sequence[_Waiting], error: BaseException) -> None:
-    for one in group:
-        one.error = one.error or error
-
-
-def _release(group: Sequence[_Waiting]) -> None:
-    for one in group:
-        one.over = True
-        one.turn.release()

@@ -24,7 +24,6 @@ def _key() -> ColumnElement[int]:
 
 
 _LOCK = Prepared(lambda _: select(func.pg_advisory_xact_lock(_key())))
-_TRY = Prepared(lambda _: select(func.pg_try_advisory_xact_lock(_key())))
 _SHARE = Prepared(lambda _: select(func.pg_advisory_xact_lock_shared(_key())))
 
 
@@ -33,17 +32,6 @@ def lock_studies(connection: Connection, studies: Iterable[str]) -> None:
     if connection.dialect.name == "postgresql":
         for study in sorted(set(studies)):
             _lock(connection, f"study {study}")
-
-
-def lock_free_studies(connection: Connection, studies: Iterable[str]) -> set[str]:
-    """Lock the Studies that no other transaction writes about, as :func:`lock_studies`; return which."""
-    if connection.dialect.name != "postgresql":
-        return set(studies)
-    return {
-        study
-        for study in studies
-        if _TRY.run(connection, {"name": f"pacs-ai study {study}"}).fetchone()[0]
-    }
 
 
 def lock_queue(connection: Connection, queue: str) -> None:

@@ -30,13 +30,7 @@ from sqlalchemy import (
 
 from pacs_ai.ledger import events, tables
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.dialects import (
-    lock_free_studies,
-    lock_spool,
-    lock_studies,
-    share_spool,
-    upsert,
-)
+from pacs_ai.ledger.dialects import lock_spool, lock_studies, share_spool, upsert
 from pacs_ai.ledger.work import State
 
 _ACTOR = "retention"
@@ -59,21 +53,10 @@ class Held:
     size: int
 
 
-def hold_files(connection: Connection, studies: Collection[str]) -> Collection[str]:
-    """Let no file be removed until this transaction ends: look now whether it is there, then count on it.
-
-    Return the Studies that are held: all.
-    """
+def hold_files(connection: Connection, studies: Collection[str]) -> None:
+    """Let no file be removed until this transaction ends: look now whether it is there, then count on it."""
     lock_studies(connection, studies)
     share_spool(connection)
-    return studies
-
-
-def hold_free_files(connection: Connection, studies: Collection[str]) -> Collection[str]:
-    """Let no file be removed, as :func:`hold_files`, of the Studies that no other has; return which."""
-    free = lock_free_studies(connection, studies)
-    share_spool(connection)
-    return free
 
 
 # ---------------------------------------------------------------------- which Studies

@@ -15,15 +15,13 @@ from sqlalchemy import delete, select
 
 from pacs_ai.gateway import Gateway
 from pacs_ai.grouping import _FRESH, _LONG, GroupCommit, _Waiting
-from pacs_ai.ledger import Ledger, arrivals, tables
+from pacs_ai.ledger import arrivals, tables
 from pacs_ai.ledger.arrivals import Arrival, Recorded
-from pacs_ai.ledger.dialects import lock_studies
 from pacs_ai.ledger.engine import LedgerBusyError, Steady
 from pacs_ai.ledger.views import Views
 from pacs_ai.spool import SpoolFullError, Writer
 from pacs_ai.study import Head
 from tests.integration.listening import CT, make_settings
-from tests.unit.ledger.test_work import TIMES
 
 SYNTAX = "1.2.840.10008.1.2.1"
 
@@ -171,68 +169,6 @@ def test_a_ledger_that_is_busy_is_asked_once_for_a_group(
     assert record(gateway, group, arrival(9))
 
 
-def _hold(
-    url: str, study: str, held: threading.Event, over: threading.Event, seconds: float
-) -> None:
-    holder = Ledger(url, TIMES)
-    try:
-        with holder.database.write() as connection:
-            lock_studies(connection, [study])
-            held.set()
-            over.wait(seconds)
-    finally:
-        holder.close()
-
-
-@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_a_study_that_another_process_holds_keeps_no_other_waiting(
-    gateway: Gateway, group: GroupCommit, ledger_url: str, transactions: Any, *, reverse: bool
-) -> None:
-    hold, sizes = transactions
-    held, over = threading.Event(), threading.Event()
-    holder = threading.Thread(target=_hold, args=(ledger_url, "1.2.7", held, over, 3))
-    several = [
-        arrival(0),
-        *(arrival(number, study="1.2.7") for number in (1, 2)),
-        *(arrival(number) for number in (3, 4)),
-    ]
-    if reverse:
-        several.reverse()
-    holder.start()
-    assert held.wait(5)
-    answers: list[Any] = []
-    all_of_them = threading.Thread(
-        target=lambda: answers.extend(at_once(gateway, group, several, hold))
-    )
-    all_of_them.start()
-    until(lambda: len(Views(gateway.ledger.database).instances(None)) == 3)
-    assert holder.is_alive()
-    assert not answers
-    over.set()
-    all_of_them.join(20)
-    holder.join()
-    assert answers == [True] * 5
-    assert sizes == [1, 2, 2]
-
-
-@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
-def test_a_study_that_stays_held_is_told_as_busy_and_no_other_is(
-    gateway: Gateway, group: GroupCommit, ledger_url: str, transactions: Any
-) -> None:
-    hold, _ = transactions
-    held, over = threading.Event(), threading.Event()
-    holder = threading.Thread(target=_hold, args=(ledger_url, "1.2.7", held, over, 20))
-    holder.start()
-    assert held.wait(5)
-    several = [arrival(0), arrival(1, study="1.2.7"), arrival(2), arrival(3, study="1.2.7")]
-    answers = at_once(gateway, group, several, hold)
-    over.set()
-    holder.join()
-    assert [type(one) for one in answers] == [bool, LedgerBusyError, bool, LedgerBusyError]
-    assert record(gateway, group, arrival(1, study="1.2.7"))
-
-
 @pytest.mark.parametrize("door", ["name", "hold_name"])
 def test_a_name_that_the_disk_refuses_is_not_recorded(
     gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch, door: str
@@ -277,7 +213,7 @@ def test_the_same_bytes_twice_in_a_group_need_one_file(
         writer.name(str(path))  # the first has it
     waiting = [_Waiting(arrival(1), writer, str(path)) for writer in pair]
     hold.set()
-    group._commit([waiting[first], waiting[1 - first]], group._together)
+    group._commit([waiting[first], waiting[1 - first]])
     assert [one.error for one in waiting] == [None, None]
     assert sorted(one.new for one in waiting) == [False, True]
     for writer in pair:
