@@ -150,7 +150,9 @@ class Tls:
     def unwrap(self) -> None:
         """Tell the peer that this is the end (RFC 8446 section 6.1)."""
         with suppress(OSError, ValueError):
-            with suppress(ssl.SSLWantReadError):  # its own end is not waited for
+            with suppress(
+                ssl.SSLError
+            ):  # its own end is not waited for, nor is what is unread read
                 self.session.unwrap()
             self._flush()
 

@@ -147,28 +147,28 @@ class GroupCommit:
         with self._writing.write() as connection:
             retention.hold_files(connection, studies)
             held = self._hold_names(group)
-            noted = self._noted(studies)
+            at = time.monotonic(), time.time()
+            noted = self._noted(studies, at)
             recorded = arrivals.record(connection, [one.arrival for one in held], noted=noted)
         failpoint("receive.recorded")
-        self._note(recorded.asked)
+        self._note(recorded.asked, at)
         for one, is_new in zip(held, recorded.new, strict=True):
             one.new = is_new
 
-    def _noted(self, studies: Collection[str]) -> set[str]:
+    def _noted(self, studies: Collection[str], at: tuple[float, float]) -> set[str]:
         # The caller holds the Studies. Who was asked to wait for much longer than this is not assembled
         # before the transaction ends, and is then seen with what it adds. When it is due, the wall clock
         # says: it may be set, and goes on where a machine sleeps.
-        at, wall = time.monotonic(), time.time()
         return {
             one
             for one in studies
             if (asked := self._asked.get(one))
-            and at - asked[0] < _FRESH
-            and 0 <= wall - asked[1] < _FRESH
+            and at[0] - asked[0] < _FRESH
+            and 0 <= at[1] - asked[1] < _FRESH
         }
 
-    def _note(self, asked: Mapping[str, timedelta]) -> None:
-        at = time.monotonic(), time.time()
+    def _note(self, asked: Mapping[str, timedelta], at: tuple[float, float]) -> None:
+        # From before they were asked: a commit may take as long as they wait.
         if len(self._asked) > _REMEMBERED:
             self._asked.clear()
         self._asked |= {one: at for one, quiet in asked.items() if quiet >= _LONG}

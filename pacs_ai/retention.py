@@ -154,7 +154,9 @@ class Retention:
             for one, file in named.items():
                 if one not in unknown:
                     self._spool.give_back(file, self._path(one))
-                file.unlink()
+        # Nobody waits for this: a large file takes its time, and nobody counts on what lies aside.
+        for file in aside:
+            file.unlink()
         return True
 
     def _path(self, one: Removal) -> Path:

@@ -323,6 +323,24 @@ def test_a_study_that_was_not_asked_is_asked_by_its_first_source(
     assert [study for study, _ in asked(gateway)] == ["1.2.3"]
 
 
+def test_a_study_whose_asking_took_long_is_asked_again(
+    gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = arrivals.record
+
+    def slow(*rest: Any, **named: Any) -> Recorded:
+        recorded = real(*rest, **named)
+        time.sleep(_FRESH)
+        return recorded
+
+    with monkeypatch.context() as patched:
+        patched.setattr(arrivals, "record", slow)
+        record(gateway, group, waiting(0, quiet=60))
+    first = asked(gateway)
+    record(gateway, group, waiting(1, quiet=60))
+    assert asked(gateway) != first, "it may be assembled already"
+
+
 def test_what_the_ledger_did_not_keep_was_not_asked(
     gateway: Gateway, group: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -440,6 +440,26 @@ def test_a_removal_that_was_cut_short_is_ended_by_the_next_leader(
     assert site.files() == []
 
 
+def test_nobody_waits_for_the_disk_that_takes_its_time_to_remove(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = image(), image()
+    site.receive(one)
+    real = Path.unlink
+    stored = []
+
+    def unlink(path: Path, **how: Any) -> None:
+        if path.parent.name == "removed":
+            stored.append(site.store(other))
+        real(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlink)
+        site.clean()
+    assert stored == [Stored()]
+    assert site.files() == [site.path(other)]
+
+
 # ---------------------------------------------------------------------- what comes in between
 
 

@@ -132,3 +132,15 @@ def test_what_is_sent_after_the_end_is_the_end(ends: Ends) -> None:
     ends.events.queue.clear()
     ends.own.send(b"abc")
     assert ends.events.get_nowait() == CONNECTION_CLOSED
+
+
+@pytest.mark.parametrize("ends", ["tls"], indirect=True)
+def test_the_end_is_told_though_not_all_was_read(ends: Ends) -> None:
+    peer = cast("ssl.SSLSocket", ends.peer)
+    peer.suppress_ragged_eofs = False
+    peer.sendall(bytes(100))
+    until = time.monotonic() + 5
+    while not ends.own.ready:
+        assert time.monotonic() < until
+    ends.own.close()
+    assert peer.recv(1) == b""
