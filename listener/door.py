@@ -340,7 +340,7 @@ class Porch(threading.Thread):
             return
         except OSError as error:
             if connection.shaking:
-                tell_failed(error)
+                tell_failed(error, connection.address)
             self._close(connection)
 
     def _take(self, connection: Connection, data: bytes) -> bool:

@@ -62,10 +62,16 @@ class Handlers:
     def _reason_to_reject(self, association: Association) -> tuple[int, int, int] | None:
         try:
             if not self._is_called(association):
-                log.warning("association rejected: called by a title that is not the gateway's")
+                log.warning(
+                    "association rejected: called by a title that is not the gateway's",
+                    extra=self._who(association),
+                )
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLED_NOT_RECOGNISED
             if self._peer(association) is None:
-                log.warning("association rejected: not a configured peer, address and certificate")
+                log.warning(
+                    "association rejected: not a configured peer, address and certificate",
+                    extra=self._who(association),
+                )
                 return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
             if not self._gateway.has_room():
                 log.error("association rejected: the spool's disk is nearly full")
@@ -79,10 +85,8 @@ class Handlers:
         return None
 
     def _is_called(self, association: Association) -> bool:
-        request = association.requestor.primitive
         own = self._gateway.settings.listener
-        called = str(request.called_ae_title if request else "").strip()
-        return called in (own.ae_title, *own.also_called)
+        return _titles(association)[1] in (own.ae_title, *own.also_called)
 
     def echo(self, event: Event) -> int:
         """Answer C-ECHO (PS3.7 section 9.1.5)."""
@@ -115,10 +119,18 @@ class Handlers:
                 Path(received).unlink(missing_ok=True)
 
     def _peer(self, association: Association) -> str | None:
-        requestor = association.requestor
-        title = str(requestor.primitive.calling_ae_title if requestor.primitive else "").strip()
+        address = str(association.requestor.address)
         certificate = tls.shown_by(association)
-        return self._gateway.settings.peer_of(title, str(requestor.address), certificate)
+        return self._gateway.settings.peer_of(_titles(association)[0], address, certificate)
+
+    def _who(self, association: Association) -> dict[str, object]:
+        """Return what the log may say of a stranger: a title that nobody configured may be any text."""
+        title = _titles(association)[0]
+        peers = self._gateway.settings.peers.items()
+        return {
+            "address": str(association.requestor.address),
+            "title_of": [name for name, peer in peers if title in peer.ae_titles],
+        }
 
 
 class StoreRequest(Protocol):
@@ -242,6 +254,14 @@ def _copy_data_set(path: Path, write: Callable[[bytes], None]) -> None:
         file.seek(144 + meta_length)
         while piece := file.read(_PIECE):
             write(piece)
+
+
+def _titles(association: Association) -> tuple[str, str]:
+    """Return the calling and the called AE title."""
+    request = association.requestor.primitive
+    if request is None:
+        return "", ""
+    return str(request.calling_ae_title).strip(), str(request.called_ae_title).strip()
 
 
 def _status(code: int, comment: str) -> Dataset:

@@ -28,10 +28,10 @@ HANDSHAKE = 5.0
 _PIECE = 64 * 1024
 
 
-def tell_failed(error: OSError) -> None:
+def tell_failed(error: OSError, address: str) -> None:
     """Log why a TLS handshake failed; who connects and leaves, as health checks do, is no news."""
     if not isinstance(error, ssl.SSLEOFError | ConnectionError):
-        log.warning("a TLS handshake failed: %s", why_not(error))
+        log.warning("a TLS handshake failed: %s", why_not(error), extra={"address": address})
 
 
 class Tls:
@@ -219,7 +219,7 @@ class PlainServer(SharingServer, ThreadedAssociationServer):
             try:
                 request.do_handshake()
             except OSError as error:
-                tell_failed(error)
+                tell_failed(error, str(client_address[0]))
                 self.shutdown_request(request)
                 return
             request.settimeout(None)

@@ -249,6 +249,16 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
     return Difference.ATTRIBUTES if differing else Difference.SAME
 
 
+def contradicting(kept: Dataset, arrived: Dataset) -> list[str]:
+    """Return in which elements two Instances contradict each other, by keyword; no values.
+
+    Where none of patient and geometry differs it is the pixels.
+    """
+    telling = _GEOMETRY_TAGS | {Tag(keyword) for keyword in (*_IDENTITY, "PatientName")}
+    differing = sorted(_differing(kept, arrived) & telling)
+    return [keyword_for_tag(tag) for tag in differing] or ["PixelData"]
+
+
 def _another_patient(kept: Dataset, differing: set[BaseTag]) -> bool:
     # What was missing and comes now is the correction that a hold for identity asks for; but an
     # issuer that joins a PatientID may make it another patient's.

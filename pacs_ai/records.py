@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from pacs_ai import __version__, results
-from pacs_ai.assembly import Difference, compare, content_key
+from pacs_ai.assembly import Difference, compare, content_key, contradicting
 from pacs_ai.encoding import Encoding, Stamp
 from pacs_ai.errors import SourceError
 from pacs_ai.ledger import Ledger, deliveries, studies, views
@@ -156,7 +156,8 @@ class Records:
                     "removed the earlier ones: look at it, then release with --take newest or first"
                 )
                 continue
-            match self._compare(twin, row):
+            difference, where = self._compare(twin, row)
+            match difference:
                 case Difference.SAME:
                     marks[row.id] = "duplicate"
                 case Difference.ATTRIBUTES:
@@ -168,7 +169,8 @@ class Records:
                     marks[row.id] = "conflict"
                     hold = (
                         f"Instance {row.SOPInstanceUID} came twice with other pixels, patient or "
-                        "geometry: find out at the sender which one is right"
+                        f"geometry ({where}): find out at the sender which one is right, then release "
+                        "with --take newest or first"
                     )
         members = tuple(kept.values())
         present = tuple(row for row in rows if row.removed_at is None)
@@ -177,7 +179,8 @@ class Records:
         fault = hold or identity_fault(frozen, self._settings.identity)
         return Gathered(members, frozen, seen, marks, fault, frozenset(replacing))
 
-    def _compare(self, kept: StoredInstance, arrived: StoredInstance) -> Difference:
+    def _compare(self, kept: StoredInstance, arrived: StoredInstance) -> tuple[Difference, str]:
+        """Return how two Instances differ, and of a conflict in which elements."""
         from pacs_ai.pixels.decode import same_frames  # noqa: PLC0415 - not for the light faces
         from pacs_ai.pixels.decoder import one_job  # noqa: PLC0415
 
@@ -190,9 +193,12 @@ class Records:
                 one = pydicom.dcmread(self._path(kept))
             with _readable(arrived):
                 other = pydicom.dcmread(self._path(arrived))
-                return compare(one, other, same_frames=decoded)
+                difference = compare(one, other, same_frames=decoded)
+                if difference is not Difference.CONFLICT:
+                    return difference, ""
+                return difference, ", ".join(contradicting(one, other))
         except SourceError:
-            return Difference.CONFLICT  # nobody knows what it says
+            return Difference.CONFLICT, "one of them cannot be read"
 
     def version(self, version_id: str) -> tuple[Version, Study, dict[str, int]]:
         """Return a Study version, its Study, and the row of each SOP Instance UID."""
@@ -482,8 +488,8 @@ def identity_fault(study: Study, identity: Identity) -> str:
     """Return why a Study's patient is not certain, or an empty sentence; no values are told."""
     for keyword in _said_twice(study):
         return (
-            f"Instances of this Study name more than one patient ({keyword} differs): "
-            "correct it at the sender, then release the Study"
+            f"Instances of this Study name more than one patient ({keyword} differs): correct it at "
+            "the sender, have the Study sent again, and release it with --take newest"
         )
     if identity is Identity.LENIENT:
         return ""

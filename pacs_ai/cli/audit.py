@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from pacs_ai.ledger.presence import open_ledger
+from pacs_ai.ledger.presence import found_ledger
 from pacs_ai.settings import Settings
 
 
 def verify(settings: Settings, noted: str | None) -> int:
     """Print what holds and the first event that does not; 1 when there is one."""
-    ledger = open_ledger(settings)
+    ledger = found_ledger(settings)
     try:
         verdict = ledger.verify_events(noted=noted)
     finally:

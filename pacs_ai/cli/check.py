@@ -274,7 +274,11 @@ def _is_ours(settings: Settings) -> bool:
     # problem to report.
     face = settings.listener
     if face.certificate is not None:
-        return is_shown_at(face.host, face.port, face.certificate)
+        if is_shown_at(face.host, face.port, face.certificate):
+            return True
+        # A new one may lie there whose key is still to come, which is told: the former is shown until then.
+        unusable = (one.setting for one in held(settings) if one.ends is None)
+        return "listener.certificate" in unusable and neighbours.connects(face.host, face.port)
     titles = (one.ae_titles[0] for one in settings.peers.values())
     calling = next(titles, face.ae_title)
     return echo(host=face.host, port=face.port, called=face.ae_title, calling=calling).is_called

@@ -157,7 +157,7 @@ def instances(
     """List what is held, one Instance a line: SOP Instance UID, SHA-256 of its data set, state."""
     from pacs_ai.cli.status import print_instances  # noqa: PLC0415
 
-    print_instances(_settings(config), study)
+    sys.exit(print_instances(_settings(config), study))
 
 
 @app.command()

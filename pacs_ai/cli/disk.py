@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from pacs_ai.ledger.engine import Database
-from pacs_ai.ledger.presence import open_database
+from pacs_ai.ledger.presence import found_database
 from pacs_ai.ledger.retention import Removal
 from pacs_ai.retention import Holdings, Outlook, holdings, remove_strays, strays
 from pacs_ai.settings import Settings
@@ -86,7 +86,7 @@ def _strays(settings: Settings, database: Database) -> list[Removal]:
 
 def tell_strays(settings: Settings, *, remove: bool) -> int:
     """Print how many files no row of the ledger knows, and have them removed where that is wished."""
-    database = open_database(settings)
+    database = found_database(settings)
     try:
         found = _strays(settings, database)
         if found and remove:

@@ -86,9 +86,12 @@ def destinations(settings: Settings) -> Iterator[Fault]:
             yield from _destination(name, target)
         elif target is not None:
             yield from _folder(name, target.path)
-    for name in settings.peers if settings.delivery == "origin" else ():
+    wanted_at = settings.peers if settings.delivery == "origin" else settings.delivery
+    for name in () if wanted_at == "hold" else wanted_at:
         if settings.destination(name) is None:
-            yield Fault(f"peers.{name}: delivery is origin, but it has no host and port: add them")
+            yield Fault(
+                f"peers.{name}: delivery sends results there, but it has no host and port: add them"
+            )
 
 
 def _folder(name: str, path: Path) -> Iterator[Fault]:
@@ -115,9 +118,7 @@ def _destination(name: str, target: DicomDestination) -> Iterator[Fault]:
         tls=target.tls,
     )
     if not answer.ok:
-        yield Fault(
-            f"{name}: C-ECHO failed: {answer.detail}: check host, port, AE titles and TLS, here and there"
-        )
+        yield Fault(f"{name}: C-ECHO failed: {answer.detail}")
         return
     try:
         for sop_class, _ in refused(target, contexts(target)):

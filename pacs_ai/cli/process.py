@@ -52,6 +52,8 @@ def explain(paths: Sequence[Path], settings: Settings) -> int:
         if fault:
             typer.echo(f"held, so that nothing starts: {fault}")
         typer.echo(routing.explain_text(routing.route(study, rules, now=study.received_at)))
+    if not found and not refused:
+        typer.echo("no DICOM file is there: name files, or a folder that holds some", err=True)
     return 0 if found else 1
 
 

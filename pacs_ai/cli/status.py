@@ -9,14 +9,16 @@ from typing import Any, Literal
 import typer
 from rich.table import Column, Table
 
+from pacs_ai.certificates import held
 from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
-from pacs_ai.ledger.presence import open_database, open_ledger
+from pacs_ai.ledger.presence import found_database, found_ledger
 from pacs_ai.ledger.views import Views
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 
 _UID_COLUMNS = 32
+_NO_STUDY = "no such Study is held: check the key, and the peer's send log"
 _REFUSALS = {
     "0x0110": "unexpected: the log says what",
     "0x0122": "of no Storage SOP Class",
@@ -32,14 +34,15 @@ def print_status(
     settings: Settings, study: str | None, accession: str | None, form: Literal["json", "text"]
 ) -> int:
     """Print where every Study stands, or the timelines of those asked for; 1 when none is found."""
-    database = open_database(settings)
+    database = found_database(settings)
     views = Views(database)
     try:
         if study is None and accession is None:
             face = settings.listener
             processes = {"wanted": face.processes, "listening_here": listening(face.port)}
             health = views.health()
-            problems = [*health["problems"], *disk.problems(settings)]
+            unusable = (f"{one.setting}: {one.fault}" for one in held(settings) if one.ends is None)
+            problems = [*health["problems"], *disk.problems(settings), *unusable]
             report: Any = {
                 **health,
                 "healthy": not problems,
@@ -51,9 +54,7 @@ def print_status(
         else:
             found = views.find(study=study, accession_number=accession)
             if not found:
-                typer.echo(
-                    "no such Study is held: check the key, and the peer's send log", err=True
-                )
+                typer.echo(_NO_STUDY, err=True)
                 return 1
             report = [views.timeline(uid) for uid in found]
         if form == "json":
@@ -68,19 +69,24 @@ def print_status(
     return 0
 
 
-def print_instances(settings: Settings, study: str | None) -> None:
-    """Print every Instance that was taken in, one a line, for reconciling with a PACS."""
-    database = open_database(settings)
+def print_instances(settings: Settings, study: str | None) -> int:
+    """Print every Instance that was taken in, one a line, for reconciling with a PACS; 1 for no Study."""
+    database = found_database(settings)
     try:
-        for one in Views(database).instances(study):
-            typer.echo(f"{one['SOPInstanceUID']} {one['digest']} {one['role']} {one['state']}")
+        found = Views(database).instances(study)
     finally:
         database.close()
+    for one in found:
+        typer.echo(f"{one['SOPInstanceUID']} {one['digest']} {one['role']} {one['state']}")
+    if study is not None and not found:
+        typer.echo(_NO_STUDY, err=True)
+        return 1
+    return 0
 
 
 def set_switch(settings: Settings, name: str, wish: Literal["pause", "resume"]) -> str:
     """Pause or resume delivery or routing; return what to tell."""
-    ledger = open_ledger(settings)
+    ledger = found_ledger(settings)
     try:
         ledger.set_switch(name, actor=getpass.getuser(), paused=wish == "pause")
     finally:
@@ -92,8 +98,11 @@ def set_switch(settings: Settings, name: str, wish: Literal["pause", "resume"]) 
 
 def release_study(settings: Settings, study: str, take: str | None) -> int:
     """Let a Study's held and failed work start again; 1 when nothing of it is held."""
-    ledger = open_ledger(settings)
+    ledger = found_ledger(settings)
     try:
+        if not Views(ledger.database).find(study=study, accession_number=None):
+            typer.echo(_NO_STUDY, err=True)
+            return 1
         count = ledger.release(study, actor=getpass.getuser(), take=take)
     finally:
         ledger.close()

@@ -25,6 +25,9 @@ _START_SECONDS = 30.0
 _WELL_SECONDS = 10.0
 """A child that was up for so long did not die of its start: it is started again at once."""
 
+_LAST_WORDS = 500
+"""So many bytes of a child's log are looked at for why it ended."""
+
 
 @dataclass(eq=False, slots=True)
 class Child:
@@ -130,7 +133,20 @@ class Supervisor:
             self._deaths[name] = 0
         deaths = self._deaths[name] = self._deaths.get(name, 0) + 1
         self._again_at[name] = at + min(60.0, self._restart_delay * 2 ** (deaths - 1))
-        sys.stderr.write(f"{name} ended with {child.process.returncode}; starting it again\n")
+        sys.stderr.write(
+            f"{name} ended with {child.process.returncode}; starting it again{self._last_words(name)}\n"
+        )
+
+    def _last_words(self, name: str) -> str:
+        """Return where a child's log is and how it ends: mostly why the child did."""
+        if self._log_folder is None:
+            return ""
+        log = self._log_folder / f"{name}.log"
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LAST_WORDS))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
+        return f" ({log}: {last[:_LAST_WORDS]})"
 
     def run(self, *, ready: Callable[[], None]) -> int:
         """Run until SIGTERM or SIGINT; return the exit code."""
@@ -141,7 +157,8 @@ class Supervisor:
             if late and not self._ending.is_asked():
                 sys.stderr.write(f"not ready in 60 s: {', '.join(late)}\n")
                 return 1
-            ready()
+            if not late:
+                ready()
             while not self._ending.wait(_LOOK_SECONDS):
                 self.look()
         finally:

@@ -270,8 +270,17 @@ class Ledger:
             about = {study, *(one.StudyInstanceUID for one in contradicting)}
             lock_studies(connection, about)
             if take is not None:
-                for other in sorted(studies.settle_conflicts(connection, study, take=take)):
+                settled = studies.settle_conflicts(connection, study, take=take)
+                for other in sorted(settled.others):
                     work.add_assembly(connection, other, not_before=now())
+                if settled.counting or settled.rejected:
+                    detail = {
+                        "take": take,
+                        "counting": settled.counting,
+                        "rejected": settled.rejected,
+                    }
+                    kind = "contradiction settled"
+                    events.record(connection, kind, actor=actor, study=study, detail=detail)
             deliveries.try_refused_again(connection, study)
             return work.release_held(connection, study, actor=actor)
 

@@ -36,6 +36,24 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
+def found_ledger(settings: Settings) -> Ledger:
+    """Open the ledger of a gateway that has run, as :func:`open_ledger` does; none is made.
+
+    Raises
+    ------
+    LedgerUnusableError
+        When there is none.
+    """
+    refuse_absent(settings)
+    return open_ledger(settings)
+
+
+def found_database(settings: Settings) -> Database:
+    """Open the database of a gateway that has run, as :func:`found_ledger` does."""
+    refuse_absent(settings)
+    return open_database(settings)
+
+
 def _upgrade(database: Database) -> None:
     try:
         database.upgrade()
@@ -74,6 +92,22 @@ def refuse_lost(settings: Settings) -> None:
         raise LedgerUnusableError(
             "the ledger's file is gone, and the spool holds Instances that it knew: put its backup "
             f"back; to begin with nothing, move {settings.spool_path} away too"
+        )
+
+
+def refuse_absent(settings: Settings) -> None:
+    """Refuse to ask or steer a gateway that has never run: mostly another one is meant.
+
+    Raises
+    ------
+    LedgerUnusableError
+        When there is no ledger.
+    """
+    refuse_lost(settings)
+    if not is_there(settings):
+        raise LedgerUnusableError(
+            f"no gateway has run with these settings ({_file(settings)} is not there): name the settings "
+            "of the one that is meant with --config, or start it first"
         )
 
 

@@ -263,16 +263,28 @@ def set_accession_number(connection: Connection, study: str, accession_number: s
     )
 
 
-def settle_conflicts(connection: Connection, study: str, *, take: str) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a person's decision about contradicting Instances came to.
+
+    Attributes
+    ----------
+    others : set of str
+        Other Studies of which Instances count no more whose bytes are there.
+    counting, rejected : list of str
+        Digests of the Instances that count from now on, and of those that do not.
+    """
+
+    others: set[str]
+    counting: list[str]
+    rejected: list[str]
+
+
+def settle_conflicts(connection: Connection, study: str, *, take: str) -> Settled:
     """End a Study's conflicts as a person decided: the ``first`` or the ``newest`` Instances count.
 
     What another Study holds under the same SOP Instance UID is rejected where the newest count. The caller
     holds the locks of both Studies.
-
-    Returns
-    -------
-    set of str
-        Other Studies of which Instances count no more whose bytes are there.
     """
     table = tables.instances
     conflicts = connection.execute(
@@ -280,10 +292,11 @@ def settle_conflicts(connection: Connection, study: str, *, take: str) -> set[st
         .where(table.c.study_instance_uid == study, table.c.state == "conflict")
         .order_by(table.c.received_at, table.c.id)
     ).all()
-    others: set[str] = set()
+    settled = Settled(set(), [], [])
     for row in conflicts:
         if take == "first":
             mark_instance(connection, row.id, "rejected")
+            settled.rejected.append(row.digest)
             continue
         # A conflict of another Study is that Study's to settle; it contradicts this one from now on.
         in_conflict = and_(table.c.study_instance_uid == study, table.c.state == "conflict")
@@ -296,11 +309,15 @@ def settle_conflicts(connection: Connection, study: str, *, take: str) -> set[st
                 table.c.id != row.id,
             )
             .values(state="rejected")
-            .returning(table.c.study_instance_uid, table.c.removed_at)
+            .returning(table.c.study_instance_uid, table.c.removed_at, table.c.digest)
         )
-        others |= {one.study_instance_uid for one in beaten if one.removed_at is None}
+        for one in beaten:
+            settled.rejected.append(one.digest)
+            if one.removed_at is None and one.study_instance_uid != study:
+                settled.others.add(one.study_instance_uid)
         mark_instance(connection, row.id, "kept")
-    return others - {study}
+        settled.counting.append(row.digest)
+    return settled
 
 
 def add_routing(

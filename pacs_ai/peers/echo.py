@@ -86,7 +86,7 @@ def _ask(
             return f"{peer} does not offer the Verification Service: enable C-ECHO there"
         answer = association.send_c_echo()
         if "Status" not in answer:
-            return f"{peer} took the association but did not answer the C-ECHO"
+            return f"{peer} took the association but did not answer the C-ECHO: look at its log"
         if answer.Status != 0x0000:
-            return f"{peer} answered the C-ECHO with status 0x{answer.Status:04X}"
+            return f"{peer} answered the C-ECHO with status 0x{answer.Status:04X}: look at its log"
     return ""

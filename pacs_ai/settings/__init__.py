@@ -8,9 +8,10 @@ worklist parse their own (:class:`Source`).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,14 @@ from pacs_ai.settings.sections import (
     WorkTimes,
 )
 from pacs_ai.settings.source import REQUIRED, Source, parse_yaml, required
-from pacs_ai.settings.values import Secret, Section, in_network, parse_duration, parse_size
+from pacs_ai.settings.values import (
+    Secret,
+    Section,
+    any_in_common,
+    in_network,
+    parse_duration,
+    parse_size,
+)
 from pacs_ai.uids import digest
 
 __all__ = [
@@ -80,6 +88,18 @@ _NAME_LENGTH = 64  # as many as the ledger's columns hold
 _RULE_SECTIONS = ("text_elements", "age", "terms", "never", "rules", "worklist")
 
 
+_Inconsistency = tuple[tuple[str, ...], str]
+"""Where in the settings, and what is wrong there."""
+
+
+class InconsistentError(ValueError):
+    """Sections are sound, each by itself, and do not go together."""
+
+    def __init__(self, found: list[_Inconsistency]) -> None:
+        super().__init__("; ".join(f"{'.'.join(path)}: {message}" for path, message in found))
+        self.found = found
+
+
 class Settings(Section):
     """All settings of one gateway."""
 
@@ -113,39 +133,62 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        for name in (*self.peers, *self.endpoints, *self.destinations):
-            if not 0 < len(name) <= _NAME_LENGTH:
-                raise ValueError(
-                    f"{name!r} is no name for a peer, endpoint or destination: use 1 to "
-                    f"{_NAME_LENGTH} characters"
-                )
-        face = self.listener
-        if not (face.host in LOOPBACK or face.certificate or face.unsafe_plain_network):
-            raise ValueError(
-                "listener.host is not loopback: give listener.certificate and listener.key, or set "
-                "listener.unsafe_plain_network: true and keep the network between PACS and gateway closed"
-            )
-        self._bound_certificates()
-        if isinstance(self.delivery, tuple):
-            for name in self.delivery:
-                if name not in self.destinations and name not in self.peers:
-                    raise ValueError(
-                        f"delivery names {name!r}, which is no destination and no peer"
-                    )
+        found = [*self._wrong_names(), *self._open_face(), *self._unbound(), *self._twins()]
+        found += self._undelivered()
+        if found:
+            raise InconsistentError(found)
         return self
 
-    def _bound_certificates(self) -> None:
+    def _wrong_names(self) -> Iterator[_Inconsistency]:
+        for section in ("peers", "endpoints", "destinations"):
+            for name in getattr(self, section):
+                if not 0 < len(name) <= _NAME_LENGTH:
+                    yield (section, name), f"no name: use 1 to {_NAME_LENGTH} characters"
+
+    def _open_face(self) -> Iterator[_Inconsistency]:
+        face = self.listener
+        if not (face.host in LOOPBACK or face.certificate or face.unsafe_plain_network):
+            yield (
+                ("listener", "host"),
+                "not loopback: give listener.certificate and listener.key, or set "
+                "listener.unsafe_plain_network: true and keep the network between PACS and gateway closed",
+            )
+
+    def _unbound(self) -> Iterator[_Inconsistency]:
         mutual = self.listener.client_authorities is not None
         for name, peer in self.peers.items():
             if mutual and peer.certificates is None:
-                raise ValueError(
-                    f"peers.{name}: listener.client_authorities is set: name its certificates, or "
-                    "certificates: [] when it opens no associations"
+                yield (
+                    ("peers", name),
+                    "listener.client_authorities is set: name its certificates, or "
+                    "certificates: [] when it opens no associations",
                 )
             if peer.certificates and not mutual:
-                raise ValueError(
-                    f"peers.{name}.certificates: nobody is asked for a certificate without "
-                    "listener.client_authorities: set it, or leave certificates out"
+                yield (
+                    ("peers", name, "certificates"),
+                    "nobody is asked for a certificate without listener.client_authorities: set it, or "
+                    "leave certificates out",
+                )
+
+    def _twins(self) -> Iterator[_Inconsistency]:
+        """Two peers that nothing tells apart: the Studies of one would be taken for the other's."""
+        for (name, one), (later, other) in combinations(self.peers.items(), 2):
+            titles = sorted(set(one.ae_titles) & set(other.ae_titles))
+            bound = None not in (one.certificates, other.certificates)
+            apart = bound and set(one.certificates or ()).isdisjoint(other.certificates or ())
+            if titles and not apart and any_in_common(one.addresses, other.addresses):
+                yield (
+                    ("peers", later),
+                    f"peers.{name} has the same AE title {titles[0]} and address: give each an AE title, "
+                    "address or certificate of its own",
+                )
+
+    def _undelivered(self) -> Iterator[_Inconsistency]:
+        for name in self.delivery if isinstance(self.delivery, tuple) else ():
+            if name not in self.destinations and name not in self.peers:
+                yield (
+                    ("delivery",),
+                    f"{name!r} is no destination and no peer: correct it, or add it there",
                 )
 
     @property
@@ -274,6 +317,9 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Settings:
         raise ConfigError(
             [Fault(f"cannot be read ({error.strerror}): check --config", path)]
         ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Fault("not UTF-8: save the file as UTF-8", path, line)]) from error
     return loads(text, file=path, overrides=overrides)
 
 
@@ -293,10 +339,10 @@ def loads(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         faults += [
-            fault
+            _fault(path, message, source)
             for problem in error.errors()
             if problem.get("input") != REQUIRED
-            for fault in [_fault(problem["loc"], _message(problem), source)]
+            for path, message in _told(problem)
         ]
         raise ConfigError(faults) from None
     if faults:
@@ -325,9 +371,20 @@ def salvaged(path: Path) -> Settings:
     return Settings.model_construct(**values)
 
 
+def _told(problem: ErrorDetails) -> list[tuple[tuple[str | int, ...], str]]:
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InconsistentError):
+        return [*cause.found]
+    return [(problem["loc"], _message(problem))]
+
+
 def _message(problem: ErrorDetails) -> str:
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return "say what it is: kind: folder or kind: dicom"
+    if problem["type"] == "extra_forbidden":
+        return "no such setting: correct its name, or take it out (docs/settings.md lists all)"
+    if problem["type"] == "missing":
+        return "is missing: fill it in"
     return problem["msg"]
 
 

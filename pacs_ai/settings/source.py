@@ -78,6 +78,11 @@ def parse_yaml(text: str, file: Path | None) -> Source:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ConfigError([Fault(f"not YAML: {error.problem}", file, line)]) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            [Fault("not YAML: it has a control character: take it out", file, line)]
+        ) from error
     lines: dict[tuple[str | int, ...], int] = {}
     faults: list[Fault] = []
     _walk(node, (), lines, faults, file)

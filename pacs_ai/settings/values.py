@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
@@ -46,7 +47,9 @@ def parse_size(value: object) -> int:
         return value
     found = _SIZE.match(str(value))
     if not found:
-        raise ValueError("write a size with its unit: 50MB, 4GiB")
+        raise ValueError(
+            "write a size with its unit (B, kB, MB, GB, TB, KiB, MiB, GiB or TiB): 50MB, 4GiB"
+        )
     return int(float(found[1]) * _SIZE_UNITS[found[2]])
 
 
@@ -92,6 +95,14 @@ def in_network(address: str, network: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped  # how a listener on an IPv6 address sees an IPv4 peer
     return found in ipaddress.ip_network(network)
+
+
+def any_in_common(networks: Iterable[str], others: Iterable[str]) -> bool:
+    """Tell whether an address is among both."""
+    ones, rest = ([ipaddress.ip_network(text) for text in texts] for texts in (networks, others))
+    return any(
+        one.version == other.version and one.overlaps(other) for one in ones for other in rest
+    )
 
 
 def site_text(path: Path, *, largest: int) -> str:

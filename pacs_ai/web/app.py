@@ -218,11 +218,12 @@ class _Pages:
             health = dict(self._views.health())
         except PacsAiError as error:
             health = {"ledger": "does not answer", "healthy": False, "problems": [str(error)]}
-        others = [*self._problems()]
-        health["problems"] = [*health.get("problems", ()), *others]
         held = [*self._certificates()]
         health["certificates"] = {one.setting: _readable_end(one) for one in held}
-        if others or any(one.ends is None for one in held):
+        unusable = [f"{one.setting}: {one.fault}" for one in held if one.ends is None]
+        others = [*self._problems(), *unusable]
+        health["problems"] = [*health.get("problems", ()), *others]
+        if others:
             health["healthy"] = False
         return JSONResponse(health, status_code=200 if health.get("healthy", True) else 503)
 

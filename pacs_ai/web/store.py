@@ -88,6 +88,8 @@ class Store:
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > maximum:
             raise HTTPException(413, f"more than web.maximum_request ({maximum} bytes)")
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise HTTPException(415, "the body has a Content-Encoding: send it without")
         try:
             return boundary(request.headers.get("content-type", ""))
         except MediaTypeError as error:

@@ -88,11 +88,21 @@ def test_the_listener_says_that_it_is_ready_and_logs_json_lines(tmp_path: Path) 
         assert line == {"role": "listener", "ready": True}
         port = load(config).listener.port
         assert wire.rejection(port, "CANARY-AE", CALLED) == wire.CALLING_NOT_RECOGNISED
+        assert wire.rejection(port, "DEMO", "ANOTHER") == wire.CALLED_NOT_RECOGNISED
         with association(port, calling="DEMO") as opened:
             assert opened.is_established
         log = end(process)
-    assert [one["message"] for one in log] == [
-        "association rejected: not a configured peer, address and certificate"
+    assert [(one["message"], one["address"], one["title_of"]) for one in log] == [
+        (
+            "association rejected: not a configured peer, address and certificate",
+            "127.0.0.1",
+            [],
+        ),
+        (
+            "association rejected: called by a title that is not the gateway's",
+            "127.0.0.1",
+            ["demo"],
+        ),
     ]
     assert log[0].keys() >= {"at", "level", "logger", "message"}
     assert "CANARY" not in json.dumps(log)

@@ -447,6 +447,14 @@ def test_a_wrong_media_type_or_boundary_stores_nothing(
     assert web.row(made) is None
 
 
+def test_a_compressed_body_is_refused(web: Web) -> None:
+    made = image()
+    answer = web.post(body_of(file_of(made)), Content_Encoding="gzip")
+    assert answer.status_code == 415
+    assert "Content-Encoding" in answer.json()["error"]
+    assert web.row(made) is None
+
+
 @pytest.mark.parametrize("body", [b"", b"\r\n", f"--{BOUNDARY}--\r\n".encode(), b"garbage" * 999])
 def test_a_body_without_parts_is_400(web: Web, body: bytes) -> None:
     assert web.post(body).status_code == 400

@@ -14,6 +14,7 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 COMMAND, LAST = 1, 2
 ACCEPTED, REJECTED, ABORTED = 0x02, 0x03, 0x07
 CALLING_NOT_RECOGNISED = (1, 1, 3)
+CALLED_NOT_RECOGNISED = (1, 1, 7)
 """Result, source and reason of an A-ASSOCIATE-RJ: permanent, service user (PS3.8 section 9.3.4)."""
 
 Context = tuple[int, str, str]

@@ -289,10 +289,26 @@ def test_first_and_newest_are_what_they_say_although_the_clock_was_set_back(
     clock_set_back()
     _again(driver, [_one_pixel(radiographs[0])])
     study = str(radiographs[0].StudyInstanceUID)
+    reason = driver.timeline(study)["reason"]
+    assert "(PixelData)" in reason
+    assert "--take newest or first" in reason
     assert driver.gateway.ledger.release(study, actor="anna", take=take) == 1
+    assert _settled(driver, study) == (take, states.count("kept") if take == "newest" else 0, 1)
     driver.carry_out()
     assert [*_states(driver, str(radiographs[0].SOPInstanceUID)).values()] == states
     assert driver.timeline(study)["state"] == received["state"]
+
+
+def _settled(driver: Driver, study: str) -> tuple[str, int, int]:
+    """Return what the one event says of a person's decision; by whom it was is asserted."""
+    table = tables.events
+    with driver.gateway.ledger.database.read() as connection:
+        (event,) = connection.execute(
+            select(table).where(table.c.kind == "contradiction settled")
+        ).all()
+    assert (event.actor, event.study_instance_uid) == ("anna", study)
+    detail = event.detail
+    return detail["take"], len(detail["counting"]), len(detail["rejected"])
 
 
 @pytest.mark.parametrize("let_go", [{"removed_at": host_time()}, {"state": "replaced"}])

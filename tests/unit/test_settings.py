@@ -74,6 +74,68 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        (b"site:\n  name: M\xfcller\n", "fault.yaml:2: not UTF-8: save the file as UTF-8"),
+        (b'site:\n  name: "a\x07"\n', "fault.yaml:2: not YAML: it has a control character"),
+    ],
+)
+def test_a_file_that_is_no_text_is_a_fault_with_its_line(
+    tmp_path: Path, written: bytes, remedy: str
+) -> None:
+    file = tmp_path / "fault.yaml"
+    file.write_bytes(written)
+    with pytest.raises(ConfigError) as told:
+        load(file)
+    assert remedy in str(told.value)
+
+
+def test_sections_that_do_not_go_together_are_all_told_with_their_lines() -> None:
+    text = SITE + "listener:\n  host: 0.0.0.0\n" + PEERS + "delivery: [archive, elsewhere]\n"
+    found = _messages(text)
+    assert len(found) == 3
+    assert "site.yaml:3: listener.host: not loopback" in found[0]
+    line = 1 + text[: text.index("delivery")].count("\n")
+    assert found[1].startswith(f"site.yaml:{line}: delivery: 'archive' is no destination")
+    assert found[2].startswith(f"site.yaml:{line}: delivery: 'elsewhere' is no destination")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("addresses: [192.0.2.1]", "addresses: [192.0.2.0/24]", True),
+        ("addresses: [192.0.2.1]", "addresses: [192.0.2.2]", False),
+        ("addresses: [192.0.2.1]", "addresses: ['2001:db8::1']", False),
+    ],
+)
+def test_two_peers_that_nothing_tells_apart_are_a_fault(
+    one: str, other: str, *, told: bool
+) -> None:
+    text = (
+        f"{SITE}peers:\n  pacs: {{ae_titles: [PACS, CT], {one}}}\n"
+        f"  modality: {{ae_titles: [CT], {other}}}\n"
+    )
+    if not told:
+        loads(text)
+        return
+    (message,) = _messages(text)
+    assert "peers.modality: peers.pacs has the same AE title CT and address" in message
+
+
+def test_peers_of_one_title_and_address_are_told_apart_by_their_certificates() -> None:
+    def written(other: str) -> str:
+        return (
+            f"{SITE}listener: {{certificate: a, key: b, client_authorities: c}}\npeers:\n"
+            "  pacs: {ae_titles: [CT], certificates: ['dns:one']}\n"
+            f"  modality: {{ae_titles: [CT], certificates: ['dns:{other}']}}\n"
+        )
+
+    loads(written("other"))
+    with pytest.raises(ConfigError, match="same AE title"):
+        loads(written("one"))
+
+
 def test_whoever_is_not_listed_may_not_send() -> None:
     settings = loads(SITE + PEERS)
     assert settings.peer_of("PACS2", "192.0.2.1") == "pacs"

@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from pacs_ai.cli import main
+from pacs_ai.gateway import Gateway
+from pacs_ai.settings import load
 from tests.peers import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -72,3 +74,9 @@ def write_config(folder: Path, **sections: Any) -> Path:
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
+
+
+def begun(config: Path) -> Path:
+    """Let a gateway of these settings have run once; return the file."""
+    Gateway(load(config)).close()
+    return config

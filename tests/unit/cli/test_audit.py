@@ -12,12 +12,12 @@ from pacs_ai import __version__
 from pacs_ai.cli.roles import configured
 from pacs_ai.ledger import Ledger, tables
 from pacs_ai.settings import load
-from tests.unit.cli.conftest import Command, write_config
+from tests.unit.cli.conftest import Command, begun, write_config
 
 
 @pytest.fixture
 def config(tmp_path: Path, ledger_url: str) -> Path:
-    return write_config(tmp_path, ledger=ledger_url)
+    return begun(write_config(tmp_path, ledger=ledger_url))
 
 
 def _ledger(config: Path) -> Ledger:

@@ -25,7 +25,7 @@ from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.settings import load
 from tests.peers import free_port
 from tests.peers.rejecting import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, rejecting
-from tests.unit.cli.conftest import Command, write_config
+from tests.unit.cli.conftest import Command, begun, write_config
 from tests.unit.test_grouping import arrival
 
 
@@ -272,6 +272,20 @@ def test_a_lost_ledger_is_reported_and_no_other_is_made(
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["status", "instances", "strays", "audit verify", "release 1.2", "pause delivery"],
+)
+def test_a_gateway_that_has_never_run_is_neither_asked_nor_steered(
+    pacs_ai: Command, tmp_path: Path, command: str
+) -> None:
+    ended = pacs_ai(*command.split(), "--config", write_config(tmp_path))
+    assert ended.code != 0
+    assert "no gateway has run with these settings" in ended.err
+    assert "--config" in ended.err
+    assert not [*tmp_path.rglob("*.sqlite*")]
+
+
 def test_a_lost_spool_is_reported_and_no_other_is_made(pacs_ai: Command, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     gateway = Gateway(load(Path(config)))
@@ -319,7 +333,7 @@ def test_a_server_that_may_not_be_used_as_ledger_is_reported(
 
 def test_a_ledger_of_a_later_version_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    assert pacs_ai("status", "--config", config).code == 0
+    begun(config)
     with closing(sqlite3.connect(tmp_path / "gateway" / "ledger.sqlite")) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
         other.commit()
@@ -332,7 +346,10 @@ def test_results_that_nobody_can_get_are_reported(pacs_ai: Command, tmp_path: Pa
     config = write_config(tmp_path, delivery="origin")
     ended = pacs_ai("check", "--config", config)
     assert ended.code == 1
-    assert "peers.demo: delivery is origin, but it has no host and port: add them" in ended.err
+    assert "peers.demo: delivery sends results there, but it has no host and port" in ended.err
+    ended = pacs_ai("check", "--config", write_config(tmp_path, delivery=["demo"]))
+    assert ended.code == 1
+    assert "peers.demo: delivery sends results there, but it has no host and port" in ended.err
 
 
 def test_a_look_that_fails_is_a_fault_itself_and_hides_no_other(
@@ -349,7 +366,7 @@ def test_a_look_that_fails_is_a_fault_itself_and_hides_no_other(
         assert ended.code
         (name,) = {"broker", "ports", "rules"} & set(re.findall(r"\w+", _failing(ended.err)))
         assert f": {name}: not looked at to the end (RecursionError)" in ended.err
-        assert "peers.demo: delivery is origin" in ended.err
+        assert "peers.demo: delivery sends results there" in ended.err
         assert "sesame" not in ended.err
 
 
@@ -410,7 +427,7 @@ def test_a_token_that_ends_soon_is_reported_until_it_has_a_successor(
     pacs_ai: Command, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path)
-    assert pacs_ai("status", "--config", config).code == 0
+    begun(config)
     tokens = _tokens(tmp_path)
     _, soon = tokens.create("pacs", scope=Scope.STOW, lifetime=timedelta(days=29), actor="x")
     _, past = tokens.create("old", scope=Scope.STATUS, lifetime=timedelta(0), actor="x")
@@ -430,7 +447,7 @@ def test_a_ledger_from_before_there_were_tokens_is_only_an_earlier_one(
     pacs_ai: Command, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path)
-    assert pacs_ai("status", "--config", config).code == 0
+    begun(config)
     with closing(sqlite3.connect(tmp_path / "gateway" / "ledger.sqlite")) as other:
         other.execute("DROP TABLE tokens")
         other.execute("UPDATE alembic_version SET version_num = '0001'")
@@ -444,7 +461,7 @@ def test_a_ledger_from_before_there_were_tokens_is_only_an_earlier_one(
 def test_a_token_whose_results_go_nowhere_is_reported(pacs_ai: Command, tmp_path: Path) -> None:
     peers = {"pacs": {"ae_titles": ["A"], "host": "127.0.0.1", "port": free_port()}}
     config = write_config(tmp_path, peers=peers, delivery="origin")
-    assert pacs_ai("status", "--config", config).code == 0
+    begun(config)
     tokens = _tokens(tmp_path)
     for name, scope in (("pacs", Scope.STOW), ("other", Scope.STOW), ("viewer", Scope.STATUS)):
         tokens.create(name, scope=scope, lifetime=None, actor="x")

@@ -22,7 +22,7 @@ from pynetdicom import AE
 from listener.ae import TRANSFER_SYNTAXES, storage_classes
 from tests.authority import Authority, Certificate
 from tests.peers import free_port, require
-from tests.unit.cli.conftest import Command, write_config
+from tests.unit.cli.conftest import Command, begun, write_config
 
 VERIFICATION = "1.2.840.10008.1.1"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -229,7 +229,7 @@ def test_a_broker_that_is_away_or_none_is_reported(pacs_ai: Command, tmp_path: P
 def ledger(pacs_ai: Command, tmp_path: Path) -> tuple[Path, Path]:
     """Settings, and the ledger that a first command made."""
     config = write_config(tmp_path)
-    assert pacs_ai("status", "--config", config).code == 0
+    begun(config)
     assert pacs_ai("check", "--config", config).code == 0
     return config, tmp_path / "gateway" / "ledger.sqlite"
 

@@ -14,7 +14,7 @@ from pacs_ai.intake import Context, Stored
 from pacs_ai.settings import load
 from pacs_ai.spool import SpoolFullError, Writer
 from tests.integration.listening import CT, encoded, image
-from tests.unit.cli.conftest import Command, write_config
+from tests.unit.cli.conftest import Command, begun, write_config
 from tests.unit.test_tally import send
 
 SYNTAX = "1.2.840.10008.1.2.1"
@@ -37,7 +37,7 @@ def take_in(config: Path, *data_sets: Dataset) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    return write_config(tmp_path)
+    return begun(write_config(tmp_path))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_refusals_and_a_spool_that_failed_stand_on_top(
 
 
 def test_a_nearly_full_disk_stands_on_top(pacs_ai: Command, tmp_path: Path) -> None:
-    config = write_config(tmp_path, listener={"minimum_free": "1000TB"})
+    config = begun(write_config(tmp_path, listener={"minimum_free": "1000TB"}))
     said = pacs_ai("status", "--config", config).out
     assert said.startswith("PROBLEM: ")
     assert "every Instance is refused: make room" in said
@@ -193,10 +193,11 @@ def test_held_work_goes_on_when_a_person_releases_it(pacs_ai: Command, tmp_path:
     assert pacs_ai("release", study, "--config", config).code == 1
 
 
-def test_releasing_nothing_ends_with_1(pacs_ai: Command, config: Path) -> None:
-    ended = pacs_ai("release", "1.2.3", "--config", config)
-    assert ended.code == 1
-    assert "nothing of this Study is held" in ended.out
+def test_a_study_that_is_not_there_is_told_and_ends_with_1(pacs_ai: Command, config: Path) -> None:
+    for command in ("release 1.2.3", "instances --study 1.2.3", "status --study 1.2.3"):
+        ended = pacs_ai(*command.split(), "--config", config)
+        assert (ended.code, ended.out) == (1, "")
+        assert "no such Study is held" in ended.err
 
 
 def test_the_disk_and_what_can_be_freed_are_told(

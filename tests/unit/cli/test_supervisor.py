@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,6 +94,29 @@ def test_what_a_child_says_on_standard_error_goes_to_its_log(
     wait(lambda: (tmp_path / "log" / "one.log").read_text() == "a line\n")
     supervisor.stop()
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
+
+
+def test_why_a_child_ended_is_told_by_the_end_of_its_log(
+    started: Callable[..., Supervisor], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    speak = [sys.executable, "-c", "import sys; sys.exit('port 1: choose another')"]
+    supervisor = started({"one": speak}, log_folder=tmp_path / "log")
+
+    def told() -> bool:
+        supervisor.look()
+        return "port 1: choose another)" in capfd.readouterr().err
+
+    wait(told)
+    supervisor.stop()
+
+
+def test_who_is_asked_to_end_before_all_are_ready_says_not_that_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pacs_ai.processes.Ending.heed_signals", lambda _: None)
+    supervisor = Supervisor({"one": [sys.executable, "-c", "import time; time.sleep(60)"]})
+    threading.Timer(0.3, supervisor._ending.ask).start()
+    assert supervisor.run(ready=lambda: pytest.fail("it is not ready")) == 0
 
 
 def test_a_child_that_does_not_listen_is_killed_in_the_end(
