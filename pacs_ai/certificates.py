@@ -205,6 +205,18 @@ def is_shown_at(host: str, port: int, certificate: Path) -> bool:
         return False
 
 
+def fingerprint(certificate: Path) -> str:
+    """Return the SHA-256 of a certificate, as ``openssl x509 -fingerprint -sha256`` shows it, in lower case.
+
+    Raises
+    ------
+    OSError, ValueError
+        When the file cannot be read, or is none.
+    """
+    digest = hashlib.sha256(_first(certificate.read_text())).hexdigest()
+    return ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))
+
+
 def _first(pem: str) -> bytes:
     begin, end = pem.index(ssl.PEM_HEADER), pem.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)
     return ssl.PEM_cert_to_DER_cert(pem[begin:end])

@@ -72,7 +72,7 @@ def _tls(where: str, host: str, port: int) -> Iterator[Fault]:
 
 def notes(settings: Settings) -> Iterator[str]:
     """Yield what is no fault and should be known."""
-    for name in settings.destination_names:
+    for name in settings.asked_destination_names:
         target = settings.destination(name)
         if isinstance(target, DicomDestination) and target.confirm is Confirm.OFF:
             yield f"{name}: not confirmed before sending: set confirm: c-find"

@@ -5,14 +5,17 @@ From the same tables as the conformance statement.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 
 from pydicom.uid import UID
 
 from pacs_ai import __version__
+from pacs_ai.certificates import fingerprint, held
 from pacs_ai.cli.neighbours import contexts
 from pacs_ai.cli.roles import accepted
-from pacs_ai.settings import Confirm, DicomDestination, Listener, Settings
+from pacs_ai.settings import Confirm, DicomDestination, Listener, Peer, Settings
+from pacs_ai.settings.sections import LOOPBACK
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - shown, not listened on
 
@@ -42,21 +45,29 @@ def accepted_classes() -> list[tuple[str, str]]:
 def _receiving(settings: Settings) -> Iterator[str]:
     face = settings.listener
     yield "1. Please add this destination (Verification SCP, Storage SCP)"
-    shown = "(every address of the gateway's host)" if face.host in _EVERYWHERE else face.host
     yield from _aligned(
         [
             ("AE title", ", ".join((face.ae_title, *face.also_called))),
-            ("address", shown),
+            ("address", _address(face)),
             ("port", face.port),
             ("security", _security(face)),
+            *_certificate(settings),
             ("answer 0x0000", "file and ledger are on disk; send again after any other status"),
         ]
     )
     yield "   Admitted are these callers, by AE title and address together:"
     yield from _aligned(
-        (name, f"{', '.join(peer.ae_titles)} from {', '.join(peer.addresses)}")
+        (name, f"{', '.join(peer.ae_titles)} from {', '.join(peer.addresses)}{_bound(peer)}")
         for name, peer in settings.peers.items()
     )
+
+
+def _address(face: Listener) -> str:
+    if face.host in _EVERYWHERE:
+        return f"of {socket.gethostname()}, in the network of the PACS"
+    if face.host in LOOPBACK:
+        return f"{face.host} (this machine alone: for a PACS elsewhere set listener.host)"
+    return face.host
 
 
 def _security(face: Listener) -> str:
@@ -64,6 +75,30 @@ def _security(face: Listener) -> str:
         return "none: plain DICOM on a closed network"
     asked = "" if face.client_authorities is None else "; mutual: please show a certificate"
     return f"TLS 1.2 or 1.3 (BCP 195), no plain DICOM on this port{asked}"
+
+
+def _certificate(settings: Settings) -> Iterator[tuple[str, str]]:
+    face = settings.listener
+    if face.certificate is None:
+        return
+    try:
+        shown = f"SHA-256 {fingerprint(face.certificate)}"
+    except (OSError, ValueError):
+        shown = f"{face.certificate} cannot be read"
+    until = {one.setting: one.ends for one in held(settings)}.get("listener.certificate")
+    good = "cannot be used today" if until is None else f"good until {until:%Y-%m-%d}"
+    yield "its certificate", f"{shown}, {good}"
+    if face.client_authorities is not None:
+        yield (
+            "yours is of",
+            f"an authority in {face.client_authorities.name}, or listed there itself",
+        )
+
+
+def _bound(peer: Peer) -> str:
+    if peer.certificates is None:
+        return ""
+    return f", showing {' or '.join(peer.certificates) or 'nothing: it opens no association'}"
 
 
 def _sending(settings: Settings) -> Iterator[str]:
@@ -100,7 +135,7 @@ def _accepted() -> Iterator[str]:
 
 
 def _targets(settings: Settings) -> Iterator[tuple[str, DicomDestination]]:
-    for name in settings.destination_names:
+    for name in settings.asked_destination_names:
         target = settings.destination(name)
         if isinstance(target, DicomDestination):
             yield name, target

@@ -286,6 +286,13 @@ class Settings(Section):
         reachable = (name for name in self.peers if name not in self.destinations)
         return (*self.destinations, *(n for n in reachable if self.destination(n) is not None))
 
+    @property
+    def asked_destination_names(self) -> tuple[str, ...]:
+        """Names of those that results go to as ``delivery`` stands; while it is held, of all."""
+        if isinstance(self.delivery, tuple):
+            return tuple(name for name in self.destination_names if name in self.delivery)
+        return self.destination_names
+
     def destinations_for(self, peer: str) -> tuple[str, ...]:
         """Return the names of the destinations that results of a peer's Study go to.
 

@@ -405,11 +405,50 @@ def test_the_sheet_of_a_gateway_that_sends_nothing_says_so(
     assert "Nothing: no destination of results is a PACS." in ended.out
 
 
+def test_the_sheet_asks_nothing_of_a_pacs_that_gets_nothing(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    peer = {"ae_titles": ["MYPACS"], "host": "192.0.2.10", "port": 104}
+    config = write_config(tmp_path, peers={"pacs": peer}, delivery=["results"])
+    ended = pacs_ai("check", "--sheet", "--config", config)
+    assert "Nothing: no destination of results is a PACS." in ended.out
+    assert "192.0.2.10:104" not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", "127.0.0.1 (this machine alone: for a PACS elsewhere set listener.host)"),
+        ("0.0.0.0", f"of {socket.gethostname()}, in the network of the PACS"),  # noqa: S104
+        ("192.0.2.20", "192.0.2.20"),
+    ],
+)
+def test_the_sheet_says_where_the_gateway_is(
+    pacs_ai: Command, tmp_path: Path, host: str, said: str
+) -> None:
+    listener = {"host": host, "unsafe_plain_network": True}
+    ended = pacs_ai("check", "--sheet", "--config", write_config(tmp_path, listener=listener))
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert f"address {said}" in lines
+
+
 def test_the_sheet_says_where_tls_is(pacs_ai: Command, tmp_path: Path) -> None:
     peer = {"ae_titles": ["MYPACS"], "host": "192.0.2.10", "port": 2762, "tls": {}}
-    listener = {"certificate": "a.pem", "key": "a.key", "client_authorities": "ca.pem"}
+    hospital = Authority(tmp_path / "authority")
+    own = hospital.issue("gateway")
+    listener = {
+        "certificate": str(own.file),
+        "key": str(own.key),
+        "client_authorities": str(hospital.file),
+    }
     bound = {"pacs": {**peer, "certificates": ["dns:pacs.test"]}}
     config = write_config(tmp_path, listener=listener, peers=bound, delivery="origin")
     ended = pacs_ai("check", "--sheet", "--config", config)
     assert "TLS 1.2 or 1.3 (BCP 195), no plain DICOM on this port; mutual" in ended.out
     assert "calls MYPACS at 192.0.2.10:2762, with TLS" in ended.out
+    assert "MYPACS from 127.0.0.1, showing dns:pacs.test" in ended.out
+    assert f"an authority in {hospital.file.name}" in ended.out
+    openssl = [require("openssl"), "x509", "-in", own.file, "-noout", "-fingerprint", "-sha256"]
+    shown = subprocess.run(openssl, check=True, capture_output=True, text=True).stdout
+    digits = shown.strip().partition("=")[2].lower()
+    assert f"SHA-256 {digits}, good until 20" in ended.out
