@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,16 +38,17 @@ def run(config: Path) -> int:
     try:
         settings = load(config)
     except ConfigError as error:
-        _tell([*error.faults, *_beside_settings(config)])
-        typer.echo(
-            "ledger, certificates, ports, broker, endpoints and destinations were not looked at: "
-            "mend the settings, and ask again",
-            err=True,
-        )
+        beside, missed = _beside_settings(config)
+        _tell([*error.faults, *beside])
+        if missed:
+            typer.echo(
+                f"{', '.join(missed)}: not looked at, for want of sound settings: mend them, and ask again",
+                err=True,
+            )
         return 2
     _tell_of_disk(settings)
     wrong = [*_rule_faults(settings)]
-    problems = [fault for look in CHECKS for fault in _rimmed(look, settings)]
+    problems = [fault for look, _ in LOOKS.values() for fault in _rimmed(look, settings)]
     _tell([*wrong, *problems])
     if wrong:
         return 2
@@ -59,17 +60,24 @@ def run(config: Path) -> int:
     return 0
 
 
-def _beside_settings(config: Path) -> Iterator[Fault]:
-    """Yield what can be looked at though the settings are wrong."""
-    looks = [_imports, _clock]
+def _beside_settings(config: Path) -> tuple[list[Fault], list[str]]:
+    """Look at what can be looked at though the settings are wrong; return also what cannot."""
     try:
-        settings = salvaged(config)
+        settings, lost = salvaged(config)
     except ConfigError:
-        settings = Settings.model_construct()
+        settings, lost = Settings.model_construct(), frozenset(Settings.model_fields)
+    faults: list[Fault] = []
+    missed: list[str] = []
+    if lost.isdisjoint(_OF_RULES):
+        faults += _rule_faults(settings)
     else:
-        looks.append(_disk)
-    for look in looks:
-        yield from _rimmed(look, settings)
+        missed.append("rules")
+    for name, (look, needed) in LOOKS.items():
+        if lost.isdisjoint(needed):
+            faults += _rimmed(look, settings)
+        else:
+            missed.append(name)
+    return faults, missed
 
 
 def _rimmed(look: Callable[[Settings], Iterator[Fault]], settings: Settings) -> Iterator[Fault]:
@@ -125,7 +133,13 @@ def _imports(settings: Settings) -> Iterator[Fault]:
 
 
 def _disk(settings: Settings) -> Iterator[Fault]:
-    folder = disk.existing(settings.data)
+    try:
+        folder = disk.existing(settings.data)
+    except OSError:  # one above it may not be entered
+        yield Fault(
+            f"data: {settings.data} cannot be reached: change the owner of the folders above it, or `data`"
+        )
+        return
     if not folder.is_dir():
         yield Fault(f"data: {folder} is a file, not a folder: choose another `data`")
         return
@@ -152,6 +166,10 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
                 refuse_lost_spool(settings, database)
         finally:
             database.close()
+    except PermissionError:
+        yield Fault(
+            "ledger: its file cannot be reached: change the owner of the folders above it, or `ledger`"
+        )
     except LedgerBusyError as error:
         yield Fault(f"ledger: {error}: {_ledger_remedy(settings)}")
     except SpoolError as error:
@@ -284,15 +302,29 @@ def _is_ours(settings: Settings) -> bool:
     return echo(host=face.host, port=face.port, called=face.ae_title, calling=calling).is_called
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
-    _imports,
-    _disk,
-    _ledger,
-    _clock,
-    _certificates,
-    _ports,
-    neighbours.broker,
-    neighbours.endpoints,
-    neighbours.destinations,
-    neighbours.clocks,
-)
+_Look = Callable[[Settings], Iterator[Fault]]
+
+LOOKS: Mapping[str, tuple[_Look, frozenset[str]]] = {
+    "imports": (_imports, frozenset()),
+    "disk": (_disk, frozenset({"data"})),
+    "ledger": (
+        _ledger,
+        frozenset({"ledger", "data", "work", "delivery", "peers", "destinations"}),
+    ),
+    "clock": (_clock, frozenset()),
+    "certificates": (_certificates, frozenset({"listener", "web", "peers", "destinations"})),
+    "ports": (_ports, frozenset({"listener", "web", "peers"})),
+    "broker": (neighbours.broker, frozenset({"broker"})),
+    "endpoints": (neighbours.endpoints, frozenset({"endpoints"})),
+    "destinations": (
+        neighbours.destinations,
+        frozenset({"listener", "peers", "destinations", "delivery"}),
+    ),
+    "clocks of others": (
+        neighbours.clocks,
+        frozenset({"listener", "endpoints", "peers", "destinations"}),
+    ),
+}
+"""Every look, by name, and the sections of the settings that it needs."""
+
+_OF_RULES = frozenset({"endpoints", "peers", "destinations", "delivery", "defaults", "site"})

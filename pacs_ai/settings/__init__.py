@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pacs_ai.errors import ConfigError, Fault
@@ -133,11 +132,17 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        found = [*self._wrong_names(), *self._open_face(), *self._unbound(), *self._twins()]
-        found += self._undelivered()
+        found = [*self._inconsistencies()]
         if found:
             raise InconsistentError(found)
         return self
+
+    def _inconsistencies(self) -> Iterator[_Inconsistency]:
+        yield from self._wrong_names()
+        yield from self._open_face()
+        yield from self._unbound()
+        yield from self._twins()
+        yield from self._undelivered()
 
     def _wrong_names(self) -> Iterator[_Inconsistency]:
         for section in ("peers", "endpoints", "destinations"):
@@ -318,6 +323,17 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Settings:
     ConfigError
         With every fault found: each line and what to do.
     """
+    return _validated(_read(path), overrides)
+
+
+def loads(
+    text: str, *, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read settings from YAML text; see :func:`load`."""
+    return _validated(parse_yaml(text, file), overrides)
+
+
+def _read(path: Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -327,15 +343,11 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Settings:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError([Fault("not UTF-8: save the file as UTF-8", path, line)]) from error
-    return loads(text, file=path, overrides=overrides)
+    return parse_yaml(text, path)
 
 
-def loads(
-    text: str, *, file: Path | None = None, overrides: Mapping[str, Any] | None = None
-) -> Settings:
-    """Read settings from YAML text; see :func:`load`."""
-    source = parse_yaml(text, file)
-    merged = {**source.value, **(overrides or {})}
+def _validated(source: Source, overrides: Mapping[str, Any] | None) -> Settings:
+    merged, file = {**source.value, **(overrides or {})}, source.file
     source = Source(merged, file, source.lines)
     faults = [
         Fault(f"{'.'.join(map(str, path))} is REQUIRED: fill it in", file, source.lines.get(path))
@@ -358,24 +370,33 @@ def loads(
     return settings
 
 
-def salvaged(path: Path) -> Settings:
-    """Return what a file with faults says of folder and limits of the disk; the rest is as shipped.
+def salvaged(path: Path) -> tuple[Settings, frozenset[str]]:
+    """Return what of a file with faults is sound, and the names of the sections that are not.
+
+    A section that is not sound is as shipped. One that does not go together with another, or that still
+    says REQUIRED, is not sound either.
 
     Raises
     ------
     ConfigError
         When it cannot be read at all.
     """
-    try:
-        said = parse_yaml(path.read_text(encoding="utf-8"), path).value
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Fault("cannot be read: check --config", path)]) from error
+    source = _read(path)
     values: dict[str, Any] = {}
-    if isinstance(said.get("data"), str):
-        values["data"] = Path(said["data"])
-    with suppress(ValidationError):
-        values["listener"] = Listener.model_validate(said.get("listener"))
-    return Settings.model_construct(**values)
+    lost = {str(one[0]) for one in required(source.value)}
+    for name, field in Settings.model_fields.items():
+        if name not in source.value:
+            continue
+        try:
+            values[name] = TypeAdapter(field.rebuild_annotation()).validate_python(
+                source.value[name]
+            )
+        except ValidationError:
+            lost.add(name)
+    settings = Settings.model_construct(**values)
+    settings._source = source
+    lost |= {one[0] for one, _ in settings._inconsistencies()}
+    return settings, frozenset(lost)
 
 
 def _told(problem: ErrorDetails) -> list[tuple[tuple[str | int, ...], str]]:

@@ -98,9 +98,63 @@ def test_beside_wrong_settings_disk_clock_and_imports_are_looked_at(
         config = write_config(tmp_path, data=str(tmp_path / "a-file" / "gateway"), **sections)
         ended = pacs_ai("check", "--config", config)
         assert ended.code == 2
-        for part in ("choose another `data`", "clock says", "'worker'", "were not looked at"):
+        for part in (
+            "choose another `data`",
+            "clock says",
+            "'worker'",
+            "not looked at, for want of",
+        ):
             assert part in ended.err
     assert f"{next(iter(sections))}" in ended.err
+
+
+def test_what_is_wrong_in_one_section_hides_nothing_of_another(
+    pacs_ai: Command, tmp_path: Path, taken: int
+) -> None:
+    config = write_config(
+        tmp_path,
+        web={"port": "none"},
+        retention={"sources": "soon"},
+        endpoints={"parse3d": _endpoint(url=f"http://127.0.0.1:{free_port()}/score", key="env:NO")},
+        rules=[{"name": "ct", "when": {"Modality": "CT"}, "run": [{"parse3d": ["no such label"]}]}],
+        broker=f"redis://127.0.0.1:{free_port()}/0",
+        delivery="origin",
+    )
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 2
+    for said in (
+        *("web.port:", "retention.sources:", "no such label", "endpoints.parse3d.url: nothing"),
+        *("broker:", "peers.demo: delivery sends results there"),
+        "certificates, ports: not looked at, for want of sound settings",
+    ):
+        assert said in ended.err
+
+
+def test_sections_that_do_not_go_together_hide_nothing_of_the_others(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(
+        tmp_path, delivery=["archive"], broker=f"redis://127.0.0.1:{free_port()}/0"
+    )
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 2
+    assert "delivery: 'archive' is no destination and no peer" in ended.err
+    assert "broker:" in ended.err
+    assert "rules, ledger, destinations: not looked at" in ended.err
+
+
+def test_a_folder_that_cannot_be_reached_is_told_with_what_to_do(
+    pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: object) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied")  # as root, nothing is locked
+
+    monkeypatch.setattr("pacs_ai.cli.disk.existing", locked)
+    monkeypatch.setattr("pacs_ai.cli.check.is_there", locked)
+    ended = pacs_ai("check", "--config", write_config(tmp_path))
+    assert ended.code == 1
+    assert "cannot be reached: change the owner of the folders above it, or `data`" in ended.err
+    assert "ledger: its file cannot be reached" in ended.err
 
 
 def test_settings_that_are_no_yaml_hide_neither_clock_nor_imports(
@@ -110,7 +164,7 @@ def test_settings_that_are_no_yaml_hide_neither_clock_nor_imports(
     ended = pacs_ai("check", "--config", tmp_path / "settings.yaml")
     assert ended.code == 2
     assert "'worker'" in ended.err
-    assert "were not looked at" in ended.err
+    assert "not looked at, for want of" in ended.err
 
 
 def test_a_ledgers_server_that_is_away_is_reported_with_what_to_do(

@@ -94,7 +94,7 @@ def test_every_required_value_is_reported_and_ends_with_2(pacs_ai: Command) -> N
     *lines, last = ended.err.splitlines()
     assert len([line for line in lines if "REQUIRED" in line]) >= 5
     assert all("hospital.yaml:" in line for line in lines)
-    assert "were not looked at" in last
+    assert "not looked at, for want of" in last
 
 
 @pytest.mark.parametrize(
