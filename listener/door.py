@@ -88,8 +88,8 @@ class Connection:
     """When the DIMSE message under way began; None between messages."""
     size: int = 0
     """Bytes of its data set so far."""
-    answering: bool = False
-    """All of it is here, and its answer is what is waited for."""
+    ours: bool = False
+    """It is waited for us: for the disk, or the answer."""
     give_way: Callable[[], None] | None = None
     """Ends the association that has taken the connection over; None while it waits on the porch."""
 
@@ -108,7 +108,7 @@ class Connection:
         now = time.monotonic()
         lasted = now - self.begun
         slow = now - self.heard > pause or (lasted > SLOW and self.size < lasted * SLOWEST)
-        return slow and not self.answering
+        return slow and not self.ours
 
 
 class Door:

@@ -486,7 +486,7 @@ class UpperLayer(DULServiceProvider):
 
     def _command_fragment(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
         if self.connection.begun is None:
-            self.connection.begun = self.connection.heard
+            self.connection.begun, self.connection.size = self.connection.heard, 0
         if self._reception is not None:
             raise ProtocolError("a command came inside a data set")
         self._command += fragment
@@ -505,7 +505,7 @@ class UpperLayer(DULServiceProvider):
         if request.CommandField == C_ECHO_RQ:
             self._answer(request, context_id, _SUCCESS)
             return
-        self._request, self._context_id, self.connection.size = request, context_id, 0
+        self._request, self._context_id = request, context_id
         syntax = str(context.transfer_syntax[0])
         self._reception = self._server.receive(self.assoc, request, syntax)
         if not request.has_data_set:
@@ -518,12 +518,14 @@ class UpperLayer(DULServiceProvider):
         self.connection.size += len(fragment)
         if self.connection.size > self._server.maximum_object + DRAINED:
             raise ProtocolError("a data set is longer than the configured object limit")
+        self.connection.ours = True
         reception.write(fragment)
+        self.connection.ours, self.connection.heard = False, monotonic()
         if last:
             self._finish(reception)
 
     def _finish(self, reception: Reception) -> None:
-        self.connection.answering = True
+        self.connection.ours = True
         self._answer(self._request, self._context_id, reception.finish())
         reception.discard()  # who waits for the answer need not wait for this
         self._reception = None
@@ -539,7 +541,7 @@ class UpperLayer(DULServiceProvider):
             dimse.answer(request, context_id, code, comment, maximum_length=self._maximum_length)
         )
         self.connection.begun = None
-        self.connection.answering = False
+        self.connection.ours = False
 
     @cached_property
     def _maximum_length(self) -> int:

@@ -240,11 +240,7 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
         where nothing else decides.
     """
     differing = _differing(kept, arrived)
-    if (
-        _another_patient(kept, differing)
-        or differing & _GEOMETRY_TAGS
-        or not _same_pixels(kept, arrived, same_frames)
-    ):
+    if differing & _telling(kept) or not _same_pixels(kept, arrived, same_frames):
         return Difference.CONFLICT
     return Difference.ATTRIBUTES if differing else Difference.SAME
 
@@ -254,12 +250,12 @@ def contradicting(kept: Dataset, arrived: Dataset) -> list[str]:
 
     Where none of patient and geometry differs it is the pixels.
     """
-    telling = _GEOMETRY_TAGS | {Tag(keyword) for keyword in (*_IDENTITY, "PatientName")}
-    differing = sorted(_differing(kept, arrived) & telling)
+    differing = sorted(_differing(kept, arrived) & _telling(kept))
     return [keyword_for_tag(tag) for tag in differing] or ["PixelData"]
 
 
-def _another_patient(kept: Dataset, differing: set[BaseTag]) -> bool:
+def _telling(kept: Dataset) -> set[BaseTag]:
+    """Return the elements that must not differ from what is kept: of its geometry and its patient."""
     # What was missing and comes now is the correction that a hold for identity asks for; but an
     # issuer that joins a PatientID may make it another patient's.
     known = values(kept, "PatientID")
@@ -267,7 +263,7 @@ def _another_patient(kept: Dataset, differing: set[BaseTag]) -> bool:
     said = {keyword for keyword in who if values(kept, keyword)}
     if known:
         said.add("IssuerOfPatientID")
-    return any(Tag(keyword) in differing for keyword in said)
+    return {*_GEOMETRY_TAGS, *(Tag(keyword) for keyword in said)}
 
 
 def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:

@@ -156,7 +156,7 @@ class Retention:
                     self._spool.give_back(file, self._path(one))
         # Nobody waits for this: a large file takes its time, and nobody counts on what lies aside.
         for file in aside:
-            file.unlink()
+            file.unlink(missing_ok=True)  # another leader may have done it
         return True
 
     def _path(self, one: Removal) -> Path:

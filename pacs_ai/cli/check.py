@@ -163,7 +163,7 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
             if sound:  # an earlier schema may lack tables, and a wrong clock ends tokens wrongly
                 yield from (Fault(problem) for problem in Views(database).health()["problems"])
                 yield from _tokens(settings, Tokens(database))
-                refuse_lost_spool(settings, database)
+                yield from _spool(settings, database)
         finally:
             database.close()
     except PermissionError:
@@ -172,10 +172,19 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
         )
     except LedgerBusyError as error:
         yield Fault(f"ledger: {error}: {_ledger_remedy(settings)}")
-    except SpoolError as error:
-        yield Fault(f"spool: {error}")
     except PacsAiError as error:
         yield Fault(f"ledger: {error}")
+
+
+def _spool(settings: Settings, database: Database) -> Iterator[Fault]:
+    try:
+        refuse_lost_spool(settings, database)
+    except SpoolError as error:
+        yield Fault(f"spool: {error}")
+    except OSError:
+        yield Fault(
+            f"spool: {settings.spool_path} cannot be reached: change the owner of the folders above it"
+        )
 
 
 def _ledger_remedy(settings: Settings) -> str:
@@ -306,7 +315,7 @@ _Look = Callable[[Settings], Iterator[Fault]]
 
 LOOKS: Mapping[str, tuple[_Look, frozenset[str]]] = {
     "imports": (_imports, frozenset()),
-    "disk": (_disk, frozenset({"data"})),
+    "disk": (_disk, frozenset({"data", "listener"})),
     "ledger": (
         _ledger,
         frozenset({"ledger", "data", "work", "delivery", "peers", "destinations"}),

@@ -78,7 +78,9 @@ def stray_lines(settings: Settings, database: Database) -> Iterator[str]:
 
 
 def _strays(settings: Settings, database: Database) -> list[Removal]:
-    if not settings.spool_path.is_dir():  # nor is it made here: its disk may not be mounted
+    if not (
+        settings.spool_path / "instances"
+    ).is_dir():  # nor is it made here: its disk may be away
         return []
     spool = Spool(settings.spool_path)
     return [one for folder in range(FOLDERS) for one in strays(spool, database, folder)]

@@ -142,9 +142,12 @@ class Supervisor:
         if self._log_folder is None:
             return ""
         log = self._log_folder / f"{name}.log"
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _LAST_WORDS))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - _LAST_WORDS))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:  # somebody moved it away
+            return ""
         last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
         return f" ({log}: {last[:_LAST_WORDS]})"
 

@@ -292,11 +292,12 @@ def settle_conflicts(connection: Connection, study: str, *, take: str) -> Settle
         .where(table.c.study_instance_uid == study, table.c.state == "conflict")
         .order_by(table.c.received_at, table.c.id)
     ).all()
-    settled = Settled(set(), [], [])
+    others: set[str] = set()
+    marked: dict[int, tuple[str, bool]] = {}  # digest, and whether it counts in the end
     for row in conflicts:
         if take == "first":
             mark_instance(connection, row.id, "rejected")
-            settled.rejected.append(row.digest)
+            marked[row.id] = row.digest, False
             continue
         # A conflict of another Study is that Study's to settle; it contradicts this one from now on.
         in_conflict = and_(table.c.study_instance_uid == study, table.c.state == "conflict")
@@ -309,15 +310,19 @@ def settle_conflicts(connection: Connection, study: str, *, take: str) -> Settle
                 table.c.id != row.id,
             )
             .values(state="rejected")
-            .returning(table.c.study_instance_uid, table.c.removed_at, table.c.digest)
+            .returning(table.c.id, table.c.study_instance_uid, table.c.removed_at, table.c.digest)
         )
         for one in beaten:
-            settled.rejected.append(one.digest)
+            marked[one.id] = one.digest, False
             if one.removed_at is None and one.study_instance_uid != study:
-                settled.others.add(one.study_instance_uid)
+                others.add(one.study_instance_uid)
         mark_instance(connection, row.id, "kept")
-        settled.counting.append(row.digest)
-    return settled
+        marked[row.id] = row.digest, True
+    return Settled(
+        others,
+        counting=[digest for digest, counts in marked.values() if counts],
+        rejected=[digest for digest, counts in marked.values() if not counts],
+    )
 
 
 def add_routing(

@@ -45,7 +45,7 @@ from pacs_ai.settings.source import REQUIRED, Source, parse_yaml, required
 from pacs_ai.settings.values import (
     Secret,
     Section,
-    any_in_common,
+    any_within,
     in_network,
     parse_duration,
     parse_size,
@@ -176,12 +176,12 @@ class Settings(Section):
                 )
 
     def _twins(self) -> Iterator[_Inconsistency]:
-        """Two peers that nothing tells apart: the Studies of one would be taken for the other's."""
+        """A peer that an earlier one covers: all that it sends would be taken for the other's."""
         for (name, one), (later, other) in combinations(self.peers.items(), 2):
             titles = sorted(set(one.ae_titles) & set(other.ae_titles))
             bound = None not in (one.certificates, other.certificates)
             apart = bound and set(one.certificates or ()).isdisjoint(other.certificates or ())
-            if titles and not apart and any_in_common(one.addresses, other.addresses):
+            if titles and not apart and any_within(other.addresses, one.addresses):
                 yield (
                     ("peers", later),
                     f"peers.{name} has the same AE title {titles[0]} and address: give each an AE title, "
@@ -294,9 +294,10 @@ class Settings(Section):
     @property
     def asked_destination_names(self) -> tuple[str, ...]:
         """Names of those that results go to as ``delivery`` stands; while it is held, of all."""
-        if isinstance(self.delivery, tuple):
-            return tuple(name for name in self.destination_names if name in self.delivery)
-        return self.destination_names
+        if self.delivery == "hold":
+            return self.destination_names
+        asked = self.peers if self.delivery == "origin" else self.delivery
+        return tuple(name for name in self.destination_names if name in asked)
 
     def destinations_for(self, peer: str) -> tuple[str, ...]:
         """Return the names of the destinations that results of a peer's Study go to.
@@ -384,8 +385,11 @@ def salvaged(path: Path) -> tuple[Settings, frozenset[str]]:
     source = _read(path)
     values: dict[str, Any] = {}
     lost = {str(one[0]) for one in required(source.value)}
+    misspelt = not {*source.value} <= {*Settings.model_fields, *_RULE_SECTIONS}
     for name, field in Settings.model_fields.items():
         if name not in source.value:
+            if misspelt or field.is_required():  # it may be what was meant
+                lost.add(name)
             continue
         try:
             values[name] = TypeAdapter(field.rebuild_annotation()).validate_python(

@@ -97,11 +97,15 @@ def in_network(address: str, network: str) -> bool:
     return found in ipaddress.ip_network(network)
 
 
-def any_in_common(networks: Iterable[str], others: Iterable[str]) -> bool:
-    """Tell whether an address is among both."""
-    ones, rest = ([ipaddress.ip_network(text) for text in texts] for texts in (networks, others))
+def any_within(networks: Iterable[str], others: Iterable[str]) -> bool:
+    """Tell whether one of some networks lies within one of others."""
+    inner, outer = ([ipaddress.ip_network(text) for text in texts] for texts in (networks, others))
     return any(
-        one.version == other.version and one.overlaps(other) for one in ones for other in rest
+        one.version == other.version
+        and one.network_address in other
+        and one.broadcast_address in other
+        for one in inner
+        for other in outer
     )
 
 

@@ -241,6 +241,22 @@ def test_other_pixels_patient_or_geometry_are_a_conflict(elements: dict[str, Any
     assert compare(_read(_image()), _read(_image(**elements))) is Difference.CONFLICT
 
 
+@pytest.mark.parametrize(
+    ("elements", "named"),
+    [
+        ({"PatientID": "2", "PatientName": "Schmidt^Test"}, ["PatientID"]),
+        ({"PixelSpacing": ["0.6", "0.6"], "PatientSex": "O"}, ["PatientSex", "PixelSpacing"]),
+        ({"PatientName": "Mueller^Test", "PixelData": bytes(5120 * 2)}, ["PixelData"]),
+        ({"StudyDescription": "Chest", "PixelData": None}, ["PixelData"]),
+    ],
+)
+def test_a_conflict_is_told_by_the_elements_that_decide_it(
+    elements: dict[str, Any], named: list[str]
+) -> None:
+    kept, arrived = _image(PatientSex="F"), _image(**{"PatientSex": "F"} | elements)
+    assert assembly.contradicting(_read(kept), _read(arrived)) == named
+
+
 def test_another_name_without_a_patient_id_is_another_patient() -> None:
     kept = _read(_image(PatientID=""))
     other = _read(_image(PatientID="", PatientName="Schmidt^Test"))

@@ -311,6 +311,28 @@ def _settled(driver: Driver, study: str) -> tuple[str, int, int]:
     return detail["take"], len(detail["counting"]), len(detail["rejected"])
 
 
+@pytest.mark.usefixtures("received")
+def test_of_several_that_contradict_each_other_one_counts_and_the_event_says_which(
+    driver: Driver, radiographs: tuple[Dataset, ...]
+) -> None:
+    study, uid = str(radiographs[0].StudyInstanceUID), str(radiographs[0].SOPInstanceUID)
+    _again(driver, [_one_pixel(radiographs[0])])
+    _again(driver, _changed(radiographs[:1], PatientID="ANOTHER"))
+    assert driver.timeline(study)["state"] == "held"
+    driver.gateway.ledger.release(study, actor="anna", take="newest")
+    assert _settled(driver, study) == ("newest", 1, 2)
+    assert [*_states(driver, uid).values()] == ["rejected", "rejected", "kept"]
+    table = tables.instances
+    with driver.gateway.ledger.database.read() as connection:
+        (digest,) = connection.scalars(
+            select(table.c.digest).where(table.c.sop_instance_uid == uid, table.c.state == "kept")
+        )
+        (detail,) = connection.scalars(
+            select(tables.events.c.detail).where(tables.events.c.kind == "contradiction settled")
+        )
+    assert detail["counting"] == [digest]
+
+
 @pytest.mark.parametrize("let_go", [{"removed_at": host_time()}, {"state": "replaced"}])
 def test_what_comes_under_one_uid_is_dated_one_after_the_other(
     driver: Driver,

@@ -104,14 +104,14 @@ def test_sections_that_do_not_go_together_are_all_told_with_their_lines() -> Non
 @pytest.mark.parametrize(
     ("one", "other", "told"),
     [
-        ("addresses: [192.0.2.1]", "addresses: [192.0.2.0/24]", True),
+        ("addresses: [192.0.2.0/24]", "addresses: [192.0.2.1]", True),
+        ("addresses: [192.0.2.1]", "addresses: [192.0.2.0/24]", False),
+        ("addresses: [192.0.2.1]", "addresses: [198.51.100.1, 192.0.2.1]", True),
         ("addresses: [192.0.2.1]", "addresses: [192.0.2.2]", False),
         ("addresses: [192.0.2.1]", "addresses: ['2001:db8::1']", False),
     ],
 )
-def test_two_peers_that_nothing_tells_apart_are_a_fault(
-    one: str, other: str, *, told: bool
-) -> None:
+def test_a_peer_that_an_earlier_one_covers_is_a_fault(one: str, other: str, *, told: bool) -> None:
     text = (
         f"{SITE}peers:\n  pacs: {{ae_titles: [PACS, CT], {one}}}\n"
         f"  modality: {{ae_titles: [CT], {other}}}\n"
@@ -152,6 +152,21 @@ def test_results_go_back_where_the_study_came_from() -> None:
     assert isinstance(destination, DicomDestination)
     assert (destination.host, destination.port, destination.ae_title) == ("192.0.2.1", 104, "PACS")
     assert settings.destination("scanner") is None
+
+
+@pytest.mark.parametrize(
+    ("delivery", "asked"),
+    [
+        ("hold", ("research", "pacs")),
+        ("origin", ("pacs",)),
+        ("[research]", ("research",)),
+        ("[scanner]", ()),
+    ],
+)
+def test_who_gets_nothing_is_asked_nothing(delivery: str, asked: tuple[str, ...]) -> None:
+    folder = "destinations: {research: {kind: folder, path: here}}\n"
+    settings = loads(f"{SITE}{PEERS}{folder}delivery: {delivery}\n")
+    assert settings.asked_destination_names == asked
 
 
 def test_delivery_to_nobody_is_a_fault() -> None:

@@ -94,7 +94,7 @@ def test_beside_wrong_settings_disk_clock_and_imports_are_looked_at(
 ) -> None:
     monkeypatch.setattr(check, "_YEARS", range(1900, 1901))
     (tmp_path / "a-file").touch()
-    for sections in ({"delivery": 7}, {"web": {"port": "none"}, "listener": {"port": -1}}):
+    for sections in ({"delivery": 7}, {"web": {"port": "none"}}):
         config = write_config(tmp_path, data=str(tmp_path / "a-file" / "gateway"), **sections)
         ended = pacs_ai("check", "--config", config)
         assert ended.code == 2
@@ -155,6 +155,18 @@ def test_a_folder_that_cannot_be_reached_is_told_with_what_to_do(
     assert ended.code == 1
     assert "cannot be reached: change the owner of the folders above it, or `data`" in ended.err
     assert "ledger: its file cannot be reached" in ended.err
+
+
+def test_a_section_whose_name_is_misspelt_is_not_taken_for_one_that_was_left_out(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("endpoints:", "endpoint:"))
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 2
+    first, last = ended.err.splitlines()
+    assert "endpoint: no such setting" in first
+    assert last.startswith("rules, ")
 
 
 def test_settings_that_are_no_yaml_hide_neither_clock_nor_imports(
@@ -347,11 +359,14 @@ def test_a_lost_spool_is_reported_and_no_other_is_made(pacs_ai: Command, tmp_pat
         arrivals.record(connection, [arrival(1)])
     gateway.close()
     gateway.spool.path.rename(tmp_path / "unmounted")
-    ended = pacs_ai("check", "--config", config)
-    assert ended.code == 1
-    assert "spool:" in ended.err
-    assert "mount its disk" in ended.err
-    assert not gateway.spool.path.exists()
+    gateway.spool.path.mkdir()
+    for _ in range(2):
+        ended = pacs_ai("check", "--config", config)
+        assert ended.code == 1
+        assert "spool:" in ended.err
+        assert "mount its disk" in ended.err
+        pacs_ai("strays", "--config", config)
+        assert [*gateway.spool.path.iterdir()] == []
 
 
 def test_check_makes_no_ledger_where_the_settings_name_one(

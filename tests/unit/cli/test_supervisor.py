@@ -110,6 +110,23 @@ def test_why_a_child_ended_is_told_by_the_end_of_its_log(
     supervisor.stop()
 
 
+def test_a_log_that_was_moved_away_ends_nobody(
+    started: Callable[..., Supervisor], tmp_path: Path
+) -> None:
+    supervisor = started({"one": SLEEP}, log_folder=tmp_path / "log", restart_delay=0.05)
+    assert supervisor.wait_ready(seconds=10) == []
+    former = supervisor.pid("one")
+    (tmp_path / "log" / "one.log").rename(tmp_path / "one.log.1")
+    psutil.Process(former).kill()
+
+    def again() -> bool:
+        supervisor.look()
+        return supervisor.pid("one") != former
+
+    wait(again)
+    supervisor.stop()
+
+
 def test_who_is_asked_to_end_before_all_are_ready_says_not_that_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

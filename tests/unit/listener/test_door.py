@@ -120,7 +120,7 @@ def test_a_message_that_waits_for_our_answer_is_never_cut_off() -> None:
         one = _comes(entrance)
         assert entrance.seat(one)[0]
         one.begun = one.heard = long_ago
-        one.answering = True
+        one.ours = True
     assert entrance.seat(_comes(entrance)) == (False, None)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import pynetdicom
 import pytest
@@ -653,6 +654,42 @@ def test_who_sends_a_byte_now_and_then_loses_its_seat_to_who_asks(
     for context in held:
         context.__exit__(None, None, None)
     listening.wait_empty()
+
+
+def test_the_size_of_a_message_is_its_own(listening: Listening) -> None:
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, wire.LAST, b"abcd"))
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+        (association,) = listening.server.active_associations
+        connection = cast("UpperLayer", association.dul).connection
+        until = time.monotonic() + 5
+        while connection.begun is not None:
+            assert time.monotonic() < until
+        assert (connection.size, connection.ours) == (4, False)
+        peer.sendall(wire.values(3, wire.COMMAND, STORE[:10]))
+        while connection.begun is None:
+            assert time.monotonic() < until
+        assert connection.size == 0
+
+
+def test_what_waits_for_our_disk_keeps_its_seat(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def write(reception: Reception, view: memoryview) -> None:
+        (association,) = listening.server.active_associations
+        connection = cast("UpperLayer", association.dul).connection
+        connection.heard -= 1_000
+        seen.append(connection.can_go(LIMITS.whole))
+        reception.data += view
+
+    monkeypatch.setattr(Reception, "room", lambda *_: None)
+    monkeypatch.setattr(Reception, "write", write)
+    with listening.associated() as peer:
+        peer.sendall(wire.values(3, WHOLE_COMMAND, STORE) + wire.values(3, wire.LAST, b"abcd"))
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+    assert seen == [False]
 
 
 def test_threads_of_associations_keep_no_process_alive(listening: Listening) -> None:
