@@ -125,9 +125,7 @@ class Socket(AssociationSocket):
     def _has_come(self, tls: Tls) -> bool:
         """Tell whether what arrived is for the association: TLS talks of its own (keys, tickets)."""
         try:
-            if not tls.pending:
-                tls.feed()
-            self.unread += tls.recv(HEADER)
+            self.unread += tls.recv_now(HEADER)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except ssl.SSLWantWriteError:
@@ -240,9 +238,7 @@ class Socket(AssociationSocket):
         self.unread = b""
         with suppress(BlockingIOError, ssl.SSLWantReadError):
             if self._tls is not None:
-                if not self._tls.pending:
-                    self._tls.feed()
-                return len(self._tls.recv(_PIECE))
+                return len(self._tls.recv_now(_PIECE))
             return len(sock.recv(_PIECE, socket.MSG_DONTWAIT))
         return _PIECE
 

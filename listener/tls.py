@@ -111,6 +111,12 @@ class Tls:
                 return b""
             raise
 
+    def recv_now(self, size: int) -> bytes:
+        """Return some of what is there, as :meth:`recv`, fed first where nothing is left."""
+        if not self.pending:
+            self.feed()
+        return self.recv(size)
+
     def recv_into(self, view: memoryview) -> int:
         """Put some of what was fed into ``view``, as :meth:`recv`; return how many bytes."""
         try:
@@ -150,9 +156,8 @@ class Tls:
     def unwrap(self) -> None:
         """Tell the peer that this is the end (RFC 8446 section 6.1)."""
         with suppress(OSError, ValueError):
-            with suppress(
-                ssl.SSLError
-            ):  # its own end is not waited for, nor is what is unread read
+            # Its own end is not waited for, nor is what is unread read.
+            with suppress(ssl.SSLError):
                 self.session.unwrap()
             self._flush()
 

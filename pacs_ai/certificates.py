@@ -252,6 +252,11 @@ class Held:
     ends: datetime | None
     fault: str
 
+    @property
+    def problem(self) -> str:
+        """Say which it is and why it cannot be used; else empty."""
+        return f"{self.setting}: {self.fault}" if self.fault else ""
+
     def alarm(self, at: datetime) -> timedelta | None:
         """Return the shortest of :data:`ALARMS` that it ends within, or None."""
         if self.ends is None:

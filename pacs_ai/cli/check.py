@@ -28,6 +28,8 @@ from pacs_ai.processes import listening
 from pacs_ai.settings import Settings, load, salvaged
 from pacs_ai.worklist import rules as worklist_rules
 
+_Look = Callable[[Settings], Iterator[Fault]]
+
 _YEARS = range(2026, 2100)
 _WARNING = timedelta(days=30)
 """How long before its end a token or certificate is told of."""
@@ -80,7 +82,7 @@ def _beside_settings(config: Path) -> tuple[list[Fault], list[str]]:
     return faults, missed
 
 
-def _rimmed(look: Callable[[Settings], Iterator[Fault]], settings: Settings) -> Iterator[Fault]:
+def _rimmed(look: _Look, settings: Settings) -> Iterator[Fault]:
     """Yield what a look finds; one that fails is a fault itself, and hides no other."""
     try:
         yield from look(settings)
@@ -217,8 +219,8 @@ def _certificates(settings: Settings) -> Iterator[Fault]:
     at = now()
     for one in held(settings):
         alarm = one.alarm(at)
-        if one.ends is None:
-            yield Fault(f"{one.setting}: {one.fault}")
+        if one.problem:
+            yield Fault(one.problem)
         elif alarm is not None:
             left = "1 day" if alarm.days == 1 else f"{alarm.days} days"
             what = (
@@ -310,8 +312,6 @@ def _is_ours(settings: Settings) -> bool:
     calling = next(titles, face.ae_title)
     return echo(host=face.host, port=face.port, called=face.ae_title, calling=calling).is_called
 
-
-_Look = Callable[[Settings], Iterator[Fault]]
 
 LOOKS: Mapping[str, tuple[_Look, frozenset[str]]] = {
     "imports": (_imports, frozenset()),

@@ -78,9 +78,8 @@ def stray_lines(settings: Settings, database: Database) -> Iterator[str]:
 
 
 def _strays(settings: Settings, database: Database) -> list[Removal]:
-    if not (
-        settings.spool_path / "instances"
-    ).is_dir():  # nor is it made here: its disk may be away
+    # Nor is it made here: its disk may be away.
+    if not (settings.spool_path / "instances").is_dir():
         return []
     spool = Spool(settings.spool_path)
     return [one for folder in range(FOLDERS) for one in strays(spool, database, folder)]

@@ -86,8 +86,7 @@ def destinations(settings: Settings) -> Iterator[Fault]:
             yield from _destination(name, target)
         elif target is not None:
             yield from _folder(name, target.path)
-    wanted_at = settings.peers if settings.delivery == "origin" else settings.delivery
-    for name in () if wanted_at == "hold" else wanted_at:
+    for name in settings.receivers:
         if settings.destination(name) is None:
             yield Fault(
                 f"peers.{name}: delivery sends results there, but it has no host and port: add them"

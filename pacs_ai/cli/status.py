@@ -41,7 +41,7 @@ def print_status(
             face = settings.listener
             processes = {"wanted": face.processes, "listening_here": listening(face.port)}
             health = views.health()
-            unusable = (f"{one.setting}: {one.fault}" for one in held(settings) if one.ends is None)
+            unusable = filter(None, (one.problem for one in held(settings)))
             problems = [*health["problems"], *disk.problems(settings), *unusable]
             report: Any = {
                 **health,

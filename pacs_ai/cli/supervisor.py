@@ -149,7 +149,7 @@ class Supervisor:
         except OSError:  # somebody moved it away
             return ""
         last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
-        return f" ({log}: {last[:_LAST_WORDS]})"
+        return f" ({log}: {last})"
 
     def run(self, *, ready: Callable[[], None]) -> int:
         """Run until SIGTERM or SIGINT; return the exit code."""

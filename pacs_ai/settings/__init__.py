@@ -292,12 +292,18 @@ class Settings(Section):
         return (*self.destinations, *(n for n in reachable if self.destination(n) is not None))
 
     @property
+    def receivers(self) -> tuple[str, ...]:
+        """Names that ``delivery`` sends results to, whether they can be reached or not."""
+        if self.delivery == "hold":
+            return ()
+        return tuple(self.peers) if self.delivery == "origin" else self.delivery
+
+    @property
     def asked_destination_names(self) -> tuple[str, ...]:
         """Names of those that results go to as ``delivery`` stands; while it is held, of all."""
         if self.delivery == "hold":
             return self.destination_names
-        asked = self.peers if self.delivery == "origin" else self.delivery
-        return tuple(name for name in self.destination_names if name in asked)
+        return tuple(name for name in self.destination_names if name in self.receivers)
 
     def destinations_for(self, peer: str) -> tuple[str, ...]:
         """Return the names of the destinations that results of a peer's Study go to.

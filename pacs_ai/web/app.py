@@ -220,8 +220,7 @@ class _Pages:
             health = {"ledger": "does not answer", "healthy": False, "problems": [str(error)]}
         held = [*self._certificates()]
         health["certificates"] = {one.setting: _readable_end(one) for one in held}
-        unusable = [f"{one.setting}: {one.fault}" for one in held if one.ends is None]
-        others = [*self._problems(), *unusable]
+        others = [*self._problems(), *filter(None, (one.problem for one in held))]
         health["problems"] = [*health.get("problems", ()), *others]
         if others:
             health["healthy"] = False

@@ -91,7 +91,7 @@ class _Shaking(asyncio.Protocol):
             first = next(one for one in self._shaking if one.address == most)
             del self._shaking[first]
             first.transport.abort()
-        self._task = self._loop.create_task(self._shake())
+        self._task = self._loop.create_task(self._shake())  # a loop alone holds it weakly
 
     def data_received(self, data: bytes) -> None:
         """Keep what came with the handshake's end."""
