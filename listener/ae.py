@@ -131,6 +131,7 @@ def start(gateway: Gateway, share: Share = ALONE) -> AssociationServer:
     """
     configure()
     gateway.spool.sweep()
+    gateway.prepare()
     handlers = Handlers(gateway)
     match gateway.settings.listener.transport:
         case "hardened":

@@ -8,6 +8,7 @@ that is most of the time.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -34,8 +35,7 @@ _USUAL_STORE = re.compile(
 )
 """A C-STORE-RQ with what every sender says, in the order of the tags, and nothing else."""
 _GROUP_LENGTH = Struct("<HHLL")
-_NUMBERS = Struct("<" + 4 * "HHLH")
-"""The elements of an answer that are numbers, one after the other."""
+_NUMBER, _MESSAGE_ID = Struct("<HHLH"), Struct("<H")
 
 P_DATA_TF = 0x04
 COMMAND, LAST = 1, 2
@@ -158,27 +158,33 @@ def answer(
     maximum_length : int
         Longest variable field of a PDU that the peer takes; 0 for any (PS3.8 Annex D.1).
     """
-    body = b"".join(
-        (
-            _text(_CLASS, request.AffectedSOPClassUID),
-            _numbers(request.CommandField | _RESPONSE, request.MessageID, status),
-            _text(_COMMENT, comment[:64], padding=b" "),
-            _text(_INSTANCE, request.AffectedSOPInstanceUID),
-        )
+    instance = request.AffectedSOPInstanceUID
+    before, after, size = _around(
+        request.CommandField, request.AffectedSOPClassUID, status, comment, len(instance)
     )
-    command = _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
-    if not maximum_length or len(command) + _ITEM <= maximum_length:
+    command = before + _MESSAGE_ID.pack(request.MessageID) + after + instance.encode("ascii")
+    command = command.ljust(size, b"\0")
+    if not maximum_length or size + _ITEM <= maximum_length:
         return _in_pdu(command, context_id, COMMAND | LAST)
     return _in_pdus(command, context_id, max(maximum_length - _ITEM, 1))
 
 
-def _numbers(field: int, answered: int, status: int) -> bytes:
-    return _NUMBERS.pack(
-        *(0, _FIELD, 2, field),
-        *(0, _ANSWERED, 2, answered),
-        *(0, _DATA_SET, 2, _NO_DATA_SET),
-        *(0, _STATUS, 2, status),
-    )
+@lru_cache(maxsize=64)
+def _around(
+    field: int, sop_class: str, status: int, comment: str, instance: int
+) -> tuple[bytes, bytes, int]:
+    """Return what stands before the Message ID of an answer, what between it and the SOP Instance UID.
+
+    And how long the command set is, for a SOP Instance UID of so many characters.
+    """
+    before = _text(_CLASS, sop_class) + _NUMBER.pack(0, _FIELD, 2, field | _RESPONSE)
+    before += _HEAD.pack(0, _ANSWERED, 2)
+    after = _NUMBER.pack(0, _DATA_SET, 2, _NO_DATA_SET) + _NUMBER.pack(0, _STATUS, 2, status)
+    after += _text(_COMMENT, comment[:64], padding=b" ")
+    if instance:
+        after += _HEAD.pack(0, _INSTANCE, instance + instance % 2)
+    size = len(before) + _MESSAGE_ID.size + len(after) + instance + instance % 2
+    return _GROUP_LENGTH.pack(0, 0, 4, size) + before, after, _GROUP_LENGTH.size + size
 
 
 def _text(element: int, value: str, padding: bytes = b"\0") -> bytes:

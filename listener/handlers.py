@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from struct import unpack
 from typing import Protocol, cast
@@ -92,23 +93,16 @@ class Handlers:
         """Answer C-ECHO (PS3.7 section 9.1.5)."""
         return SUCCESS
 
-    def receive(
-        self, association: Association, request: StoreRequest, transfer_syntax_uid: str
-    ) -> Reception:
-        """Begin to take in one Instance; whatever is wrong becomes its status."""
-        return Reception(
-            self._gateway,
-            peer=self._peer(association),
-            request=request,
-            transfer_syntax_uid=transfer_syntax_uid,
-        )
+    def receive(self, association: Association) -> Callable[[StoreRequest, str], Reception]:
+        """Return what begins to take in an association's Instances; whatever is wrong becomes a status."""
+        return partial(Reception, self._gateway, self._peer(association))
 
     def store(self, event: Event) -> Dataset | int:
         """Take in one Instance that the library has received into a file (plain transport)."""
         received = event.dataset_path
         request = cast("StoreRequest", event.request)
         syntax = str(event.context.transfer_syntax)
-        reception = self.receive(event.assoc, request, syntax)
+        reception = self.receive(event.assoc)(request, syntax)
         try:
             if received is not None:
                 reception.take(Path(received))
@@ -159,15 +153,20 @@ class Reception:
     request : StoreRequest
     transfer_syntax_uid : str
         As negotiated for the presentation context.
+
+    Attributes
+    ----------
+    room : callable
+        Where the next piece goes, so many bytes; None when it has to be written.
     """
 
     def __init__(
-        self, gateway: Gateway, *, peer: str | None, request: StoreRequest, transfer_syntax_uid: str
+        self, gateway: Gateway, peer: str | None, request: StoreRequest, transfer_syntax_uid: str
     ) -> None:
         self._gateway = gateway
         self._incoming: Incoming | None = None
         self._refusal: Dataset | None = None
-        self._begun = False
+        self.room = _no_room
         if peer is None:
             self._refusal = _status(NOT_AUTHORISED, "not a configured peer")
             return
@@ -184,23 +183,13 @@ class Reception:
             if not gateway.has_room():
                 self._refusal = _status(OUT_OF_RESOURCES, "the disk is nearly full")
             else:
-                self._incoming = gateway.incoming(peer, context)
+                incoming = self._incoming = gateway.incoming(peer, context)
+                self.room = incoming.room
         except Exception as error:
             self._refuse(error)
 
-    def room(self, size: int) -> memoryview | None:
-        """Return where the next piece may be put; None when it has to be written."""
-        return None if self._incoming is None else self._incoming.room(size)
-
-    def filled(self, size: int) -> None:
-        """Take a piece that was put there."""
-        self._begun = True
-        if self._incoming is not None:
-            self._incoming.filled(size)
-
     def write(self, view: bytes | memoryview) -> None:
         """Take a piece of the data set, as it came."""
-        self._begun = True
         if self._incoming is None:
             return
         try:
@@ -217,7 +206,7 @@ class Reception:
 
     def finish(self) -> Dataset | int:
         """Make the Instance durable and return its status; ``discard`` comes after it."""
-        if self._refusal is None and self._incoming is not None and self._begun:
+        if self._refusal is None and self._incoming is not None and self._incoming.size:
             try:
                 receipt = self._incoming.commit()
             except Exception as error:
@@ -234,7 +223,7 @@ class Reception:
         """Forget what came; safe to call twice."""
         if self._incoming is not None:
             self._incoming.discard()
-            self._incoming = None
+            self._incoming, self.room = None, _no_room
 
     def _refuse(self, error: Exception) -> None:
         # The rim of the DICOM face: whatever happens, the peer gets an answer.
@@ -244,6 +233,10 @@ class Reception:
             log.error("an Instance could not be taken in", exc_info=error)
             self._refusal = _status(PROCESSING_FAILURE, "the gateway could not take it in")
         self.discard()
+
+
+def _no_room(size: int) -> memoryview | None:
+    return None
 
 
 def _copy_data_set(path: Path, write: Callable[[bytes], None]) -> None:

@@ -26,6 +26,7 @@ HEADS = 2 * HEADER
 _SHORTEST = 10
 """Bytes of the shortest PDU, A-ABORT (PS3.8 9.3.8): who asks for more waits for what no peer sends."""
 
+_REST = HEADS - _SHORTEST
 _PAUSED = "a PDU paused too long"
 _PIECE = 64 * 1024
 _NOW, _ALL = int(socket.MSG_DONTWAIT), int(socket.MSG_WAITALL)
@@ -47,7 +48,7 @@ class Socket(AssociationSocket):
         self._whole = limits.whole
         self._idle = limits.idle
         self._first_pause = min(limits.whole, limits.idle)
-        self._heads = bytearray(_SHORTEST)
+        self._ahead = bytearray(_SHORTEST)
         self._over = 0.0
         self._spoke = False
         self._poll = select.poll()  # select() fails above descriptor 1023
@@ -98,7 +99,7 @@ class Socket(AssociationSocket):
             and self._pause == self._first_pause
         ):
             try:
-                self.unread += self._own.recv(HEADS - _SHORTEST, _ALL)
+                self.unread += self._own.recv(_REST, _ALL)
             except BlockingIOError:
                 raise TimeoutError(_PAUSED) from None
         return self.unread
@@ -186,16 +187,19 @@ class Socket(AssociationSocket):
         self.unread = b""
         if self._pause != self._first_pause:
             return self.fill(view)
-        size = len(view)
+        ahead, size = self._ahead, len(view)
         try:
             if more:
-                count = self._own.recvmsg_into((view, self._heads), 0, _ALL)[0]
-                if count > size:
-                    self.unread = bytes(self._heads[: count - size])
+                count = self._own.recvmsg_into((view, ahead), 0, _ALL)[0]
+                if count == size + _SHORTEST and ahead[0] == P_DATA_TF:
+                    self.unread = bytes(ahead) + self._own.recv(_REST, _ALL)
+                    return True
             else:
                 count = self._own.recv_into(view, 0, _ALL)
         except BlockingIOError:
             raise TimeoutError(_PAUSED) from None
+        if count > size:
+            self.unread = bytes(ahead[: count - size])
         return count >= size or (count > 0 and self.fill(view[count:]))
 
     def _some(self, view: memoryview, pause: float) -> int | None:

@@ -67,10 +67,7 @@ class Reception(Protocol):
     """A C-STORE on its way in: its data set in pieces, then the status for the peer."""
 
     def room(self, size: int) -> memoryview | None:
-        """Return where the next piece may be put; None when it has to be written."""
-
-    def filled(self, size: int) -> None:
-        """Take a piece that was put there."""
+        """Return where the next piece goes, so many bytes; None when it has to be written."""
 
     def write(self, view: memoryview) -> None:
         """Take a piece of the data set."""
@@ -82,8 +79,8 @@ class Reception(Protocol):
         """Forget what came."""
 
 
-Receive = Callable[[Association, Request, str], Reception]
-"""Begins a reception: association, request, Transfer Syntax UID. It never raises."""
+Receive = Callable[[Association], Callable[[Request, str], Reception]]
+"""Of an association, returns what begins a reception: request, Transfer Syntax UID. Neither raises."""
 
 
 def check_version() -> None:
@@ -297,6 +294,8 @@ class UpperLayer(DULServiceProvider):
         self._context_id = 0
         self._reception: Reception | None = None
         self._draining_until = 0.0
+        # Looked at without their locks: what is put there next is seen one PDU later.
+        self._events, self._from_user = self.event_queue.queue, self.to_provider_queue.queue
         self._longest = association.ae.maximum_pdu_size + HEADER
         connection.give_way = self._give_way
 
@@ -370,12 +369,10 @@ class UpperLayer(DULServiceProvider):
             self.event_queue.put(CONNECTION_CLOSED if broken else _INVALID_PDU)
 
     def _go_on(self) -> None:
-        # As long as nothing but P-DATA comes, the library's loop has nothing to do, and the state stays. Both
-        # queues are looked at without their locks: what is put there next is seen one PDU later.
-        events, from_user = self.event_queue.queue, self.to_provider_queue.queue
+        # As long as nothing but P-DATA comes, the library's loop has nothing to do, and the state stays.
         link = self.socket
-        while not (events or from_user or self._kill_thread) and link.wait(_TICK):
-            if not self._read_value(link.heads()):
+        while not (self._events or self._from_user or self._kill_thread) and link.wait(_TICK):
+            if not self._read_values(link.heads()):
                 self._read_pdu()
 
     def _read_pdu(self) -> None:
@@ -397,7 +394,7 @@ class UpperLayer(DULServiceProvider):
         if data and length > HEADER:
             if not self._fill(body[:HEADER]):
                 return
-            if self._read_value(self._room[:HEADS]):
+            if self._read_values(self._room[:HEADS]):
                 return
             read = HEADER
         if not self._fill(body[read:]):
@@ -408,34 +405,37 @@ class UpperLayer(DULServiceProvider):
         else:
             self._to_library(HEADER + length)
 
-    def _read_value(self, heads: bytes | memoryview) -> bool:
+    def _read_values(self, heads: bytes | memoryview) -> bool:
         """Read what follows the heads of a P-DATA PDU that is one value; False, and nothing read, of another.
 
-        The piece of a data set goes straight to where it stays, if there is room.
+        The piece of a data set goes straight to where it stays, if there is room, and so do those after it.
         """
-        if len(heads) != HEADS:
-            return False
-        kind, length, size, context_id, control = dimse.HEADS.unpack(heads)
-        if kind != P_DATA_TF or size != length - 4 or not HEADER < length <= self._longest:
-            return False
-        size, reception = size - 2, self._reception
-        if (
-            reception is None
-            or control & COMMAND
-            or context_id != self._context_id
-            or (place := reception.room(size)) is None
-        ):
-            self._read_to_room(size, context_id, control)
-        elif self.socket.fill_rest(place, more=not control & LAST):
-            connection = self.connection
+        link, connection, came = self.socket, self.connection, False
+        while len(heads) == HEADS:
+            kind, length, size, context_id, control = dimse.HEADS.unpack(heads)
+            if kind != P_DATA_TF or size != length - 4 or not HEADER < length <= self._longest:
+                break
+            size, reception, last = size - 2, self._reception, control & LAST
+            if (
+                reception is None
+                or control & COMMAND
+                or context_id != self._context_id
+                or (place := reception.room(size)) is None
+            ):
+                self._read_to_room(size, context_id, control)
+                return True
+            if not link.fill_rest(place, more=not last):
+                self.event_queue.put(CONNECTION_CLOSED)
+                return True
             connection.heard = monotonic()
             connection.size += size
-            reception.filled(size)
-            if control & LAST:
+            if last:
                 self._finish(reception)
-        else:
-            self.event_queue.put(CONNECTION_CLOSED)
-        return True
+                return True
+            if self._events or self._from_user or self._kill_thread:
+                return True
+            heads, came = link.unread, True
+        return came
 
     def _read_to_room(self, size: int, context_id: int, control: int) -> None:
         fragment = self._room[:size]
@@ -507,7 +507,7 @@ class UpperLayer(DULServiceProvider):
             return
         self._request, self._context_id = request, context_id
         syntax = str(context.transfer_syntax[0])
-        self._reception = self._server.receive(self.assoc, request, syntax)
+        self._reception = self._begin_reception(request, syntax)
         if not request.has_data_set:
             self._finish(self._reception)
 
@@ -547,6 +547,10 @@ class UpperLayer(DULServiceProvider):
     def _maximum_length(self) -> int:
         """What the peer takes in one PDU, 0 for any; it is settled once there is something to answer."""
         return self.assoc.requestor.maximum_length or 0
+
+    @cached_property
+    def _begin_reception(self) -> Callable[[Request, str], Reception]:
+        return self._server.receive(self.assoc)
 
     def _forget(self) -> None:
         if self._reception is not None:

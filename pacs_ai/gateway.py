@@ -9,6 +9,7 @@ writes the ledger and the spool.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydicom.dataset import Dataset
 from pacs_ai import commits, encoding, models, prototypes, results, routing
 from pacs_ai.delivery import Outgoing, doubt, sender
 from pacs_ai.encoding import Encoding
-from pacs_ai.errors import EncodingError, TransientError
+from pacs_ai.errors import EncodingError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
@@ -240,6 +241,12 @@ class Gateway:
         if kind == "deliver":
             return self.deliver(name)
         return steps[queue]()
+
+    def prepare(self) -> None:
+        """Do what the first association and its first Instance would have to wait for."""
+        self._group.prepare()
+        with suppress(PacsAiError):  # each association is told then
+            self.too_much_waits()
 
     def has_room(self) -> bool:
         """Tell whether the spool's disk is above the watermark; below it faces refuse for now."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pacs_ai.errors import ReceiveError, TransientError
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.ledger import Ledger, arrivals
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.settings import Settings
-from pacs_ai.spool import PIECE, Spool, SpoolFullError, Writer
+from pacs_ai.spool import Spool, SpoolFullError, Writer
 from pacs_ai.study import HEAD_LIMIT, plain_head, read_head
 from pacs_ai.tally import Tally
 
@@ -25,9 +26,11 @@ OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 UNREADABLE = 0xC000
 
+_FIRST_LOOK = 16 * 1024
+"""Bytes in which the head of a data set ends, as a rule."""
 
-@dataclass(frozen=True, slots=True)
-class Context:
+
+class Context(NamedTuple):
     """What the transfer says of an Instance before its data set comes.
 
     Attributes
@@ -70,6 +73,8 @@ class Refused:
     status: int
 
 
+_TOO_LARGE = Refused("larger than the configured object limit", UNREADABLE)
+
 Receipt = Stored | Duplicate | Refused
 
 
@@ -88,6 +93,11 @@ class Incoming:
     peer : str
         Name of the peer (settings) that sends it.
     context : Context
+
+    Attributes
+    ----------
+    room : callable
+        Of :class:`pacs_ai.spool.Writer`: where the next piece goes.
     """
 
     def __init__(
@@ -107,23 +117,18 @@ class Incoming:
         self._tally = tally
         self._peer = peer
         self._context = context
-        self._refused: Refused | None = None
         self._spool = spool
         try:
             self._writer = self._begun()
         except SpoolFullError:
             tally.spool_failed()
             raise
+        self.room = self._writer.room
 
-    def room(self, size: int) -> memoryview | None:
-        """Return where the next piece of the data set may be put; None when it has to be written."""
-        if self._writer.size + size > self._settings.listener.maximum_object:
-            return None
-        return self._writer.room(size)
-
-    def filled(self, size: int) -> None:
-        """Add a piece that was put where :meth:`room` said."""
-        self._writer.filled(size)
+    @property
+    def size(self) -> int:
+        """Bytes of the data set so far."""
+        return self._writer.size
 
     def write(self, view: bytes | memoryview) -> None:
         """Add a piece of the data set, as it came.
@@ -133,9 +138,8 @@ class Incoming:
         SpoolFullError
             When the disk does not take it: discard the Instance and answer 0xA700.
         """
-        if self._writer.size + len(view) > self._settings.listener.maximum_object:
-            self._refused = Refused("larger than the configured object limit", UNREADABLE)
-            return
+        if self._writer.size > self._settings.listener.maximum_object:
+            return  # it is refused, and need not be kept
         try:
             self._writer.write(view)
         except SpoolFullError:
@@ -145,7 +149,9 @@ class Incoming:
     def commit(self) -> Receipt:
         """Make the Instance durable, in the order of the promise; ``discard`` comes after it."""
         try:
-            return self._refused or self._commit()
+            if self._writer.size > self._settings.listener.maximum_object:
+                return _TOO_LARGE
+            return self._commit()
         except ReceiveError as error:
             log.warning("instance refused", extra={"reason": str(error)})
             self._writer.quarantine()
@@ -176,7 +182,7 @@ class Incoming:
 
     def _commit(self) -> Receipt:
         syntax = self._context.transfer_syntax_uid
-        head = plain_head(self._writer.beginning(PIECE), syntax) or read_head(
+        head = plain_head(self._writer.beginning(_FIRST_LOOK), syntax) or read_head(
             self._writer.beginning(HEAD_LIMIT), syntax
         )
         if head.SOPInstanceUID != self._context.SOPInstanceUID:

@@ -10,20 +10,17 @@ open(2)): nothing of it is left when its process dies.
 from __future__ import annotations
 
 import ctypes
-import errno
 import hashlib
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from fcntl import F_SETFL, fcntl
 from functools import lru_cache
-from mmap import mmap
 from pathlib import Path
 from struct import pack
-from typing import cast
+from typing import NamedTuple, NoReturn, cast
 
+from pacs_ai.direct import Buffer
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.naming import (
@@ -36,9 +33,6 @@ from pacs_ai.naming import (
 )
 from pacs_ai.quarantine import Quarantine
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-
-PIECE = 64 * 1024
-"""Bytes of a data set that are hashed at once; for fewer, the change of threads would cost as much."""
 
 BUFFER = 1024 * 1024
 """Bytes of an Instance that are held until there are more, or no more come."""
@@ -89,9 +83,10 @@ class Spool:
         self.path = path
         self._instances = f"{path}/instances"
         self.temporary = path / "tmp"
+        self._paths = str(path), str(self.temporary)  # to make the text costs more than the call
         self.quarantine = Quarantine(path / "quarantine")
         self._aside = path / "removed"
-        self._buffers: list[memoryview] = []
+        self._buffers: list[Buffer] = []
         # The folder above holds the ledger too.
         for folder in (
             *(path.parent, path, self.temporary, self._aside),
@@ -123,16 +118,20 @@ class Spool:
         """Open a temporary file for bytes that are coming in."""
         return Writer(self)
 
-    def lend(self) -> memoryview:
-        """Return a buffer on page boundaries; what it held before may still stand in it."""
+    def open_temporary(self) -> tuple[int, str]:
+        """Open a new file; return its descriptor, and its path where it has to have one."""
+        return open_temporary(self._paths[1])
+
+    def lend(self) -> Buffer:
+        """Return a buffer; what it held before may still stand in it."""
         try:
             return self._buffers.pop()
         except IndexError:
-            return memoryview(mmap(-1, BUFFER))
+            return Buffer(BUFFER)
 
-    def take_back(self, buffer: memoryview) -> None:
+    def take_back(self, buffer: Buffer) -> None:
         """Keep a buffer for another; its last user writes no more into it."""
-        if len(self._buffers) < _SPARE:
+        if not buffer.under_way and len(self._buffers) < _SPARE:
             self._buffers.append(buffer)
 
     def put_results(self, data: bytes) -> str:
@@ -244,7 +243,7 @@ class Spool:
 
     def disk(self) -> Disk:
         """Return the spool's file system."""
-        return disk_of(self.path)
+        return disk_of(self._paths[0])
 
 
 def parts_of(file: Path) -> tuple[str, str]:
@@ -256,9 +255,8 @@ def parts_of(file: Path) -> tuple[str, str]:
 class Writer:
     """An Instance on its way into the spool: File Meta first, then the data set byte for byte.
 
-    While the sender still sends, what came is hashed. An Instance that fits into one buffer is written from
-    there at once. Of a larger one what came is written, and the disk is at work on it: little is left to
-    wait for after the last byte.
+    One that fits into the buffer is given to the disk when it is whole, and hashed while the disk is at work.
+    Of a larger one, the disk gets each buffer as it is full.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -269,26 +267,20 @@ class Writer:
         self._meta = 0
         self._held = self._hashed = self._written = 0
         try:
-            descriptor, self._temporary = open_temporary(str(spool.temporary))
+            descriptor, self._temporary = spool.open_temporary()
         except OSError as error:
             raise SpoolFullError(_CANNOT) from error
         self._file: int | None = descriptor
         self._buffer = spool.lend()
+        self._room = self._buffer.view
 
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
         """Begin the file with preamble and File Meta Information (PS3.10 section 7.1)."""
-        meta = b"".join(
-            (
-                pack("<HH2sHLH", 2, 0x0001, b"OB", 0, 2, 0x0100),  # the version, 00H 01H
-                _usual_text(0x0002, b"UI", sop_class_uid),
-                _text(0x0003, b"UI", sop_instance_uid),
-                _usual_text(0x0010, b"UI", transfer_syntax_uid),
-                _IMPLEMENTATION,
-            )
-        )
-        meta = bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
+        instance = sop_instance_uid.encode("ascii")
+        before, after = _around(sop_class_uid, len(instance), transfer_syntax_uid)
+        meta = before + instance + after
         self._meta = self._held = self._hashed = len(meta)
-        self._buffer[: self._held] = meta
+        self._room[: self._held] = meta
 
     def write(self, view: bytes | memoryview) -> None:
         """Add bytes of the data set.
@@ -298,51 +290,88 @@ class Writer:
         SpoolFullError
             When the disk does not take what came.
         """
-        if self._file is None:
-            raise SpoolFullError(_CANNOT)
+        self._check()
         size = len(view)
         place = self.room(size)
         if place is None:
             self._flush()
-            if size > BUFFER:
-                self._size += size
-                self._hash.update(view)
-                self._put(view)
-                return
-            place = self._buffer[:size]
-        place[:] = view
-        self.filled(size)
+            place = self.room(size)
+        if place is not None:
+            place[:] = view
+            return
+        self._size += size
+        self._give_and_begin(view)
+        self._hash.update(view)
 
     def room(self, size: int) -> memoryview | None:
-        """Return where so many bytes of the data set may be put; None when they have to be written."""
-        end = self._held + size
-        return self._buffer[self._held : end] if end <= BUFFER else None
+        """Return where the next bytes of the data set go, so many; None when they have to be written.
 
-    def filled(self, size: int) -> None:
-        """Add bytes that were put where :meth:`room` said, and no other call in between."""
+        They count as come: who cannot put them there discards the Instance.
+        """
+        start, end = self._held, self._held + size
+        if end > BUFFER:
+            return None
+        self._held = end
         self._size += size
-        self._held += size
-        if self._held - self._hashed >= PIECE:
-            self._hash_held()
-
-    def _hash_held(self) -> None:
-        self._hash.update(self._buffer[self._hashed : self._held])
-        self._hashed = self._held
+        return self._room[start:end]
 
     def _flush(self) -> None:
-        """Write what is held, and let the disk begin with it."""
+        """Give the disk what is held; it begins with all but the last page, which would be written twice."""
+        self._give_and_begin(self._room[: self._held])
         self._hash_held()
-        self._put(self._buffer[: self._held])
+
+    def _give_and_begin(self, data: memoryview | bytes) -> None:
+        start = self._written & -_PAGE
+        self._give(data)
+        end = self._written & -_PAGE
+        if end > start:
+            start_writing(cast("int", self._file), start, end)
+
+    def _hash_held(self) -> None:
+        self._hash.update(self._room[self._hashed : self._held])
         self._held = self._hashed = 0
 
-    def _put(self, data: bytes | memoryview) -> None:
+    def _check(self) -> None:
+        if self._file is None:
+            raise SpoolFullError(_CANNOT)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        """Keep nothing, whatever is asked next: what is in the file is not what came."""
+        self.discard()
+        raise SpoolFullError(_CANNOT) from error
+
+    def _give(self, data: memoryview | bytes) -> None:
         try:
-            _write_all(cast("int", self._file), data)
+            _write_all(cast("int", self._file), data, self._written)
         except OSError as error:
-            raise SpoolFullError(_CANNOT) from error
-        start, self._written = self._written & -_PAGE, self._written + len(data)
-        # A page that is not full yet would be written twice.
-        start_writing(cast("int", self._file), start, self._written & -_PAGE)
+            self._give_up(error)
+        self._written += len(data)
+
+    def _give_rest(self) -> None:
+        """Give the disk all that is held; what can go past the page cache is under way afterwards."""
+        if not self._held:
+            return
+        descriptor = cast("int", self._file)
+        held, whole = self._room[: self._held], self._held & -_PAGE
+        if not self._written and whole >= DIRECT:
+            try:
+                # A write that makes a file longer is waited for, and this one need not be.
+                os.ftruncate(descriptor, self._held)
+            except OSError as error:
+                self._give_up(error)
+            if self._buffer.begin(descriptor, whole):
+                self._written, held = whole, held[whole:]
+        start = self._written & -_PAGE
+        self._give(held)
+        if self._hashed < self._held and start < self._written:  # what is hashed is synced now
+            start_writing(descriptor, start, self._written)
+        self._hash_held()
+
+    def _complete(self) -> None:
+        """Wait for what is under way past the page cache."""
+        asked = self._buffer.under_way
+        if asked and (written := self._buffer.finish()) < asked:
+            _write_all(cast("int", self._file), self._room[written:asked], written)
 
     @property
     def size(self) -> int:
@@ -357,17 +386,30 @@ class Writer:
         SpoolFullError
             When the disk does not take them, or give them back.
         """
+        self._check()
         if not self._written:
-            return bytes(self._buffer[self._meta : min(self._held, self._meta + size)])
+            return bytes(self._room[self._meta : min(self._held, self._meta + size)])
         self._flush()
         try:
+            self._complete()
             return os.pread(cast("int", self._file), size, self._meta)
         except OSError as error:
-            raise SpoolFullError(_CANNOT) from error
+            self._give_up(error)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the data set's bytes, hexadecimal."""
-        self._hash_held()
+        """Return the SHA-256 of the data set's bytes, hexadecimal; the disk writes them meanwhile.
+
+        Raises
+        ------
+        SpoolFullError
+            When the disk does not take them.
+        """
+        self._check()
+        if self._written or self._held >= DIRECT:
+            self._give_rest()
+        elif self._held:  # a small one takes no time to write, and may be a duplicate
+            self._hash.update(self._room[self._hashed : self._held])
+            self._hashed = self._held
         return self._hash.hexdigest()
 
     def sync(self) -> None:
@@ -378,23 +420,15 @@ class Writer:
         SpoolFullError
             When a write or sync failed: the file is bad and nothing of it is kept.
         """
+        self._check()
         try:
-            self._write_rest(cast("int", self._file))
+            self._give_rest()
+            self._complete()
             failpoint("receive.written")
             os.fsync(cast("int", self._file))
         except OSError as error:
-            self.discard()
-            raise SpoolFullError(_CANNOT) from error
+            self._give_up(error)
         failpoint("receive.synced")
-
-    def _write_rest(self, descriptor: int) -> None:
-        held = self._buffer[: self._held]
-        whole = self._held & -_PAGE
-        if not self._written and whole >= DIRECT and _write_past_cache(descriptor, held[:whole]):
-            held = held[whole:]
-        _write_all(descriptor, held)
-        self._written += self._held
-        self._held = self._hashed = 0
 
     def name(self, path: str) -> None:
         """Give the synced file its name, durably, unless another file has it.
@@ -434,7 +468,7 @@ class Writer:
     def _write_again(self) -> None:
         """Copy the bytes into another file: one that has lost its last name gets no other (linkat(2))."""
         lost = cast("int", self._file)
-        self._file, self._temporary = open_temporary(str(self._spool.temporary))
+        self._file, self._temporary = self._spool.open_temporary()
         try:
             place, size = 0, os.fstat(lost).st_size
             while place < size:
@@ -445,16 +479,20 @@ class Writer:
 
     def quarantine(self) -> None:
         """Keep what cannot be read for somebody to look at, where the disk takes it; then ``discard``."""
-        with suppress(OSError):
-            descriptor = cast("int", self._file)
-            self._write_rest(descriptor)
-            self._spool.quarantine.take(descriptor, self._source)
+        with suppress(OSError, SpoolFullError):
+            self._give_rest()
+            self._complete()
+            self._spool.quarantine.take(cast("int", self._file), self._source)
 
     def discard(self) -> None:
         """Forget what has no name; safe to call twice."""
         if self._file is None:
             return
         file, self._file = self._file, None
+        self._held = BUFFER + 1  # there is no room: the buffer is another's
+        if self._buffer.under_way:
+            with suppress(OSError):
+                self._buffer.finish()
         self._spool.take_back(self._buffer)
         with suppress(OSError):
             os.close(file)
@@ -475,11 +513,17 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
     return pack("<HH2sH", 2, element, vr, len(data)) + data
 
 
-_usual_text = lru_cache(maxsize=64)(_text)
-
-_IMPLEMENTATION = _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _text(
-    0x0013, b"SH", IMPLEMENTATION_VERSION_NAME
-)
+@lru_cache(maxsize=64)
+def _around(sop_class_uid: str, size: int, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after a SOP Instance UID of so many bytes in preamble and File Meta."""
+    before = pack("<HH2sHLH", 2, 0x0001, b"OB", 0, 2, 0x0100)  # the version, 00H 01H
+    before += _text(0x0002, b"UI", sop_class_uid)
+    before += pack("<HH2sH", 2, 0x0003, b"UI", size + size % 2)
+    after = bytes(size % 2) + _text(0x0010, b"UI", transfer_syntax_uid)
+    after += _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
+    after += _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
+    length = pack("<HH2sHL", 2, 0, b"UL", 4, len(before) + size + len(after))
+    return bytes(128) + b"DICM" + length + before, after
 
 
 def start_writing(descriptor: int, start: int, end: int) -> None:
@@ -490,41 +534,21 @@ def start_writing(descriptor: int, start: int, end: int) -> None:
     _sync_file_range(descriptor, start, end - start, _SYNC_FILE_RANGE_WRITE)
 
 
-def _write_past_cache(descriptor: int, pages: memoryview) -> bool:
-    """Write whole pages, on page boundaries, without a copy in the page cache (O_DIRECT, open(2)).
-
-    False when the file system cannot, and nothing is written. A sync is due as after any write.
-    """
-    try:
-        fcntl(descriptor, F_SETFL, os.O_DIRECT)
-    except OSError:
-        return False
-    try:
-        _write_all(descriptor, pages)
-    except OSError as error:
-        if error.errno != errno.EINVAL or os.lseek(descriptor, 0, os.SEEK_CUR):
-            raise
-        return False
-    finally:
-        fcntl(descriptor, F_SETFL, 0)
-    return True
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview, place: int) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        count = os.pwrite(descriptor, view, place)
+        view, place = view[count:], place + count
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """A file system: bytes in all, and those left to the gateway's user."""
 
     total: int
     free: int
 
 
-def disk_of(folder: Path) -> Disk:
+def disk_of(folder: Path | str) -> Disk:
     """Return the file system that a folder is on."""
     found = os.statvfs(folder)
     return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from struct import Struct, unpack_from
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import pydicom
 from pydicom.charset import default_encoding
@@ -32,7 +32,7 @@ from pydicom.uid import (
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from pacs_ai.errors import ReceiveError
-from pacs_ai.uids import is_uid
+from pacs_ai.uids import LONGEST_UID, UID_PATTERN
 
 _ENCODED_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _PLAIN_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
@@ -53,7 +53,8 @@ _HEAD = {
 """The elements of :class:`Head`, in its order: the UIDs, then the texts."""
 _HEAD_UIDS = 4
 _PADDING = b" \0\t\r\n"
-_EXPLICIT_VR, _IMPLICIT_VR = Struct("<HH2sH"), Struct("<HHL")
+_EXPLICIT_VR, _IMPLICIT_VR, _LENGTH = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
+_SHORT_HEAD, _LONG_HEAD = 8, 12
 _IS_EXPLICIT = {
     str(one): not one.is_implicit_VR
     for one in AllTransferSyntaxes
@@ -61,7 +62,12 @@ _IS_EXPLICIT = {
 }
 _VR = frozenset(one.encode() for one in STANDARD_VR)
 _LONG_VR = frozenset(one.encode() for one in EXPLICIT_VR_LENGTH_32)
-_UNUSUAL = re.compile(rb"[\x00-\x1f\\]")  # several values, escapes, what only the library may judge
+_PLAIN = re.compile(rb"(?:%b\n){4}[ -\[\]-\x7f]*\n[ -\[\]-\x7f]*" % UID_PATTERN)
+"""The values of :data:`_HEAD` with nothing that only the library may judge: several values, escapes."""
+_FINGERPRINT = 32
+"""Bytes by which a layout is looked up: the character set and what of the Image Type is in them."""
+_USUAL, _REMEMBERED = 256, 256
+"""Most elements of a layout that is kept, and most layouts."""
 
 MANUFACTURER = "PACS AI"
 """Manufacturer (0008,0070) of everything the gateway makes."""
@@ -122,8 +128,7 @@ UNREADABLE = 0xC000
 """C-STORE status *cannot understand* (PS3.4 B.2.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What the listener needs to know of an Instance before it may answer success."""
 
     SOPClassUID: str
@@ -227,27 +232,73 @@ def plain_head(data: bytes, transfer_syntax_uid: str) -> Head | None:
     and the sender waits for its answer meanwhile. What is cut off, of undefined length, not in ASCII, or
     says other than a UID, is not judged here.
     """
+    places = _places(data, transfer_syntax_uid)
+    if places is None:
+        return None
+    every = [data[place].strip(_PADDING) for place in places]
+    text = b"\n".join(every)
+    if not _PLAIN.fullmatch(text) or max(map(len, every[:_HEAD_UIDS])) > LONGEST_UID:
+        return None
+    return Head._make(text.decode("ascii").split("\n"))
+
+
+class _Layout(NamedTuple):
+    """Where the elements of a head stand.
+
+    Attributes
+    ----------
+    heads : Struct
+        Takes tag, VR and length of each element, passes by its value, and takes the tag after the head.
+    seen : tuple of bytes
+        What it took where this layout was found; where it takes the same, the layout is the same.
+    places : list of slice
+        The values of :data:`_HEAD`, in its order; empty where there is none.
+    """
+
+    heads: Struct
+    seen: tuple[bytes, ...]
+    places: list[slice]
+
+
+_layouts: dict[tuple[str, bytes], _Layout] = {}
+
+
+def _places(data: bytes, transfer_syntax_uid: str) -> list[slice] | None:
+    """Return where the values of :data:`_HEAD` stand; None when an element is unusual or cut off.
+
+    Instances of a Series have the same elements of the same lengths, but for a digit now and then: they are
+    gone through once, and of the next to come it is only asked whether they are the same.
+    """
+    key = transfer_syntax_uid, data[:_FINGERPRINT]
+    known = _layouts.get(key)
+    if (
+        known is not None
+        and len(data) >= known.heads.size + _LONG_HEAD
+        and known.heads.unpack_from(data) == known.seen
+    ):
+        return known.places
     explicit = _IS_EXPLICIT.get(transfer_syntax_uid)
-    if explicit is None:
+    elements = None if explicit is None else _elements(data, explicit=explicit)
+    if elements is None:
         return None
-    found = _walk(data, explicit=explicit)
-    if found is None:
-        return None
-    every = [found.get(tag, b"").strip(_PADDING) for tag in _HEAD]
-    if not all(map(is_uid, every[:_HEAD_UIDS])) or not all(map(_is_plain, every[_HEAD_UIDS:])):
-        return None
-    return Head(*[one.decode("ascii") for one in every])
+    values = {tag: slice(place, place + length) for tag, _, place, length in elements}
+    places = [values.get(tag, slice(0)) for tag in _HEAD]
+    if len(elements) <= _USUAL:
+        heads = Struct("".join(f"{head}s{length}x" for _, head, _, length in elements) + "4s")
+        if len(_layouts) >= _REMEMBERED:
+            _layouts.clear()
+        _layouts[key] = _Layout(heads, heads.unpack_from(data), places)
+    return places
 
 
-def _is_plain(value: bytes) -> bool:
-    return value.isascii() and not _UNUSUAL.search(value)
+def _elements(data: bytes, *, explicit: bool) -> list[tuple[int, int, int, int]] | None:
+    """Return tag, bytes before the value, its place and length of each element of the head.
 
-
-def _walk(data: bytes, *, explicit: bool) -> dict[int, bytes] | None:
-    """Return the elements of :data:`_HEAD`, little endian (PS3.5 section 7.1)."""
-    found: dict[int, bytes] = {}
-    place, end = 0, len(data)
-    while place + 12 <= end:
+    Little endian (PS3.5 section 7.1).
+    """
+    found: list[tuple[int, int, int, int]] = []
+    place, end = 0, len(data) - _LONG_HEAD
+    while place <= end:
         if explicit:
             group, element, vr, length = _EXPLICIT_VR.unpack_from(data, place)
         else:
@@ -255,18 +306,15 @@ def _walk(data: bytes, *, explicit: bool) -> dict[int, bytes] | None:
         tag = group << 16 | element
         if tag > _LAST_HEAD_TAG:
             return found
-        place += 8
+        head = _SHORT_HEAD
         if explicit:
             if vr in _LONG_VR:
-                (length,) = unpack_from("<L", data, place)
-                place += 4
+                head = _LONG_HEAD
+                (length,) = _LENGTH.unpack_from(data, place + _SHORT_HEAD)
             elif vr not in _VR:
                 return None
-        if length > end - place:  # cut off, or of undefined length
-            return None
-        if tag in _HEAD:
-            found[tag] = data[place : place + length]
-        place += length
+        found.append((tag, head, place + head, length))
+        place += head + length  # beyond the end, where it is cut off or of undefined length
     return None
 
 

@@ -22,12 +22,15 @@ IMPLEMENTATION_CLASS_UID = UID("2.25.206213098723451340985613204598713204")
 IMPLEMENTATION_VERSION_NAME = "PACS_AI_0.1"
 
 
-_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+UID_PATTERN, LONGEST_UID = rb"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*", 64
+"""What a UID is, without padding (PS3.5 section 9.1)."""
+
+_UID = re.compile(UID_PATTERN)
 
 
 def is_uid(value: bytes) -> bool:
     """Tell whether bytes, without padding, are a UID (PS3.5 section 9.1)."""
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
+    return len(value) <= LONGEST_UID and _UID.fullmatch(value) is not None
 
 
 def digest(value: Digestible) -> str:

@@ -42,7 +42,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "ground": frozenset(
         {
             *("pacs_ai.pixels", "pacs_ai.peers", "pacs_ai.http", "pacs_ai.processes"),
-            *("pacs_ai.certificates", "pacs_ai.naming"),
+            *("pacs_ai.certificates", "pacs_ai.naming", "pacs_ai.direct"),
         }
     ),
     "vocabulary": frozenset(

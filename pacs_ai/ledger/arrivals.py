@@ -88,6 +88,13 @@ _NOTE_STUDY = Prepared(
 )
 
 
+def compile_statements(dialect: Dialect) -> None:
+    """Compile what an Instance needs, which takes as long as some ten of them."""
+    for statement in (_OF_UID, _ADD, _REVIVE, _NOTE_STUDY):
+        statement.compile(dialect)
+    work.compile_statements(dialect)
+
+
 _Key = tuple[str, str, str]
 """SOP Instance UID, digest and Transfer Syntax UID: exactly these bytes."""
 

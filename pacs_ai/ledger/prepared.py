@@ -54,6 +54,10 @@ class Prepared:
         except connection.dialect.loaded_dbapi.Error as error:
             raise told(connection, error) from error
 
+    def compile(self, dialect: Dialect) -> None:
+        """Compile it now, or whoever needs it first waits for that."""
+        self._for(dialect)
+
     def _for(self, dialect: Dialect) -> _Compiled:
         statement = self._make(dialect.name)
         made: Any = statement.compile(dialect=dialect, column_keys=self._columns)

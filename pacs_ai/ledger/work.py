@@ -17,6 +17,7 @@ from enum import StrEnum
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Dialect,
     Row,
     and_,
     bindparam,
@@ -129,6 +130,11 @@ _PUT_OFF = Prepared(
         .values(not_before=bindparam("start"))
     )
 )
+
+
+def compile_statements(dialect: Dialect) -> None:
+    """Compile what is asked whenever a Study is to be assembled."""
+    _PUT_OFF.compile(dialect)
 
 
 def add(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import itertools
 import os
 import resource
 import subprocess
@@ -19,9 +17,10 @@ import pydicom
 import pytest
 
 from pacs_ai.cli.files import data_set_bytes
+from pacs_ai.direct import Buffer
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.naming import temporary_name
-from pacs_ai.spool import BUFFER, DIRECT, PIECE, Spool, SpoolFullError, Writer
+from pacs_ai.spool import BUFFER, DIRECT, Spool, SpoolFullError, Writer
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.unfinished import without_nameless_files
 
@@ -104,6 +103,7 @@ def test_pieces_make_the_same_file_as_the_whole(spool: Spool) -> None:
     assert data_set_bytes(keep(spool, writer).read_bytes()) == DATA
 
 
+PIECE = 64 * 1024
 META = 132 + 12 + 190
 """About so many bytes stand before the data set; the sizes below are on both sides of each limit."""
 
@@ -132,71 +132,122 @@ def test_a_file_of_any_size_is_what_came(spool: Spool, size: int, piece: int) ->
     assert data_set_bytes(keep(spool, writer).read_bytes()) == data
 
 
-@pytest.mark.parametrize("refuses", ["fcntl", "write"])
-def test_a_file_system_that_knows_only_the_page_cache_keeps_the_same(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, refuses: str
-) -> None:
-    asked = direct_writes(monkeypatch, refuses)
-    data = noise(500_001)
-    assert data_set_bytes(keep(spool, begun(spool, data)).read_bytes()) == data
-    assert asked[:1] == [True]
-
-
 def test_whole_pages_go_past_the_page_cache_and_the_rest_through_it(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = direct_writes(monkeypatch, "nothing")
-    flags: list[tuple[bool, int]] = []
-    real = os.write
+    begun_with: list[int] = []
+    real = Buffer.begin
 
-    def write(descriptor: int, data: memoryview) -> int:
-        flags.append((bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT), len(data) % 4096))
-        return real(descriptor, data)
+    def begin(buffer: Buffer, descriptor: int, size: int) -> bool:
+        begun_with.append(size)
+        return real(buffer, descriptor, size)
 
-    monkeypatch.setattr(os, "write", write)
-    keep(spool, begun(spool, noise(500_001)))
-    assert asked == [True, False]
-    assert [direct for direct, _ in flags] == [True, False]
-    assert flags[0][1] == 0 != flags[1][1]
-
-
-def direct_writes(monkeypatch: pytest.MonkeyPatch, refuses: str) -> list[bool]:
-    """Note when writes past the page cache are asked for and ended; let the file system refuse them."""
-    asked: list[bool] = []
-    real_fcntl, real_write = fcntl.fcntl, os.write
-
-    def ask(descriptor: int, command: int, flags: int) -> int:
-        asked.append(bool(flags & os.O_DIRECT))
-        if refuses == "fcntl":
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return real_fcntl(descriptor, command, flags)
-
-    def write(descriptor: int, data: memoryview) -> int:
-        if refuses == "write" and asked == [True]:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return real_write(descriptor, data)
-
-    monkeypatch.setattr("pacs_ai.spool.fcntl", ask)
-    monkeypatch.setattr(os, "write", write)
-    return asked
+    monkeypatch.setattr(Buffer, "begin", begin)
+    written = written_through_the_page_cache(monkeypatch)
+    path = keep(spool, begun(spool, noise(500_001)))
+    whole = path.stat().st_size & -4096
+    assert begun_with == [whole]
+    assert written == [(path.stat().st_size - whole, whole)]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_disk_that_refuses_a_write_past_the_page_cache_keeps_nothing(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int
+def test_a_file_system_that_knows_only_the_page_cache_keeps_the_same(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Buffer, "begin", lambda *_: False)
+    written = written_through_the_page_cache(monkeypatch)
+    data = noise(500_001)
+    path = keep(spool, begun(spool, data))
+    assert data_set_bytes(path.read_bytes()) == data
+    assert written == [(path.stat().st_size, 0)]
+
+
+@pytest.mark.parametrize("written", [0, 4096, 100_000])
+def test_what_was_not_written_past_the_page_cache_is_written_through_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    real = Buffer.finish
+
+    def finish(buffer: Buffer) -> int:
+        real(buffer)
+        return written
+
+    monkeypatch.setattr(Buffer, "finish", finish)
+    through = written_through_the_page_cache(monkeypatch)
+    data = noise(500_001)
+    path = keep(spool, begun(spool, data))
+    assert data_set_bytes(path.read_bytes()) == data
+    whole = path.stat().st_size & -4096
+    assert through[-1] == (whole - written, written)
+
+
+def written_through_the_page_cache(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Note how many bytes are written from here on, and to where."""
+    written: list[tuple[int, int]] = []
+    real = os.pwrite
+
+    def write(descriptor: int, data: memoryview, place: int) -> int:
+        written.append((len(data), place))
+        return real(descriptor, data, place)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    return written
+
+
+@pytest.mark.parametrize("where", ["past", "through", "longer"])
+def test_a_disk_that_refuses_a_write_keeps_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     writer = begun(spool, noise(500_001))
-    real, count = os.write, itertools.count(1)
-
-    def write(descriptor: int, data: memoryview) -> int:
-        if next(count) == number:
-            full()
-        return real(descriptor, data)
-
-    monkeypatch.setattr(os, "write", write)
+    if where == "past":
+        monkeypatch.setattr(Buffer, "finish", full)
+    else:
+        monkeypatch.setattr(os, "pwrite" if where == "through" else "ftruncate", full)
     with pytest.raises(SpoolFullError):
         keep(spool, writer)
+    monkeypatch.undo()
+    writer.discard()
     assert files(spool) == []
+
+
+def test_what_could_not_be_written_once_is_never_taken_for_written(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = begun(spool, noise(500_001))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(SpoolFullError):
+            writer.digest()
+    for again in (
+        writer.digest,
+        writer.sync,
+        lambda: writer.beginning(1),
+        lambda: writer.write(b"x"),
+    ):
+        with pytest.raises(SpoolFullError):
+            again()
+    assert writer.room(1) is None, "its memory is another's"
+    assert files(spool) == []
+
+
+def test_the_memory_of_a_write_under_way_is_nobody_elses(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[int] = []
+    real = Buffer.finish
+
+    def finish(buffer: Buffer) -> int:
+        finished.append(buffer.under_way)
+        return real(buffer)
+
+    monkeypatch.setattr(Buffer, "finish", finish)
+    writer = begun(spool, noise(500_001))
+    writer.digest()
+    writer.discard()
+    assert len(finished) == 1
+    assert finished[0] > 0
+    following = begun(spool)
+    assert following._buffer is writer._buffer
+    following.discard()
 
 
 def test_the_order_is_write_sync_link_sync_folder(

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -19,11 +19,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from listener import door, transport
+from listener.dimse import Request
 from listener.door import Limits
 from listener.transport import Server, UpperLayer, make_server
 from pacs_ai.certificates import Pair
@@ -50,21 +50,23 @@ ECHO_VALUE = wire.values(1, WHOLE_COMMAND, ECHO)[6:]
 class Reception:
     """Keeps what came; it has room for every other piece."""
 
-    data: bytearray = field(default_factory=bytearray)
+    pieces: list[bytearray] = field(default_factory=list)
     ended: str = ""
-    place: bytearray | None = None
+    had_room: bool = False
 
     def room(self, size: int) -> memoryview | None:
-        self.place = bytearray(size) if self.place is None else None
-        return None if self.place is None else memoryview(self.place)
-
-    def filled(self, size: int) -> None:
-        assert self.place is not None
-        assert len(self.place) == size
-        self.data += self.place
+        self.had_room = not self.had_room
+        if not self.had_room:
+            return None
+        self.pieces.append(bytearray(size))
+        return memoryview(self.pieces[-1])
 
     def write(self, view: memoryview) -> None:
-        self.data += view
+        self.pieces.append(bytearray(view))
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.pieces)
 
     def finish(self) -> Dataset | int:
         self.ended = "finished"
@@ -121,9 +123,12 @@ def listening(
     monkeypatch.setattr(_config, "ENFORCE_UID_CONFORMANCE", True)
     received: list[Reception] = []
 
-    def receive(association: Association, request: C_STORE, syntax: str) -> Reception:
-        received.append(Reception())
-        return received[-1]
+    def receive(association: Association) -> Callable[[Request, str], Reception]:
+        def begin(request: Request, syntax: str) -> Reception:
+            received.append(Reception())
+            return received[-1]
+
+        return begin
 
     entity = AE("PACSAI")
     entity.maximum_pdu_size = MAXIMUM_PDU
@@ -682,7 +687,7 @@ def test_what_waits_for_our_disk_keeps_its_seat(
         connection = cast("UpperLayer", association.dul).connection
         connection.heard -= 1_000
         seen.append(connection.can_go(LIMITS.whole))
-        reception.data += view
+        reception.pieces.append(bytearray(view))
 
     monkeypatch.setattr(Reception, "room", lambda *_: None)
     monkeypatch.setattr(Reception, "write", write)
