@@ -104,9 +104,9 @@ class Buffer:
             if _io_submit(self._queue, 1, self._order_at) != 1:
                 _queues.append(self._queue)
                 return False
+            self.under_way = size
         finally:
             fcntl(descriptor, F_SETFL, 0)
-        self.under_way = size
         return True
 
     def finish(self) -> int:
