@@ -223,7 +223,7 @@ class Reception:
         """Forget what came; safe to call twice."""
         if self._incoming is not None:
             self._incoming.discard()
-            self._incoming, self.room = None, _no_room
+            self._incoming = None
 
     def _refuse(self, error: Exception) -> None:
         # The rim of the DICOM face: whatever happens, the peer gets an answer.

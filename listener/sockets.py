@@ -26,7 +26,6 @@ HEADS = 2 * HEADER
 _SHORTEST = 10
 """Bytes of the shortest PDU, A-ABORT (PS3.8 9.3.8): who asks for more waits for what no peer sends."""
 
-_REST = HEADS - _SHORTEST
 _PAUSED = "a PDU paused too long"
 _PIECE = 64 * 1024
 _NOW, _ALL = int(socket.MSG_DONTWAIT), int(socket.MSG_WAITALL)
@@ -99,7 +98,7 @@ class Socket(AssociationSocket):
             and self._pause == self._first_pause
         ):
             try:
-                self.unread += self._own.recv(_REST, _ALL)
+                self.unread += self._own.recv(HEADS - _SHORTEST, _ALL)
             except BlockingIOError:
                 raise TimeoutError(_PAUSED) from None
         return self.unread
@@ -191,9 +190,6 @@ class Socket(AssociationSocket):
         try:
             if more:
                 count = self._own.recvmsg_into((view, ahead), 0, _ALL)[0]
-                if count == size + _SHORTEST and ahead[0] == P_DATA_TF:
-                    self.unread = bytes(ahead) + self._own.recv(_REST, _ALL)
-                    return True
             else:
                 count = self._own.recv_into(view, 0, _ALL)
         except BlockingIOError:

@@ -434,7 +434,7 @@ class UpperLayer(DULServiceProvider):
                 return True
             if self._events or self._from_user or self._kill_thread:
                 return True
-            heads, came = link.unread, True
+            heads, came = link.heads(), True
         return came
 
     def _read_to_room(self, size: int, context_id: int, control: int) -> None:

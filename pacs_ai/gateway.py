@@ -25,7 +25,7 @@ from pacs_ai.errors import EncodingError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
-from pacs_ai.ledger import Commit, deliveries, retention, work
+from pacs_ai.ledger import Commit, arrivals, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.presence import open_ledger, refuse_lost_spool
@@ -244,7 +244,7 @@ class Gateway:
 
     def prepare(self) -> None:
         """Do what the first association and its first Instance would have to wait for."""
-        self._group.prepare()
+        arrivals.compile_statements(self.ledger.database.engine.dialect)
         with suppress(PacsAiError):  # each association is told then
             self.too_much_waits()
 

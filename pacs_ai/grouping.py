@@ -66,10 +66,6 @@ class GroupCommit:
         self._writing = ledger.database.steady()
         self._asked: dict[str, tuple[float, float]] = {}
 
-    def prepare(self) -> None:
-        """Compile what is asked of the ledger, or the first sender waits until that is done."""
-        arrivals.compile_statements(self._ledger.database.engine.dialect)
-
     def close(self) -> None:
         """Let go of the ledger."""
         self._writing.close()

@@ -83,7 +83,8 @@ class Spool:
         self.path = path
         self._instances = f"{path}/instances"
         self.temporary = path / "tmp"
-        self._paths = str(path), str(self.temporary)  # to make the text costs more than the call
+        # To make the text of a Path costs more than the calls that take it.
+        self._path_text, self._temporary_text = str(path), str(self.temporary)
         self.quarantine = Quarantine(path / "quarantine")
         self._aside = path / "removed"
         self._buffers: list[Buffer] = []
@@ -120,7 +121,7 @@ class Spool:
 
     def open_temporary(self) -> tuple[int, str]:
         """Open a new file; return its descriptor, and its path where it has to have one."""
-        return open_temporary(self._paths[1])
+        return open_temporary(self._temporary_text)
 
     def lend(self) -> Buffer:
         """Return a buffer; what it held before may still stand in it."""
@@ -243,7 +244,7 @@ class Spool:
 
     def disk(self) -> Disk:
         """Return the spool's file system."""
-        return disk_of(self._paths[0])
+        return disk_of(self._path_text)
 
 
 def parts_of(file: Path) -> tuple[str, str]:
@@ -318,7 +319,7 @@ class Writer:
     def _flush(self) -> None:
         """Give the disk what is held; it begins with all but the last page, which would be written twice."""
         self._give_and_begin(self._room[: self._held])
-        self._hash_held()
+        self._hash_and_empty()
 
     def _give_and_begin(self, data: memoryview | bytes) -> None:
         start = self._written & -_PAGE
@@ -329,6 +330,10 @@ class Writer:
 
     def _hash_held(self) -> None:
         self._hash.update(self._room[self._hashed : self._held])
+        self._hashed = self._held
+
+    def _hash_and_empty(self) -> None:
+        self._hash_held()
         self._held = self._hashed = 0
 
     def _check(self) -> None:
@@ -365,10 +370,11 @@ class Writer:
         self._give(held)
         if self._hashed < self._held and start < self._written:  # what is hashed is synced now
             start_writing(descriptor, start, self._written)
-        self._hash_held()
+        self._hash_and_empty()
 
     def _complete(self) -> None:
-        """Wait for what is under way past the page cache."""
+        """See to it that all is written, and wait for what is under way past the page cache."""
+        self._give_rest()
         asked = self._buffer.under_way
         if asked and (written := self._buffer.finish()) < asked:
             _write_all(cast("int", self._file), self._room[written:asked], written)
@@ -407,9 +413,8 @@ class Writer:
         self._check()
         if self._written or self._held >= DIRECT:
             self._give_rest()
-        elif self._held:  # a small one takes no time to write, and may be a duplicate
-            self._hash.update(self._room[self._hashed : self._held])
-            self._hashed = self._held
+        else:  # a small one takes no time to write, and may be a duplicate
+            self._hash_held()
         return self._hash.hexdigest()
 
     def sync(self) -> None:
@@ -422,7 +427,6 @@ class Writer:
         """
         self._check()
         try:
-            self._give_rest()
             self._complete()
             failpoint("receive.written")
             os.fsync(cast("int", self._file))
@@ -480,7 +484,6 @@ class Writer:
     def quarantine(self) -> None:
         """Keep what cannot be read for somebody to look at, where the disk takes it; then ``discard``."""
         with suppress(OSError, SpoolFullError):
-            self._give_rest()
             self._complete()
             self._spool.quarantine.take(cast("int", self._file), self._source)
 
