@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
 _LISTEN = "0A"
@@ -43,6 +45,26 @@ class Ending:
             with suppress(Empty):
                 self._bell.get(timeout=seconds)
         return self._asked
+
+
+def heed_interrupts() -> Callable[[], None]:
+    """Return what raises KeyboardInterrupt when Ctrl-C was pressed since, however often it is asked.
+
+    The handler raises it too, at once; but inside of a weak reference's callback or a finalizer, which a
+    ledger's connections have, Python drops what is raised. Who goes round asks here as well.
+    """
+    ending = Ending()
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        ending.ask()
+        signal.default_int_handler(number, frame)
+
+    def raise_again() -> None:
+        if ending.is_asked():
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, heed)
+    return raise_again
 
 
 def die_with_parent() -> None:

@@ -32,6 +32,7 @@ from pacs_ai.delivery import Answer, Outgoing, sender
 from pacs_ai.errors import DeliveryError
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.views import Views
+from pacs_ai.processes import heed_interrupts
 from pacs_ai.settings import DicomDestination, Settings, load
 
 _STEPS = ("assemble", "route", "infer", "encode", "deliver", "worklist")
@@ -52,6 +53,7 @@ class Sent:
 
 def run(out: Path, config: Path) -> int:
     """Show the main job; return 0 only when everything arrived."""
+    heed = heed_interrupts()
     out = out.resolve()
     make_anew(out)
     path = out / "settings.yaml"
@@ -69,7 +71,7 @@ def run(out: Path, config: Path) -> int:
             return 1
         sent = _send_phantoms(console, settings)
         views = Views(database)
-        _watch(console, supervisor, views, sent)
+        _watch(console, supervisor, views, sent, heed)
         report = [views.timeline(one.uid) for one in sent]
     finally:
         supervisor.stop()
@@ -177,7 +179,13 @@ def _to_file(data_set: pydicom.Dataset, folder: Path) -> Outgoing:
 # ---------------------------------------------------------------------- watching
 
 
-def _watch(console: Console, supervisor: Supervisor, views: Views, sent: list[Sent]) -> None:
+def _watch(
+    console: Console,
+    supervisor: Supervisor,
+    views: Views,
+    sent: list[Sent],
+    heed: Callable[[], None],
+) -> None:
     """Show every Study's steps until all have ended: live on a terminal, JSON lines elsewhere."""
     deadline = time.monotonic() + _WAIT_SECONDS
     told: set[str] = set()
@@ -185,6 +193,7 @@ def _watch(console: Console, supervisor: Supervisor, views: Views, sent: list[Se
         while time.monotonic() < deadline:
             supervisor.look()
             timelines = [views.timeline(one.uid) for one in sent]
+            heed()
             if display is None:
                 _tell_events(timelines, told)
             else:

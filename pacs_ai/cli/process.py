@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pacs_ai.errors import InferenceError
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Refused
 from pacs_ai.ledger.views import Views
+from pacs_ai.processes import heed_interrupts
 from pacs_ai.records import identity_fault
 from pacs_ai.settings import Identity, Settings, load
 
@@ -63,13 +64,14 @@ def run(paths: Sequence[Path], out: Path, config: Path, identity: Identity | Non
     The ledger and spool of the run live in the folder too. Reference models that the settings name are
     started for the run when nothing answers at their address.
     """
+    heed = heed_interrupts()
     settings = _file_settings(config, out, identity)
     prepare(settings)
     with running_models(settings):
         gateway = Gateway(settings)
         try:
             refused = _take_in_all(gateway, paths)
-            _carry_out_all(gateway)
+            _carry_out_all(gateway, heed)
             report = _report(gateway, refused)
         finally:
             gateway.close()
@@ -139,11 +141,12 @@ def _take_in_all(gateway: Gateway, paths: Sequence[Path]) -> list[dict[str, str]
     return refused
 
 
-def _carry_out_all(gateway: Gateway) -> None:
+def _carry_out_all(gateway: Gateway, heed: Callable[[], None]) -> None:
     """Carry out work in this process until none is left, waiting for what is put off."""
     queues = Gateway.queue_names(gateway.settings)
     views = Views(gateway.ledger.database)
     while True:
+        heed()
         busy = [queue for queue in queues if gateway.carry_out(queue)]
         if busy:
             continue

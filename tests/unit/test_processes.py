@@ -44,3 +44,32 @@ def test_the_request_is_heard_at_once_and_stays() -> None:
         timeout=30,
     )
     assert said.stdout.split() == ["False", "False", "True", "True", "True"]
+
+
+LOST = """
+import signal, weakref
+from pacs_ai.processes import heed_interrupts
+
+class Connection:
+    pass
+
+heed = heed_interrupts()
+heed()
+connection = Connection()
+weakref.finalize(connection, signal.raise_signal, signal.SIGINT)
+del connection
+print("went on")
+for _ in range(2):
+    try:
+        heed()
+    except KeyboardInterrupt:
+        print("heard")
+"""
+
+
+def test_an_interrupt_that_python_drops_is_heard_at_the_next_look() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", LOST], check=True, capture_output=True, text=True, timeout=30
+    )
+    assert said.stdout.split("\n")[:3] == ["went on", "heard", "heard"]
+    assert "Exception ignored" in said.stderr
