@@ -38,16 +38,18 @@ only when a person says so. Every round looks through one of the spool's 256 fol
 
 Names are removed from the list only when the folder was synced and the file is not there: a power cut cannot
 bring it back unseen.
+
+How long ago something ended is a matter of the clock, and a clock can leap: see :class:`Steadiness`.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import Ledger, retention
@@ -60,10 +62,50 @@ from pacs_ai.spool import FOLDERS, Spool, parts_of
 BATCH = 100
 """Files removed at once: writers wait for so many and no more."""
 
+LEAP = timedelta(minutes=5)
+"""By so much the clock may differ from what has passed by the monotonic one."""
+STEADY = timedelta(hours=1)
+"""So long it has to go steadily after a leap until it is believed."""
+SILENT = timedelta(days=1)
+"""A ledger that wrote nothing for so long before a start may have been off, or the clock is wrong."""
+
 log = logging.getLogger(__name__)
 
 _AGAIN = timedelta(minutes=10)
 """How long nothing is looked for when there was nothing to do."""
+
+
+class Steadiness:
+    """Whether the clock can be believed when it says that something is old: what goes for that is gone.
+
+    A time service that is late, or a person who mistypes a year, is mostly set right within the hour.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None
+        self._since = float("-inf")
+
+    def believes(self, at: datetime, newest: datetime | None) -> bool:
+        """Tell whether a clock that says ``at`` did not leap lately.
+
+        Parameters
+        ----------
+        at : datetime
+            Now.
+        newest : datetime or None
+            When the ledger wrote its newest event: a clock that is asked for the first time has only that.
+        """
+        passed = monotonic()
+        ahead = at.timestamp() - passed
+        if self._ahead is None:
+            leapt = newest is not None and abs(at - newest) > SILENT
+        else:
+            leapt = abs(ahead - self._ahead) > LEAP.total_seconds()
+        self._ahead = ahead
+        if leapt:
+            self._since = passed
+            log.warning("the clock leapt, or the gateway was off: retention waits for an hour")
+        return passed - self._since > STEADY.total_seconds()
 
 
 class Retention:
@@ -78,6 +120,7 @@ class Retention:
     def __init__(self, settings: Settings, spool: Spool) -> None:
         self._kept = settings.retention
         self._spool = spool
+        self._steadiness = Steadiness()
         self._next = float("-inf")
         self._folder = 0
 
@@ -89,9 +132,9 @@ class Retention:
         OSError
             When a file cannot be removed; it stays on the list.
         """
-        if time.monotonic() < self._next:
+        if monotonic() < self._next:
             return False
-        self._next = time.monotonic() + _AGAIN.total_seconds()
+        self._next = monotonic() + _AGAIN.total_seconds()
         busy = self._remove(ledger) or self._let_go(ledger)
         if busy:
             self._next = float("-inf")
@@ -100,6 +143,9 @@ class Retention:
         return busy
 
     def _let_go(self, ledger: Ledger) -> bool:
+        with ledger.database.read() as connection:
+            if not self._steadiness.believes(now(), retention.newest_event(connection)):
+                return False
         for age, due, let_go in (
             (self._kept.sources, retention.sources_due, retention.let_sources_go),
             (self._kept.results, retention.results_due, retention.let_results_go),

@@ -62,6 +62,13 @@ def hold_files(connection: Connection, studies: Collection[str]) -> None:
 # ---------------------------------------------------------------------- which Studies
 
 
+def newest_event(connection: Connection) -> datetime | None:
+    """Return when the newest event was written."""
+    of = tables.events.c
+    newest: datetime | None = connection.scalar(select(of.at).order_by(of.id.desc()).limit(1))
+    return newest
+
+
 def _about(table: FromClause) -> ColumnElement[bool]:
     return table.c.study_instance_uid == tables.studies.c.study_instance_uid
 

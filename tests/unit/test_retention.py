@@ -23,7 +23,7 @@ from pacs_ai.cli.files import data_set_bytes
 from pacs_ai.gateway import Gateway
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Duplicate, Receipt, Refused, Stored
-from pacs_ai.ledger import arrivals, tables
+from pacs_ai.ledger import arrivals, clock, tables
 from pacs_ai.ledger import retention as ledger_retention
 from pacs_ai.ledger.arrivals import Recorded
 from pacs_ai.ledger.clock import now
@@ -164,6 +164,43 @@ def test_never_keeps_for_ever(tmp_path: Path) -> None:
     site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", keep)
     site.receive(image())
     _age(site, 10_000 * DAY)
+    site.clean()
+    assert site.states() == ["kept"]
+    site.gateway.close()
+
+
+def _set_clock(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    monkeypatch.setattr(clock, "host_time", lambda: datetime.now(UTC) + by)
+
+
+def test_a_clock_that_leaps_is_not_believed_until_it_has_gone_steadily(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", "{sources: 1d}")
+    site.clean()  # it has seen the clock before
+    site.receive(image())
+    _set_clock(monkeypatch, 3650 * DAY)
+    site.clean()
+    assert site.states() == ["kept"]
+    assert "the clock leapt" in caplog.text
+    _set_clock(monkeypatch, timedelta())  # a person or a time service set it right
+    _age(site, 2 * DAY)
+    site.clean()
+    assert site.states() == ["kept"], "that was a leap too"
+    _set_clock(monkeypatch, timedelta(seconds=3601))
+    passed = time.monotonic()
+    monkeypatch.setattr("pacs_ai.retention.monotonic", lambda: passed + 3601)
+    site.clean()
+    assert site.states() == ["removed"]
+    site.gateway.close()
+
+
+def test_a_gateway_that_starts_far_from_its_newest_event_waits_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", "{sources: 1d}")
+    site.receive(image())
+    _set_clock(monkeypatch, 3650 * DAY)
     site.clean()
     assert site.states() == ["kept"]
     site.gateway.close()
