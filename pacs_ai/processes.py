@@ -51,7 +51,8 @@ def heed_interrupts() -> Callable[[], None]:
     """Return what raises KeyboardInterrupt when Ctrl-C was pressed since, however often it is asked.
 
     The handler raises it too, at once; but inside of a weak reference's callback or a finalizer, which a
-    ledger's connections have, Python drops what is raised. Who goes round asks here as well.
+    ledger's connections have, Python drops what is raised. Who goes round asks here as well. Where whoever
+    started this process had it ignore Ctrl-C, as a shell does in the background, it still does.
     """
     ending = Ending()
 
@@ -63,7 +64,8 @@ def heed_interrupts() -> Callable[[], None]:
         if ending.is_asked():
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, heed)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, heed)
     return raise_again
 
 

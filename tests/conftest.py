@@ -9,6 +9,7 @@ import pytest
 from pydicom import config
 from pynetdicom.transport import AssociationSocket
 
+from pacs_ai.pixels.decoder import DECODER
 from tests.peers.postgresql import Cluster, add_template, running_cluster
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -79,3 +80,12 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         cluster: Cluster = request.getfixturevalue("postgresql")
         return cluster.url(cluster.lend_ledger())
     return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture
+def one_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one decoder child serve every Job: to start one for each takes longer than what is looked at.
+
+    That each has its own is told in ``tests/unit/pixels/test_child.py``.
+    """
+    monkeypatch.setattr(DECODER, "close", lambda: None)

@@ -73,20 +73,25 @@ def parse_yaml(text: str, file: Path | None) -> Source:
     ConfigError
         With every fault found.
     """
+    loader = yaml.CSafeLoader(text)
+    lines: dict[tuple[str | int, ...], int] = {}
+    faults: list[Fault] = []
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = loader.get_single_node()
+        _walk(node, (), lines, faults, file)
+        value = {} if faults or node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ConfigError([Fault(f"not YAML: {error.problem}", file, line)]) from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = text.encode()[: error.position].count(b"\n") + 1
         raise ConfigError(
             [Fault("not YAML: it has a control character: take it out", file, line)]
         ) from error
-    lines: dict[tuple[str | int, ...], int] = {}
-    faults: list[Fault] = []
-    _walk(node, (), lines, faults, file)
-    value = yaml.safe_load(text) if node is not None else {}
+    except (RecursionError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            [Fault("not YAML: a key or a value of it cannot be read", file)]
+        ) from error
     if not isinstance(value, dict):
         faults.append(Fault("a settings file is a mapping of sections", file, 1))
     if faults:

@@ -216,7 +216,12 @@ def test_a_terminal_shows_progress_and_an_interrupt_leaves_nothing(tmp_path: Pat
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     running = subprocess.Popen(
-        [*COMMAND, str(tmp_path / "out")], stdout=theirs, stderr=theirs, env=environment
+        [*COMMAND, str(tmp_path / "out")],
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        # Tests that run in the background of a shell ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     os.close(theirs)
     try:

@@ -36,6 +36,7 @@ from tests.unit.test_gateway import Driver, radiographs
 
 __all__ = ["radiographs"]
 
+pytestmark = pytest.mark.usefixtures("one_decoder")
 Make = Callable[[], Driver]
 REENCODED = (
     ImplicitVRLittleEndian,

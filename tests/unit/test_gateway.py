@@ -33,12 +33,20 @@ from tests.unit import fake_models
 from tests.unit.encoding import sources as make
 from tests.unit.pixels.slide import picture, slide
 
+pytestmark = pytest.mark.usefixtures("one_decoder")
 DEMO = Path(__file__).parents[2] / "config/demo.yaml"
 
 
 @pytest.fixture(scope="session")
 def radiographs() -> tuple[pydicom.Dataset, ...]:
-    return phantom.chest_radiographs(name="gateway", when=datetime.now(UTC), opacity=False)
+    """Two views of a chest, with every fourth row and column: what is told here is not in the pixels."""
+    films = phantom.chest_radiographs(name="gateway", when=datetime.now(UTC), opacity=False)
+    for film in films:
+        picture = film.pixel_array[::4, ::4]
+        film.Rows, film.Columns = picture.shape
+        film.PixelData = picture.tobytes()
+        film.ImagerPixelSpacing = [4 * one for one in film.ImagerPixelSpacing]
+    return films
 
 
 class Driver:

@@ -69,6 +69,23 @@ def test_what_is_not_yaml_is_a_fault_with_its_line() -> None:
     assert "not YAML" in message
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("peers: !!python/object:os.system x\n", ":2: not YAML: could not determine a constructor"),
+        ("peers: &all [*all]\n", "not YAML: a key or a value of it cannot be read"),
+        ("peers: " + "[" * 3000 + "\n", "not YAML"),
+        ("data: 2026-13-45\n", "not YAML: a key or a value of it cannot be read"),
+        ("peers: {[1, 2]: x}\n", "not YAML"),
+        ("peers: {<<: 3}\n", ":2: not YAML: expected a mapping"),
+        ("peers: {a: *nobody}\n", ":2: not YAML: found undefined alias"),
+    ],
+)
+def test_what_yaml_can_say_and_settings_cannot_is_a_fault_too(written: str, said: str) -> None:
+    (message,) = _messages(SITE + written)
+    assert said in message
+
+
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="check --config"):
         load(tmp_path / "nowhere.yaml")
@@ -79,6 +96,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     [
         (b"site:\n  name: M\xfcller\n", "fault.yaml:2: not UTF-8: save the file as UTF-8"),
         (b'site:\n  name: "a\x07"\n', "fault.yaml:2: not YAML: it has a control character"),
+        ("é: ää\n\nb: \x07\n".encode(), "fault.yaml:3: not YAML: it has a control character"),
     ],
 )
 def test_a_file_that_is_no_text_is_a_fault_with_its_line(

@@ -25,6 +25,7 @@ from pacs_ai.uids import derived_uid
 from tests.unit import fake_models
 from tests.unit.test_gateway import DEMO, Driver
 
+pytestmark = pytest.mark.usefixtures("one_decoder")
 ANSWERS: dict[str, Outcome] = {}
 
 
