@@ -25,6 +25,9 @@ from pacs_ai.uids import digest
 FUTURE_TOLERANCE = timedelta(hours=24)
 """How far ahead a Study may be dated: clocks and time zones are wrong by hours, not days."""
 
+SET_BACK = timedelta(minutes=5)
+"""An Instance that is dated so far ahead came before the clock was set back."""
+
 LARGEST_COMPARED = 2 * 2**30
 """Bytes of decoded pixel data of one Instance that are compared; a larger one is a conflict."""
 
@@ -53,8 +56,10 @@ def complete(last_received: datetime, now: datetime, quiet: timedelta) -> Comple
     now : datetime
         Aware, by the same clock.
     quiet : timedelta
-        Of the Study's modality or peer.
+        Of the Study's modality or peer. It is asked that long after the last Instance came.
     """
+    if last_received > now + SET_BACK:  # whoever asks has waited for quiet once more
+        return Complete("its newest Instance is dated ahead: the clock was set back since")
     until = last_received + quiet
     if now < until:
         return Waiting(until)

@@ -143,9 +143,10 @@ class GroupCommit:
                 self._commit([one])
 
     def _record(self, group: Sequence[_Waiting]) -> None:
-        studies = {one.arrival.head.StudyInstanceUID for one in group}
+        heads = [one.arrival.head for one in group]
+        studies = {one.StudyInstanceUID for one in heads}
         with self._writing.write() as connection:
-            retention.hold_files(connection, studies)
+            retention.hold_files(connection, studies, {one.SOPInstanceUID for one in heads})
             held = self._hold_names(group)
             at = time.monotonic(), time.time()
             noted = self._noted(studies, at)

@@ -66,8 +66,6 @@ LEAP = timedelta(minutes=5)
 """By so much the clock may differ from what has passed by the monotonic one."""
 STEADY = timedelta(hours=1)
 """So long it has to go steadily after a leap until it is believed."""
-SILENT = timedelta(days=1)
-"""A ledger that wrote nothing for so long before a start may have been off, or the clock is wrong."""
 
 log = logging.getLogger(__name__)
 
@@ -78,33 +76,23 @@ _AGAIN = timedelta(minutes=10)
 class Steadiness:
     """Whether the clock can be believed when it says that something is old: what goes for that is gone.
 
-    A time service that is late, or a person who mistypes a year, is mostly set right within the hour.
+    A time service that is late, or a person who mistypes a year, is mostly set right within the hour. What
+    the ledger has dated says nothing here: it may be of that clock.
     """
 
     def __init__(self) -> None:
         self._ahead: float | None = None
-        self._since = float("-inf")
+        self._since = 0.0
 
-    def believes(self, at: datetime, newest: datetime | None) -> bool:
-        """Tell whether a clock that says ``at`` did not leap lately.
-
-        Parameters
-        ----------
-        at : datetime
-            Now.
-        newest : datetime or None
-            When the ledger wrote its newest event: a clock that is asked for the first time has only that.
-        """
+    def believes(self, at: datetime) -> bool:
+        """Tell whether a clock that says ``at`` has gone steadily for an hour, as far as was seen here."""
         passed = monotonic()
         ahead = at.timestamp() - passed
-        if self._ahead is None:
-            leapt = newest is not None and abs(at - newest) > SILENT
-        else:
-            leapt = abs(ahead - self._ahead) > LEAP.total_seconds()
-        self._ahead = ahead
-        if leapt:
+        if self._ahead is None or abs(ahead - self._ahead) > LEAP.total_seconds():
+            if self._ahead is not None:
+                log.warning("the clock leapt: retention waits for an hour")
             self._since = passed
-            log.warning("the clock leapt, or the gateway was off: retention waits for an hour")
+        self._ahead = ahead
         return passed - self._since > STEADY.total_seconds()
 
 
@@ -143,14 +131,13 @@ class Retention:
         return busy
 
     def _let_go(self, ledger: Ledger) -> bool:
-        with ledger.database.read() as connection:
-            if not self._steadiness.believes(now(), retention.newest_event(connection)):
-                return False
+        with ledger.database.read():
+            steady = self._steadiness.believes(now())
         for age, due, let_go in (
             (self._kept.sources, retention.sources_due, retention.let_sources_go),
             (self._kept.results, retention.results_due, retention.let_results_go),
         ):
-            if age is None:
+            if age is None or not (steady or age < STEADY):
                 continue
             with ledger.database.read() as connection:
                 study = due(connection, age)

@@ -93,7 +93,7 @@ class Bell:
             due = ledger.due() if leads else []
             stalled = self._is_stalled(ledger, is_due=bool(due))
             if leads:
-                ledger.seal_events()
+                self._seal(ledger)
                 self._clean(ledger)
             ledger.close()
         if stalled:
@@ -114,6 +114,17 @@ class Bell:
         self._due_since = self._due_since or time.monotonic()
         waited = time.monotonic() - self._due_since
         return waited > _STALLED.total_seconds() and not ledger.is_moving(_STALLED)
+
+    def _seal(self, ledger: Ledger) -> None:
+        try:
+            ledger.seal_events()
+        except (
+            Exception
+        ) as error:  # a rim: an event that somebody wrote over must not silence the bell
+            log.warning(
+                "events could not be sealed: pacs-ai audit verify says more",
+                extra={"error": type(error).__name__},
+            )
 
     def _clean(self, ledger: Ledger) -> None:
         try:

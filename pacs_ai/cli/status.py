@@ -14,6 +14,7 @@ from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger.presence import found_database, found_ledger
 from pacs_ai.ledger.views import Views
+from pacs_ai.ledger.work import Kind
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 
@@ -103,7 +104,11 @@ def release_study(settings: Settings, study: str, take: str | None) -> int:
         if not Views(ledger.database).find(study=study, accession_number=None):
             typer.echo(_NO_STUDY, err=True)
             return 1
-        count = ledger.release(study, actor=getpass.getuser(), take=take)
+        patience = {
+            Kind.INFER: settings.defaults.deadline,
+            Kind.DELIVER: settings.defaults.delivery_deadline,
+        }
+        count = ledger.release(study, actor=getpass.getuser(), take=take, patience=patience)
     finally:
         ledger.close()
     typer.echo(f"{count} pieces of work start again" if count else "nothing of this Study is held")

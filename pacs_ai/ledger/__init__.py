@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 
 from sqlalchemy import Connection, or_, select
 
@@ -195,20 +196,20 @@ class Ledger:
     def due(self) -> list[tuple[str, str]]:
         """Return (queue, work id) of everything that may start now."""
         with self.database.read() as connection:
-            return work.due(connection, paused=_paused_kinds(connection))
+            return work.due(connection, times=self.times, paused=_paused_kinds(connection))
 
     def is_moving(self, within: timedelta) -> bool:
         """Tell whether work was claimed in that time, or is carried out now."""
         with self.database.read() as connection:
-            return work.is_moving(connection, since=now() - within)
+            return work.is_moving(connection, times=self.times, since=now() - within)
 
     def hold_orphans(self, queues: Collection[str]) -> None:
         """Hold the work of queues that nobody listens to, and say why."""
         with self.database.read() as connection:
-            orphans = work.orphans(connection, queues)
+            orphans = work.orphans(connection, queues, times=self.times)
         if orphans:
             with self.database.write() as connection:
-                work.hold_orphans(connection, queues)
+                work.hold_orphans(connection, queues, times=self.times)
 
     def backlog(self) -> int:
         """Return how many pieces of work could start now and have not."""
@@ -254,7 +255,14 @@ class Ledger:
         with self.database.read() as connection:
             return audit.verify(connection, noted=noted)
 
-    def release(self, study: str, *, actor: str, take: str | None = None) -> int:
+    def release(
+        self,
+        study: str,
+        *,
+        actor: str,
+        take: str | None = None,
+        patience: Mapping[Kind, timedelta] = MappingProxyType({}),
+    ) -> int:
         """Let a Study's held and failed work start again; return how many rows.
 
         Parameters
@@ -263,6 +271,8 @@ class Ledger:
             ``"first"`` or ``"newest"``: which of Instances that contradict each other under one UID
             counts from now on. Another Study that loses one by it is assembled again,
             unless retention has removed it.
+        patience : mapping of Kind to timedelta
+            How long work that has a deadline may be tried from now on; left out, until the one it had.
         """
         with self.database.write() as connection:
             # Locks are taken in one order: which Studies it is about must be known before the first.
@@ -282,7 +292,7 @@ class Ledger:
                     kind = "contradiction settled"
                     events.record(connection, kind, actor=actor, study=study, detail=detail)
             deliveries.try_refused_again(connection, study)
-            return work.release_held(connection, study, actor=actor)
+            return work.release_held(connection, study, actor=actor, patience=patience)
 
     def lead(self, name: str, *, owner: str, lease: timedelta) -> bool:
         """Become or stay the one leader of a role; False while another process is."""
@@ -296,7 +306,11 @@ class Ledger:
                 .on_conflict_do_update(
                     index_elements=["name"],
                     set_=value,
-                    where=or_(table.c.owner == owner, table.c.until <= at),
+                    where=or_(
+                        *(table.c.owner == owner, table.c.until <= at),
+                        # It was taken before the clock was set back, and would last as long as it was ahead.
+                        table.c.until > at + 2 * lease,
+                    ),
                 )
                 .returning(table.c.owner)
             )

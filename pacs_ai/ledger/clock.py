@@ -19,6 +19,9 @@ from sqlalchemy import Connection, func, select
 
 from pacs_ai.ledger.prepared import Prepared
 
+AHEAD = timedelta(minutes=5)
+"""What lies so far ahead of now was dated by a clock that was wrong, and has been set right since."""
+
 
 def host_time() -> datetime:
     """Return the host's time, aware, UTC."""

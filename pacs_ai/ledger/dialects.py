@@ -1,16 +1,27 @@
 """What SQLite and PostgreSQL do differently inside a transaction: locks and upserts.
 
 SQLite has one writer at a time, so what a transaction reads is still true when it writes. PostgreSQL has
-many, and "read, decide, write" needs a lock on what is decided about: a Study, or a queue. These locks are
-*advisory* (there may be no row yet), and end with the transaction. They are taken in one order, a queue
-before Studies, Studies sorted, and the spool last, so that two transactions never wait for each other.
+many, and "read, decide, write" needs a lock on what is decided about: a Study, an Instance, or a queue. These
+locks are *advisory* (there may be no row yet), and end with the transaction. They are taken in one order, a
+queue before Studies, Studies before Instances, each sorted, and the spool last, so that two transactions
+never wait for each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    Table,
+    bindparam,
+    column,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_ai.ledger.prepared import Prepared
@@ -24,6 +35,16 @@ def _key() -> ColumnElement[int]:
 
 
 _LOCK = Prepared(lambda _: select(func.pg_advisory_xact_lock(_key())))
+_LOCK_EACH = Prepared(
+    lambda _: select(
+        func.pg_advisory_xact_lock(func.hashtextextended(column("name"), 0))
+    ).select_from(
+        func.unnest(bindparam("names", type_=postgresql.ARRAY(String())))
+        .table_valued("name")
+        .render_derived()
+    )
+)
+"""In the order of the names."""
 _SHARE = Prepared(lambda _: select(func.pg_advisory_xact_lock_shared(_key())))
 
 
@@ -32,6 +53,12 @@ def lock_studies(connection: Connection, studies: Iterable[str]) -> None:
     if connection.dialect.name == "postgresql":
         for study in sorted(set(studies)):
             _lock(connection, f"study {study}")
+
+
+def lock_instances(connection: Connection, instances: Iterable[str]) -> None:
+    """Let no other transaction record these SOP Instance UIDs, under whatever Study, until this one ends."""
+    if connection.dialect.name == "postgresql":
+        _LOCK_EACH.run(connection, {"names": [f"instance {one}" for one in sorted(set(instances))]})
 
 
 def lock_queue(connection: Connection, queue: str) -> None:

@@ -30,7 +30,13 @@ from sqlalchemy import (
 
 from pacs_ai.ledger import events, tables
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.dialects import lock_spool, lock_studies, share_spool, upsert
+from pacs_ai.ledger.dialects import (
+    lock_instances,
+    lock_spool,
+    lock_studies,
+    share_spool,
+    upsert,
+)
 from pacs_ai.ledger.work import State
 
 _ACTOR = "retention"
@@ -53,20 +59,25 @@ class Held:
     size: int
 
 
-def hold_files(connection: Connection, studies: Collection[str]) -> None:
-    """Let no file be removed until this transaction ends: look now whether it is there, then count on it."""
+def hold_files(
+    connection: Connection, studies: Collection[str], instances: Collection[str] = ()
+) -> None:
+    """Let no file be removed until this transaction ends: look now whether it is there, then count on it.
+
+    Parameters
+    ----------
+    studies : collection of str
+        Study Instance UIDs that the transaction writes about.
+    instances : collection of str
+        SOP Instance UIDs that it records: another listener may take one under another Study.
+    """
     lock_studies(connection, studies)
+    if instances:
+        lock_instances(connection, instances)
     share_spool(connection)
 
 
 # ---------------------------------------------------------------------- which Studies
-
-
-def newest_event(connection: Connection) -> datetime | None:
-    """Return when the newest event was written."""
-    of = tables.events.c
-    newest: datetime | None = connection.scalar(select(of.at).order_by(of.id.desc()).limit(1))
-    return newest
 
 
 def _about(table: FromClause) -> ColumnElement[bool]:

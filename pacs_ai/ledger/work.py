@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from pacs_ai.errors import LeaseLostError
 from pacs_ai.ledger import events, tables
-from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.clock import AHEAD, now
 from pacs_ai.ledger.dialects import lock_queue, lock_studies
 from pacs_ai.ledger.prepared import Prepared
 from pacs_ai.settings import WorkTimes
@@ -399,23 +399,37 @@ def strike(connection: Connection, work: Claimed, *, times: WorkTimes, reason: s
     return _strike(connection, _own_row(connection, work), times, reason, now())
 
 
-def release_held(connection: Connection, study: str, *, actor: str) -> int:
-    """Let a Study's held and failed rows start again, because a person said so; return how many."""
+def release_held(
+    connection: Connection, study: str, *, actor: str, patience: Mapping[Kind, timedelta]
+) -> int:
+    """Let a Study's held and failed rows start again, because a person said so; return how many.
+
+    Parameters
+    ----------
+    patience : mapping of Kind to timedelta
+        How long rows that have a deadline have from now on: past it, one refusal would be their last.
+    """
     lock_studies(connection, [study])
     rows = connection.execute(
         select(table)
         .where(table.c.study_instance_uid == study, table.c.state.in_([State.HELD, State.FAILED]))
         .with_for_update()
     ).all()
+    at = now()
     for row in rows:
-        _move(connection, row, State.READY, actor=actor, strikes=0, not_before=now(), ended_at=None)
+        fresh: dict[str, object] = {"strikes": 0, "attempts": 0, "not_before": at, "ended_at": None}
+        if row.deadline is not None and Kind(row.kind) in patience:
+            fresh["deadline"] = at + patience[Kind(row.kind)]
+        _move(connection, row, State.READY, actor=actor, **fresh)
     return len(rows)
 
 
-def due(connection: Connection, *, paused: Collection[Kind]) -> list[tuple[str, str]]:
+def due(
+    connection: Connection, *, times: WorkTimes, paused: Collection[Kind]
+) -> list[tuple[str, str]]:
     """Return (queue, id) of every row that may start or whose lease ran out; paused kinds left out."""
     at = now()
-    expired = and_(table.c.state == State.RUNNING, table.c.lease_until < at)
+    expired = _expired(at, times)
     rows = connection.execute(
         select(table.c.queue, table.c.id)
         .where(or_(_due(at), expired), table.c.kind.not_in([*paused]))
@@ -430,39 +444,55 @@ def backlog(connection: Connection) -> int:
     return connection.scalar(count) or 0
 
 
-def is_moving(connection: Connection, *, since: datetime) -> bool:
+def is_moving(connection: Connection, *, times: WorkTimes, since: datetime) -> bool:
     """Tell whether work was claimed since, or somebody holds a lease on some now."""
-    leased = and_(table.c.state == State.RUNNING, table.c.lease_until > now())
-    found = select(table.c.id).where(or_(table.c.started_at > since, leased)).limit(1)
+    at = now()
+    leased = and_(table.c.state == State.RUNNING, ~_run_out(at, times))
+    claimed = table.c.started_at.between(since, at + AHEAD)
+    found = select(table.c.id).where(or_(claimed, leased)).limit(1)
     return connection.scalar(found) is not None
 
 
-def orphans(connection: Connection, queues: Collection[str]) -> list[Row[tuple[object, ...]]]:
+def orphans(
+    connection: Connection, queues: Collection[str], *, times: WorkTimes
+) -> list[Row[tuple[object, ...]]]:
     """Return the rows of queues other than these that nobody works on."""
-    return [*connection.execute(select(table).where(_orphaned(queues)))]
+    return [*connection.execute(select(table).where(_orphaned(queues, times)))]
 
 
-def hold_orphans(connection: Connection, queues: Collection[str]) -> None:
+def hold_orphans(connection: Connection, queues: Collection[str], *, times: WorkTimes) -> None:
     """Hold the rows of queues other than these that nobody works on, and say why.
 
     The worker of one that is running may have been stopped with its settings: no lease of another's queue
     ends by itself, because only who claims from a queue ends those of it.
     """
-    lock_studies(connection, [row.study_instance_uid for row in orphans(connection, queues)])
+    found = orphans(connection, queues, times=times)
+    lock_studies(connection, [row.study_instance_uid for row in found])
     # A worker with older settings may be claiming one of them: then it is not orphaned yet.
-    orphaned = select(table).where(_orphaned(queues)).with_for_update(skip_locked=True)
+    orphaned = select(table).where(_orphaned(queues, times)).with_for_update(skip_locked=True)
     for row in connection.execute(orphaned).all():
         reason = f"{row.queue} is not in the settings any more: put it back, then release the Study"
         _move(connection, row, State.HELD, reason=reason, ended_at=now())
 
 
-def _orphaned(queues: Collection[str]) -> ColumnElement[bool]:
-    over = and_(table.c.state == State.RUNNING, table.c.lease_until < now())
-    return and_(or_(table.c.state == State.READY, over), table.c.queue.not_in([*queues]))
+def _orphaned(queues: Collection[str], times: WorkTimes) -> ColumnElement[bool]:
+    idle = or_(table.c.state == State.READY, _expired(now(), times))
+    return and_(idle, table.c.queue.not_in([*queues]))
 
 
 def _due(at: datetime) -> ColumnElement[bool]:
-    return and_(table.c.state == State.READY, table.c.not_before <= at)
+    # A row that a clock dated which was ahead would wait for as long as it was.
+    wrong = or_(table.c.created_at > at + AHEAD, table.c.started_at > at + AHEAD)
+    return and_(table.c.state == State.READY, or_(table.c.not_before <= at, wrong))
+
+
+def _expired(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
+    return and_(table.c.state == State.RUNNING, _run_out(at, times))
+
+
+def _run_out(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
+    """Tell whether a lease is over, or longer than any is: then the clock was ahead when it was taken."""
+    return or_(table.c.lease_until < at, table.c.lease_until > at + 2 * times.lease)
 
 
 def _seats_taken(connection: Connection, queue: str) -> int:
@@ -484,7 +514,7 @@ def _own_row(connection: Connection, work: Claimed) -> Row[tuple[object, ...]]:
 
 
 def _strike_expired(connection: Connection, queue: str, times: WorkTimes, at: datetime) -> None:
-    expired = and_(table.c.queue == queue, table.c.state == State.RUNNING, table.c.lease_until < at)
+    expired = and_(table.c.queue == queue, _expired(at, times))
     # A worker that still commits locks its Study first and its row then: so is it done here.
     lock_studies(connection, connection.scalars(select(table.c.study_instance_uid).where(expired)))
     rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()

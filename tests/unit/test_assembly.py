@@ -42,6 +42,14 @@ def test_a_study_waits_until_its_quiet_period_is_over() -> None:
     assert complete(NOW, NOW + QUIET / 2, QUIET) == Waiting(NOW + QUIET)
 
 
+def test_a_clock_that_was_set_back_holds_no_study_up() -> None:
+    decided = complete(NOW + timedelta(hours=8), NOW, QUIET)
+    assert isinstance(decided, Complete)
+    assert "the clock was set back" in decided.evidence
+    little = timedelta(seconds=2)  # as a time service steps
+    assert complete(NOW + little, NOW, QUIET) == Waiting(NOW + little + QUIET)
+
+
 def test_a_quiet_study_is_complete_and_says_by_which_evidence() -> None:
     decided = complete(NOW, NOW + QUIET, QUIET)
     assert isinstance(decided, Complete)

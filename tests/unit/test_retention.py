@@ -148,12 +148,13 @@ def test_a_study_that_has_ended_leaves_the_spool_and_is_seen_to(site: Site) -> N
     assert site.views.timeline(study)["events"] == timeline["events"], "told once"
 
 
-def test_nothing_is_let_go_before_its_time(tmp_path: Path) -> None:
+def test_nothing_is_let_go_before_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", "{sources: 2d}")
     site.receive(image())
     site.clean()
     assert site.states() == ["kept"]
     _age(site, 3 * DAY)
+    _let_an_hour_pass(monkeypatch)
     site.clean()
     assert site.states() == ["removed"]
     site.gateway.close()
@@ -173,36 +174,49 @@ def _set_clock(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
     monkeypatch.setattr(clock, "host_time", lambda: datetime.now(UTC) + by)
 
 
+def _let_pass(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    """Let the monotonic clock go on; the other was set already, or goes on with it."""
+    passed = time.monotonic() + by.total_seconds()
+    monkeypatch.setattr("pacs_ai.retention.monotonic", lambda: passed)
+
+
+def _let_an_hour_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    _let_pass(monkeypatch, timedelta(seconds=3700))
+    _set_clock(monkeypatch, timedelta(seconds=3700))
+
+
 def test_a_clock_that_leaps_is_not_believed_until_it_has_gone_steadily(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", "{sources: 1d}")
-    site.clean()  # it has seen the clock before
+    site.clean()
     site.receive(image())
-    _set_clock(monkeypatch, 3650 * DAY)
+    passed = timedelta(seconds=3700)
+    _let_pass(monkeypatch, passed)
+    _set_clock(monkeypatch, passed + 3650 * DAY)
     site.clean()
     assert site.states() == ["kept"]
     assert "the clock leapt" in caplog.text
-    _set_clock(monkeypatch, timedelta())  # a person or a time service set it right
+    _set_clock(monkeypatch, passed)  # a person or a time service set it right
     _age(site, 2 * DAY)
     site.clean()
     assert site.states() == ["kept"], "that was a leap too"
-    _set_clock(monkeypatch, timedelta(seconds=3601))
-    passed = time.monotonic()
-    monkeypatch.setattr("pacs_ai.retention.monotonic", lambda: passed + 3601)
+    _let_pass(monkeypatch, 2 * passed)
+    _set_clock(monkeypatch, 2 * passed)
     site.clean()
     assert site.states() == ["removed"]
     site.gateway.close()
 
 
-def test_a_gateway_that_starts_far_from_its_newest_event_waits_too(
+def test_who_has_just_begun_to_lead_has_seen_no_clock_go_steadily(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", "{sources: 1d}")
     site.receive(image())
     _set_clock(monkeypatch, 3650 * DAY)
+    site.receive(image())  # dated by the wrong clock, as an event of another worker's is
     site.clean()
-    assert site.states() == ["kept"]
+    assert site.states() == ["kept", "kept"]
     site.gateway.close()
 
 
@@ -266,7 +280,9 @@ def test_work_that_was_held_once_and_done_since_keeps_nothing(light: Site) -> No
     assert light.files() == []
 
 
-def test_what_retention_can_free_is_known_beforehand(tmp_path: Path) -> None:
+def test_what_retention_can_free_is_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = _site(tmp_path, f"sqlite:///{tmp_path / 'ledger.sqlite'}", "{sources: 2d}")
     one = image()
     site.receive(one)
@@ -278,6 +294,8 @@ def test_what_retention_can_free_is_known_beforehand(tmp_path: Path) -> None:
     _age(site, 3 * DAY)
     known = holdings(site.gateway.settings, site.gateway.ledger.database)
     assert (known.sources.due, known.sources.later, known.sources.next) == (size, 0, None)
+    site.clean()
+    _let_an_hour_pass(monkeypatch)
     site.clean()
     assert holdings(site.gateway.settings, site.gateway.ledger.database).kept == 0
     site.gateway.close()

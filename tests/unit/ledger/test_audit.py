@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
-from pacs_ai.ledger import Ledger, audit, events, tables
-from tests.unit.ledger.test_work import STUDY, TIMES
+from pacs_ai.ledger import Ledger, audit, events, tables, work
+from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.work import Kind
+from tests.unit.ledger.test_work import STUDY, TIMES, add_study
 
 EVENTS = 6
 
@@ -22,6 +25,16 @@ EVENTS = 6
 def ledger(ledger_url: str) -> Iterator[Ledger]:
     made = Ledger(ledger_url, TIMES)
     made.database.upgrade()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Iterator[Ledger]:
+    """Some events on SQLite alone, which keeps whatever is written over a value."""
+    made = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", TIMES)
+    made.database.upgrade()
+    _record(made)
     yield made
     made.close()
 
@@ -243,3 +256,31 @@ def _restart(ledger: Ledger) -> None:
     _record(ledger)
     _seal_all(ledger)
     assert ledger.verify_events().broken is None
+
+
+@pytest.mark.parametrize(("column", "value"), [("at", "garbage"), ("at", 5), ("detail", "{")])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_nobody_can_read_is_found_too(
+    light: Ledger, column: str, value: object, *, sealed: bool
+) -> None:
+    if sealed:
+        _seal_all(light)
+    with light.database.write() as connection:
+        written = text(f"UPDATE events SET {column} = :value WHERE id = 3")  # noqa: S608 - our own names
+        connection.execute(written, {"value": value})
+    broken = light.verify_events().broken
+    assert broken is not None
+    assert (broken.event, broken.why) == (3, "it cannot be read")
+
+
+def test_an_emptied_record_is_found_where_work_was_done(light: Ledger) -> None:
+    assert light.verify_events().broken is None
+    add_study(light)
+    with light.database.write() as connection:
+        work.add(connection, Kind.ROUTE, queue=work.ROUTE, subject="v", study=STUDY)
+        connection.execute(update(tables.work).values(ended_at=now()))
+        connection.execute(delete(tables.events))
+        connection.execute(delete(tables.chain))
+    broken = light.verify_events().broken
+    assert broken is not None
+    assert "no event" in broken.why

@@ -236,6 +236,21 @@ def test_a_person_releases_what_is_held(ledger: Ledger) -> None:
     assert "anna" in actors
 
 
+def test_what_is_released_is_tried_as_long_as_what_is_new(ledger: Ledger) -> None:
+    _add(ledger, deadline=now() - timedelta(minutes=1))
+    with ledger.claim(QUEUE):
+        raise InferenceUnavailableError("the endpoint answered 503")
+    assert _row(ledger).state == "failed"
+    asked_at = _row(ledger).created_at
+    ledger.release(STUDY, actor="anna", patience={Kind.INFER: timedelta(minutes=30)})
+    assert _row(ledger).attempts == 0
+    assert _row(ledger).created_at == asked_at, "every date in a result derives from it"
+    with ledger.claim(QUEUE):
+        raise InferenceUnavailableError("the endpoint answered 503")
+    assert _row(ledger).state == "ready"
+    assert timedelta(minutes=29) < _row(ledger).deadline - now() < timedelta(minutes=31)
+
+
 def test_a_paused_kind_is_not_started_until_it_goes_on(ledger: Ledger) -> None:
     with ledger.database.write() as connection:
         work.add(connection, Kind.DELIVER, queue="deliver.pacs", subject=STUDY, study=STUDY)

@@ -150,6 +150,24 @@ def test_the_same_bytes_on_two_associations_are_one_instance(ledger: Ledger) -> 
     assert sorted(new) == [False, True]
 
 
+def test_one_uid_under_two_studies_at_once_is_seen_by_whoever_comes_second(ledger: Ledger) -> None:
+    both = threading.Barrier(2)
+
+    def receive(study: str, digest: str) -> None:
+        head = HEAD._replace(StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1")
+        arrival = Arrival(head, digest, 1, "1.2", "pacs", timedelta())
+        both.wait()
+        with ledger.database.write() as connection:
+            retention.hold_files(connection, [study], [head.SOPInstanceUID])
+            arrivals.record(connection, [arrival])
+            time.sleep(0.1)
+
+    _at_once(lambda: receive(STUDY, "d"), lambda: receive("1.2.9", "e"))
+    with ledger.database.read() as connection:
+        states = connection.scalars(select(tables.instances.c.state)).all()
+    assert sorted(states) == ["kept", "unchecked"], "the second is compared before anything starts"
+
+
 def test_work_that_is_put_off_while_it_is_claimed_is_asked_for_again(ledger: Ledger) -> None:
     # An Instance that comes while its Study is being assembled starts a further look.
     with ledger.database.write() as connection:
@@ -177,6 +195,40 @@ def test_of_many_that_want_to_lead_one_does(ledger: Ledger) -> None:
 
 
 # ---------------------------------------------------------------------- the clock
+
+
+def _at(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
+    """Let every clock be so far ahead, the server's too."""
+    monkeypatch.setattr(
+        clock, "take_clock", lambda _: clock._clock.set(lambda: host_time() + ahead)
+    )
+
+
+def test_what_a_clock_that_was_ahead_has_dated_waits_for_nobody_once_it_is_right(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = timedelta(hours=8)
+    _at(monkeypatch, hours)
+    lease = timedelta(seconds=10)
+    assert ledger.lead("bell", owner="before", lease=lease)
+    with ledger.database.write() as connection:
+        for kind, queue in ((Kind.ROUTE, work.ROUTE), (Kind.ENCODE, work.ENCODE)):
+            work.add(connection, kind, queue=queue, subject="s", study=STUDY)
+        later = now() + timedelta(minutes=1)
+        work.add(connection, Kind.INFER, queue=QUEUE, subject="s", study=STUDY, not_before=later)
+    with ledger.database.write() as connection:
+        times, paused = ledger.times, ()
+        assert work.claim(connection, work.ROUTE, times=times, limit=9, paused=paused)
+    _at(monkeypatch, timedelta())  # its process has died, and the clock is right
+    assert ledger.lead("bell", owner="after", lease=lease)
+    assert not ledger.lead("bell", owner="other", lease=lease), "whose lease is honest keeps it"
+    assert {queue for queue, _ in ledger.due()} == {work.ROUTE, work.ENCODE, QUEUE}
+    assert not ledger.is_moving(timedelta(0))
+    for queue in (work.ROUTE, work.ENCODE, QUEUE):
+        with ledger.database.write() as connection:
+            assert work.claim(connection, queue, times=times, limit=9, paused=paused), queue
+    assert ledger.due() == []
+    assert ledger.is_moving(timedelta(0))
 
 
 def test_the_clock_of_a_server_decides_and_not_the_hosts(

@@ -59,6 +59,22 @@ def test_due_work_is_rung_for_once_in_ten_seconds(settings: Settings) -> None:
     assert [queue for queue, _ in rung] == ["route"]
 
 
+def test_an_event_that_cannot_be_sealed_silences_no_bell(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rung: list[str] = []
+    bell = Bell(settings, lambda queue, _: rung.append(queue), queues=["route"])
+    _add(settings, "due")
+
+    def unreadable(_: Ledger) -> int:
+        raise ValueError("Invalid isoformat string")
+
+    monkeypatch.setattr(Ledger, "seal_events", unreadable)
+    bell.look(Ledger(settings.ledger_url, TIMES))
+    assert rung == ["route"]
+    assert "pacs-ai audit verify" in caplog.text
+
+
 def test_only_the_leader_rings(settings: Settings) -> None:
     rung: list[str] = []
     leader = Bell(settings, lambda *_: rung.append("leader"), queues=["route"])
