@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.presentation import AllStoragePresentationContexts
 
 from listener import tls
 from pacs_ai.gateway import Gateway
@@ -28,11 +29,17 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 NOT_AUTHORISED = 0x0124
 PROCESSING_FAILURE = 0x0110
+CLASS_UNSUPPORTED = 0x0122
 CANNOT_UNDERSTAND = 0xC000
 
 _REJECTED_PERMANENT, _REJECTED_TRANSIENT = 0x01, 0x02
 _SOURCE_USER, _SOURCE_PRESENTATION = 0x01, 0x03
 _CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED, _LOCAL_LIMIT = 0x03, 0x07, 0x02
+_CONTEXT_NOT_SUPPORTED = 0x02
+
+_DICOM = "1.2.840.10008.3.1.1.1"
+"""The one application context there is (PS3.7 Annex A.2.1)."""
+_STORED = frozenset(str(one.abstract_syntax) for one in AllStoragePresentationContexts)
 
 _PIECE = 1024 * 1024
 
@@ -62,18 +69,11 @@ class Handlers:
 
     def _reason_to_reject(self, association: Association) -> tuple[int, int, int] | None:
         try:
-            if not self._is_called(association):
-                log.warning(
-                    "association rejected: called by a title that is not the gateway's",
-                    extra=self._who(association),
-                )
-                return _REJECTED_PERMANENT, _SOURCE_USER, _CALLED_NOT_RECOGNISED
-            if self._peer(association) is None:
-                log.warning(
-                    "association rejected: not a configured peer, address and certificate",
-                    extra=self._who(association),
-                )
-                return _REJECTED_PERMANENT, _SOURCE_USER, _CALLING_NOT_RECOGNISED
+            stranger = self._stranger(association)
+            if stranger is not None:
+                why, reason = stranger
+                log.warning("association rejected: %s", why, extra=self._who(association))
+                return _REJECTED_PERMANENT, _SOURCE_USER, reason
             if not self._gateway.has_room():
                 log.error("association rejected: the spool's disk is nearly full")
                 return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
@@ -83,6 +83,17 @@ class Handlers:
         except Exception:  # the library would go on and accept whom nobody judged
             log.exception("association rejected: the gateway could not judge it")
             return _REJECTED_TRANSIENT, _SOURCE_PRESENTATION, _LOCAL_LIMIT
+        return None
+
+    def _stranger(self, association: Association) -> tuple[str, int] | None:
+        """Return why a requestor is nobody's peer here, and the reason that it is told."""
+        request = association.requestor.primitive
+        if request is not None and request.application_context_name != _DICOM:
+            return "not DICOM's application context", _CONTEXT_NOT_SUPPORTED
+        if not self._is_called(association):
+            return "called by a title that is not the gateway's", _CALLED_NOT_RECOGNISED
+        if self._peer(association) is None:
+            return "not a configured peer, address and certificate", _CALLING_NOT_RECOGNISED
         return None
 
     def _is_called(self, association: Association) -> bool:
@@ -143,7 +154,7 @@ class Reception:
     """One Instance on its way in by C-STORE; success is said only when it is durable.
 
     Whatever happens inside becomes the status: 0x0000 (stored, or exactly these bytes held already),
-    0xA700, 0xA900, 0xC000, 0x0124 or 0x0110. The library's own 0xC211 never goes out.
+    0xA700, 0xA900, 0xC000, 0x0122, 0x0124 or 0x0110. The library's own 0xC211 never goes out.
 
     Parameters
     ----------
@@ -178,6 +189,10 @@ class Reception:
         if not (context.SOPClassUID and context.SOPInstanceUID):
             log.warning("an Instance was refused: a UID of its command is none")
             self._refusal = _status(MISMATCH, "a UID of the command is none (PS3.5 section 9.1)")
+            return
+        if context.SOPClassUID not in _STORED:  # whatever the context was negotiated for
+            log.warning("an Instance was refused: its class is no Storage SOP Class")
+            self._refusal = _status(CLASS_UNSUPPORTED, "no Storage SOP Class that is taken here")
             return
         try:
             if not gateway.has_room():

@@ -19,6 +19,14 @@ _FIXED, _CONTEXT = 68, 0x20
 """Bytes before the items of an A-ASSOCIATE-RQ; the type of a presentation context (PS3.8 section 9.3.2)."""
 
 
+_TITLES = slice(4, 36)
+_ITEMS = frozenset({0x10, _CONTEXT, 0x50})
+"""Application context, presentation contexts, user information."""
+_USER_ITEMS = frozenset(range(0x51, 0x59))
+"""Sub-items of user information that a requestor may send (PS3.7 Annex D.3.3, PS3.8 Annex D.1)."""
+_VERSION_NAME = 0x55
+
+
 class ProtocolError(Exception):
     """What the peer sent is no DIMSE message that is taken here: the association is aborted."""
 
@@ -60,6 +68,50 @@ def check_items(body: memoryview) -> None:
         place += 4 + int.from_bytes(body[place + 2 : place + 4], "big")
     if contexts > MOST_CONTEXTS:
         raise ProtocolError("an A-ASSOCIATE-RQ has more presentation contexts than there can be")
+
+
+def tidied(body: bytes) -> bytes:
+    """Return the body of an A-ASSOCIATE-RQ without what the standard wants ignored, and the library refuses.
+
+    Items of other types are skipped (PS3.8 section 9.3.1). AE titles are padded with NUL, and
+    Implementation Version Names are too long or in another alphabet, in the field: the former are read as if
+    padded with spaces, the latter are left out. Nothing depends on them.
+    """
+    titles = body[_TITLES].replace(b"\0", b" ")
+    kept = []
+    for kind, value in _items(body[_FIXED:]):
+        if kind == 0x50:
+            inner = (_item(each, it) for each, it in _items(value) if _is_kept(each, it))
+            kept.append(_item(kind, b"".join(inner)))
+        elif kind in _ITEMS:
+            kept.append(_item(kind, value))
+    return body[: _TITLES.start] + titles + body[_TITLES.stop : _FIXED] + b"".join(kept)
+
+
+def _is_kept(kind: int, value: bytes) -> bool:
+    if kind == _VERSION_NAME:
+        return len(value) <= 16 and value.isascii()
+    return kind in _USER_ITEMS
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return bytes((kind, 0)) + len(value).to_bytes(2, "big") + value
+
+
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and value of each item.
+
+    Raises
+    ------
+    ProtocolError
+        When one is cut off.
+    """
+    while data:
+        end = 4 + int.from_bytes(data[2:4], "big")
+        if len(data) < end:
+            raise ProtocolError("an item of an A-ASSOCIATE-RQ is cut off")
+        yield data[0], data[4:end]
+        data = data[end:]
 
 
 def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:

@@ -34,7 +34,7 @@ from pynetdicom.transport import RequestHandler
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, COMMAND, LAST, P_DATA_TF, CommandError, Request
 from listener.door import A_ASSOCIATE_RQ, HEADER, Connection, Door, Limits, Porch
-from listener.pdus import ProtocolError, check_items, check_request, fragments
+from listener.pdus import ProtocolError, check_items, check_request, fragments, tidied
 from listener.sharing import ALONE, Share, SharingServer, serve
 from listener.sockets import CONNECTION_CLOSED, HEADS, Socket
 from pacs_ai.certificates import Pair
@@ -364,7 +364,7 @@ class UpperLayer(DULServiceProvider):
                 if self.state_machine.current_state == _READY_FOR_DATA:
                     self._go_on()
         except (OSError, ProtocolError) as error:
-            log.warning("association ended: %s", error)
+            log.warning("association ended: %s", error, extra={"address": self.connection.address})
             broken = isinstance(error, OSError)
             self.event_queue.put(CONNECTION_CLOSED if broken else _INVALID_PDU)
 
@@ -453,10 +453,13 @@ class UpperLayer(DULServiceProvider):
         return False
 
     def _to_library(self, size: int) -> None:
-        if self._room[0] == A_ASSOCIATE_RQ:
+        read = bytearray(self._room[:size])
+        if read[0] == A_ASSOCIATE_RQ:
             check_items(self._room[HEADER:size])
+            body = tidied(bytes(read[HEADER:]))
+            read = read[:2] + len(body).to_bytes(4, "big") + body
         try:
-            pdu, event = self._decode_pdu(bytearray(self._room[:size]))
+            pdu, event = self._decode_pdu(read)
             check_request(pdu)
         except ProtocolError:
             raise

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 ALARMS = (timedelta(days=30), timedelta(days=7), timedelta(days=1))
 """How long before its end a certificate is told of, with more weight each time."""
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of 1.3 are of this kind
 
 
@@ -286,8 +287,12 @@ def _held(setting: str, certificate: Path, key: Path) -> Held:
         until = ends(certificate, key)
     except ConfigError as error:
         return Held(setting, None, "; ".join(fault.message for fault in error.faults))
-    fault = "" if until is not None else f"{certificate} is not valid today: get another"
-    return Held(setting, until, fault)
+    if until is None or until < datetime.now(UTC):
+        fault = (
+            f"{certificate} is not valid today, or one between it and its authority: get another"
+        )
+        return Held(setting, None, fault)
+    return Held(setting, until, "")
 
 
 def _vouching(setting: str, authorities: Path) -> Held:
@@ -296,17 +301,26 @@ def _vouching(setting: str, authorities: Path) -> Held:
         _load_authorities(context, authorities)
     except ConfigError as error:
         return Held(setting, None, "; ".join(fault.message for fault in error.faults))
-    # An authority is there beside its successor for a while: what counts is who stays longest. Devices'
-    # own certificates are not listed by the library; whoever shows one holds its date.
-    dates = [_date(one) for one in context.get_ca_certs()]
-    until = max(dates, default=datetime.max.replace(tzinfo=UTC))
-    if until < datetime.now(UTC):
-        return Held(setting, None, f"{authorities} has ended: get the authority's new certificate")
-    return Held(setting, until, "")
+    # Devices' own certificates are not listed by the library; whoever shows one holds its date.
+    at = datetime.now(UTC)
+    listed = context.get_ca_certs()
+    lasting: dict[object, datetime] = {}
+    for one in listed:
+        if _date(one, "notBefore") <= at <= _date(one):
+            # An authority is there beside its successor for a while: of one name, who stays longest counts.
+            name = one["subject"]
+            lasting[name] = max(_date(one), lasting.get(name, at))
+    if listed and not lasting:
+        return Held(
+            setting, None, f"{authorities} is not valid today: get the authority's new certificate"
+        )
+    return Held(setting, min(lasting.values(), default=_NEVER), "")
 
 
 def ends(certificate: Path, key: Path) -> datetime | None:
-    """Return when a certificate ends; None when it has ended, or is not valid yet.
+    """Return when a certificate ends, or the first of those that stand in its file to vouch for it.
+
+    None when it has ended itself, or is not valid yet.
 
     Raises
     ------
@@ -326,7 +340,10 @@ def ends(certificate: Path, key: Path) -> datetime | None:
         calling.check_hostname, calling.verify_mode = False, ssl.CERT_NONE
         _load_pair(calling, certificate, key)
         shown = _shown(calling, asked)
-    return shown
+    if shown is None:
+        return None
+    # Whoever verifies it needs those between it and its authority, which stand in the same file.
+    return min([shown, *(_date(one) for one in asking.get_ca_certs())])
 
 
 def _shown(calling: ssl.SSLContext, called: ssl.SSLContext) -> datetime | None:
@@ -345,6 +362,6 @@ def _shown(calling: ssl.SSLContext, called: ssl.SSLContext) -> datetime | None:
     return _date(found) if found else None
 
 
-def _date(found: object) -> datetime:
+def _date(found: object, which: str = "notAfter") -> datetime:
     assert isinstance(found, dict)  # noqa: S101 - as the library types it
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(found["notAfter"])), UTC)
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(found[which])), UTC)

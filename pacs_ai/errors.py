@@ -127,3 +127,11 @@ class WorklistError(PacsAiError):
 
 class LeaseLostError(PacsAiError):
     """Another process took this work over; nothing of this attempt may be written."""
+
+
+def unusable(error: OSError) -> str:
+    """Return what to tell a person of a file that this user cannot use."""
+    return (
+        f"{error.filename} cannot be used ({error.strerror}): run this as the gateway's user, or change the "
+        "owner or mode of what it names"
+    )

@@ -15,14 +15,13 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
-from struct import pack
 from typing import NamedTuple, NoReturn, cast
 
 from pacs_ai.direct import Buffer
 from pacs_ai.errors import SpoolError, TransientError
 from pacs_ai.failpoint import failpoint
+from pacs_ai.file_meta import around
 from pacs_ai.naming import (
     give_name,
     link,
@@ -32,7 +31,6 @@ from pacs_ai.naming import (
     temporary_name,
 )
 from pacs_ai.quarantine import Quarantine
-from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 BUFFER = 1024 * 1024
 """Bytes of an Instance that are held until there are more, or no more come."""
@@ -88,16 +86,23 @@ class Spool:
         self.quarantine = Quarantine(path / "quarantine")
         self._aside = path / "removed"
         self._buffers: list[Buffer] = []
-        # The folder above holds the ledger too.
-        for folder in (
-            *(path.parent, path, self.temporary, self._aside),
-            *(path / "instances", path / "results"),
-        ):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            # The folder above holds the ledger too.
+            for folder in (path.parent, *self.folders(path)):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SpoolError(
+                f"{error.filename} cannot be made or is no folder ({error.strerror}): pacs-ai check says more"
+            ) from error
         # What is in a folder is as durable as the folder's own name, whoever made it.
         for folder in (path.parent.parent, path.parent, path):
             with suppress(PermissionError):  # the first may be another's, and was there before
                 sync_folder(folder)
+
+    @staticmethod
+    def folders(path: Path) -> tuple[Path, ...]:
+        """Return the folders of a spool, itself first; whoever runs the gateway has to write into each."""
+        return (path, *(path / name for name in ("tmp", "removed", "instances", "results")))
 
     def instance_path(self, digest: str, transfer_syntax_uid: str) -> Path:
         """Return where an Instance rests: named by the digest of its data set, and its encoding."""
@@ -278,7 +283,7 @@ class Writer:
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
         """Begin the file with preamble and File Meta Information (PS3.10 section 7.1)."""
         instance = sop_instance_uid.encode("ascii")
-        before, after = _around(sop_class_uid, len(instance), transfer_syntax_uid)
+        before, after = around(sop_class_uid, len(instance), transfer_syntax_uid)
         meta = before + instance + after
         self._meta = self._held = self._hashed = len(meta)
         self._room[: self._held] = meta
@@ -506,27 +511,6 @@ class Writer:
     @property
     def _source(self) -> str:
         return self._temporary or f"/proc/self/fd/{self._file}"
-
-
-def _text(element: int, vr: bytes, value: str) -> bytes:
-    # UI is padded with NUL, SH with a space, to even length (PS3.5 section 6.2).
-    data = value.encode("ascii")
-    if len(data) % 2:
-        data += b"\0" if vr == b"UI" else b" "
-    return pack("<HH2sH", 2, element, vr, len(data)) + data
-
-
-@lru_cache(maxsize=64)
-def _around(sop_class_uid: str, size: int, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
-    """Return what stands before and after a SOP Instance UID of so many bytes in preamble and File Meta."""
-    before = pack("<HH2sHLH", 2, 0x0001, b"OB", 0, 2, 0x0100)  # the version, 00H 01H
-    before += _text(0x0002, b"UI", sop_class_uid)
-    before += pack("<HH2sH", 2, 0x0003, b"UI", size + size % 2)
-    after = bytes(size % 2) + _text(0x0010, b"UI", transfer_syntax_uid)
-    after += _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
-    after += _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
-    length = pack("<HH2sHL", 2, 0, b"UL", 4, len(before) + size + len(after))
-    return bytes(128) + b"DICM" + length + before, after
 
 
 def start_writing(descriptor: int, start: int, end: int) -> None:

@@ -38,15 +38,39 @@ class Authority:
     ----------
     folder : Path
         For its files; made when it does not exist.
+    name : str, optional
+        Its common name.
+    days : int, optional
+        How long it is good.
+    above : Authority, optional
+        Who vouches for it; itself when left out.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str = "authority",
+        days: int = 3650,
+        above: Authority | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.file = folder / "authority.pem"
         self._key = folder / "authority.key"
-        subject = ("-subj", "/CN=authority", "-days", "3650")
-        _openssl("req", "-x509", *_NEW, *subject, "-out", self.file, "-keyout", self._key)
+        made, lasting = ("-subj", f"/CN={name}"), ("-days", str(days))
+        if above is None:
+            _openssl(
+                "req", "-x509", *_NEW, *made, *lasting, "-out", self.file, "-keyout", self._key
+            )
+            return
+        request, extensions = folder / "authority.csr", folder / "authority.ext"
+        _openssl("req", *_NEW, *made, "-out", request, "-keyout", self._key)
+        extensions.write_text("basicConstraints=critical,CA:TRUE\n")
+        _openssl(
+            *("x509", "-req", "-in", request, "-CA", above.file, "-CAkey", above._key),
+            *("-CAcreateserial", *lasting, "-extfile", extensions, "-out", self.file),
+        )
 
     def issue(
         self, name: str, *, names: str = "IP:127.0.0.1", days: int = 40, usage: str = ""

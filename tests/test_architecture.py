@@ -30,7 +30,7 @@ ROOMS: dict[str, frozenset[str]] = {
         {
             *("pacs_ai.gateway", "pacs_ai.commits", "pacs_ai.records", "pacs_ai.intake"),
             *("pacs_ai.grouping", "pacs_ai.ledger", "pacs_ai.spool", "pacs_ai.retention"),
-            *("pacs_ai.failpoint", "pacs_ai.tally", "pacs_ai.quarantine"),
+            *("pacs_ai.failpoint", "pacs_ai.tally", "pacs_ai.file_meta", "pacs_ai.quarantine"),
         }
     ),
     "steps": frozenset(
@@ -259,7 +259,7 @@ def test_faces_never_import_each_other() -> None:
 
 def test_the_web_face_reads_nothing_of_the_ledger_but_views_and_tokens() -> None:
     # What it takes in goes through the gateway's one receive path.
-    known = ("web", "ledger.views", "ledger.tokens", "gateway", "intake", "spool")
+    known = ("web", "ledger.views", "ledger.tokens", "gateway", "intake", "spool", "file_meta")
     allowed = tuple(f"pacs_ai.{one}" for one in (*known, "certificates", "errors", "settings"))
     wrong = [
         str(one)

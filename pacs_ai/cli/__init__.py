@@ -13,7 +13,7 @@ import sys
 sys.modules.setdefault("gdcm", None)  # type: ignore[arg-type]
 
 from pacs_ai.cli.commands import app  # noqa: E402
-from pacs_ai.errors import ConfigError, PacsAiError  # noqa: E402
+from pacs_ai.errors import ConfigError, PacsAiError, unusable  # noqa: E402
 
 
 def main() -> None:
@@ -26,4 +26,9 @@ def main() -> None:
         sys.exit(2)
     except PacsAiError as error:
         print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(unusable(error), file=sys.stderr)  # noqa: T201
         sys.exit(1)

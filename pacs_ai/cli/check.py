@@ -16,16 +16,17 @@ from pacs_ai import prototypes, routing
 from pacs_ai.certificates import held, is_shown_at
 from pacs_ai.cli import disk, neighbours
 from pacs_ai.cli.packages import strangers
-from pacs_ai.errors import ConfigError, Fault, PacsAiError, SpoolError
+from pacs_ai.errors import ConfigError, Fault, PacsAiError, SpoolError, unusable
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.engine import Database, LedgerBusyError
+from pacs_ai.ledger.engine import Database, LedgerBusyError, LedgerRefusedError
 from pacs_ai.ledger.presence import is_there, refuse_lost, refuse_lost_spool
-from pacs_ai.ledger.soundness import unsound
+from pacs_ai.ledger.soundness import dated_ahead, unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
 from pacs_ai.peers.echo import echo
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings, load, salvaged
+from pacs_ai.spool import Spool
 from pacs_ai.worklist import rules as worklist_rules
 
 _Look = Callable[[Settings], Iterator[Fault]]
@@ -91,6 +92,8 @@ def _rimmed(look: _Look, settings: Settings) -> Iterator[Fault]:
 
 
 def _failed(name: str, error: Exception) -> Fault:
+    if isinstance(error, OSError) and error.filename is not None:
+        return Fault(f"{name}: {unusable(error)}")
     # By its type only: what others raise may quote what they read.
     return Fault(
         f"{name}: not looked at to the end ({type(error).__name__}): correct what the settings say "
@@ -148,6 +151,13 @@ def _disk(settings: Settings) -> Iterator[Fault]:
     if not os.access(folder, os.W_OK):
         yield Fault(f"data: {settings.data} cannot be written: change its owner or `data`")
         return
+    for folder in Spool.folders(settings.spool_path):
+        if folder.exists() and not folder.is_dir():
+            yield Fault(f"spool: {folder} is a file, not a folder: move it away")
+        elif not os.access(disk.existing(folder), os.W_OK | os.X_OK):
+            yield Fault(
+                f"spool: {folder} cannot be written: change its owner or mode, or its disk's"
+            )
     yield from (Fault(f"data: {problem}") for problem in disk.problems(settings))
 
 
@@ -162,7 +172,8 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
             for reason in unsound(database):
                 sound = False
                 yield Fault(f"ledger: {reason}")
-            if sound:  # an earlier schema may lack tables, and a wrong clock ends tokens wrongly
+            if sound:  # an earlier schema may lack tables
+                yield from (Fault(f"ledger: {reason}") for reason in dated_ahead(database))
                 yield from (Fault(problem) for problem in Views(database).health()["problems"])
                 yield from _tokens(settings, Tokens(database))
                 yield from _spool(settings, database)
@@ -172,6 +183,8 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
         yield Fault(
             "ledger: its file cannot be reached: change the owner of the folders above it, or `ledger`"
         )
+    except LedgerRefusedError as error:
+        yield Fault(f"ledger: {error}")
     except LedgerBusyError as error:
         yield Fault(f"ledger: {error}: {_ledger_remedy(settings)}")
     except PacsAiError as error:

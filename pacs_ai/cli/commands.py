@@ -271,9 +271,15 @@ def token_revoke(
     sys.exit(revoke(_settings(config), token))
 
 
+_LONGEST_LIFETIME = timedelta(days=36_525)
+
+
 def _lifetime(text: str) -> timedelta | None:
     try:
-        return None if text == "off" else parse_duration(text)
+        lifetime = None if text == "off" else parse_duration(text)
+        if lifetime is not None and not timedelta() < lifetime < _LONGEST_LIFETIME:
+            raise ValueError("a token holds for more than nothing and less than a hundred years")
+        return lifetime
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--expires") from error
 

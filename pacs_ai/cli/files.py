@@ -11,6 +11,7 @@ from struct import unpack
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from pacs_ai.file_meta import ends_there
 from pacs_ai.gateway import Gateway
 from pacs_ai.intake import Context, Receipt
 from pacs_ai.routing.kinds import fact_of
@@ -37,6 +38,9 @@ def take_in(gateway: Gateway, path: Path) -> Receipt | str:
     absent = [keyword for keyword in keywords if not meta.get(keyword)]
     if absent or "FileMetaInformationGroupLength" not in meta:
         return f"File Meta Information without {(absent or ['group length'])[0]}"
+    data = path.read_bytes()
+    if not ends_there(data, len(data) - len(data_set_bytes(data))):
+        return "File Meta Information of another length than it says"
     context = Context(
         SOPClassUID=str(meta.MediaStorageSOPClassUID),
         SOPInstanceUID=str(meta.MediaStorageSOPInstanceUID),
@@ -44,7 +48,7 @@ def take_in(gateway: Gateway, path: Path) -> Receipt | str:
     )
     incoming = gateway.incoming(PEER, context)
     try:
-        incoming.write(data_set_bytes(path.read_bytes()))
+        incoming.write(data_set_bytes(data))
         return incoming.commit()
     finally:
         incoming.discard()

@@ -6,6 +6,7 @@ What is special about SQLite and PostgreSQL stands in :mod:`pacs_ai.ledger.sqlit
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,6 +37,21 @@ _BUSY = (OperationalError, InternalError, PoolTimeoutError)
 
 _TOLD = (*_BUSY, DatabaseError)
 """What is told as an error of the ledger, unless a statement is at fault."""
+
+EARLIER = (
+    "its schema is of an earlier version: back it up, then start the gateway, which brings it up"
+)
+"""What is said where nobody may bring it up, because nobody is known to have backed it up."""
+
+_RIGHTS = "cannot be opened or written: change the owner or mode of it and its folder"
+_REFUSED = {
+    sqlite3.SQLITE_PERM: _RIGHTS,
+    sqlite3.SQLITE_READONLY: _RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
+    sqlite3.SQLITE_IOERR: "cannot be read or written: look at its disk and the kernel's log",
+    sqlite3.SQLITE_FULL: "has no room to grow: make room on its disk",
+}
+"""What SQLite says where to wait does not help, and what a person does then."""
 
 DRIVERS = {
     "sqlite": "pacs_ai.ledger.sqlite",
@@ -69,6 +85,10 @@ class LedgerBusyError(TransientError):
 
 class LedgerGoneError(LedgerBusyError):
     """The ledger's file was removed or replaced while the gateway runs."""
+
+
+class LedgerRefusedError(LedgerBusyError):
+    """The disk, or the rights of this user, do not let the ledger's file be used."""
 
 
 class LedgerUnusableError(PacsAiError):
@@ -158,6 +178,11 @@ class Database:
         """
         with self.read() as connection:
             return _is_current(connection)
+
+    def is_empty(self) -> bool:
+        """Tell whether no gateway has made anything here yet."""
+        with self.read() as connection:
+            return not MigrationContext.configure(connection).get_current_heads()
 
     def close(self) -> None:
         """Close every connection."""
@@ -269,6 +294,9 @@ def _give_up(connection: Connection) -> None:
 
 
 def _tell(error: Exception) -> NoReturn:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    if code in _REFUSED:
+        raise LedgerRefusedError(f"the ledger's file {_REFUSED[code]}") from error
     if isinstance(error, _BUSY):
         raise LedgerBusyError("the ledger's database is busy or gone") from error
     if type(error) is not DatabaseError:

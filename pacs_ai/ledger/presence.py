@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from pacs_ai.errors import SpoolError
 from pacs_ai.ledger import Ledger, tables
-from pacs_ai.ledger.engine import Database, LedgerUnusableError, parsed
+from pacs_ai.ledger.engine import EARLIER, Database, LedgerUnusableError, parsed
 from pacs_ai.settings import Settings
 
 
@@ -29,29 +29,45 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 def open_database(settings: Settings) -> Database:
-    """Open the ledger's database alone, as :func:`open_ledger` does."""
+    """Open the ledger's database alone, as :func:`found_ledger` does; one that is not there yet is made."""
     refuse_lost(settings)
     database = Database(settings.ledger_url)
-    _upgrade(database)
+    if database.is_empty():
+        _upgrade(database)
+    _refuse_earlier(database)
     return database
 
 
 def found_ledger(settings: Settings) -> Ledger:
-    """Open the ledger of a gateway that has run, as :func:`open_ledger` does; none is made.
+    """Open the ledger of a gateway that has run; none is made, and none is brought to another schema.
 
     Raises
     ------
     LedgerUnusableError
-        When there is none.
+        When there is none, or it is of an earlier version: who asks must not change what a gateway of that
+        version works with, and nobody has backed it up.
     """
     refuse_absent(settings)
-    return open_ledger(settings)
+    ledger = Ledger(settings.ledger_url, settings.work)
+    _refuse_earlier(ledger.database)
+    return ledger
 
 
 def found_database(settings: Settings) -> Database:
     """Open the database of a gateway that has run, as :func:`found_ledger` does."""
     refuse_absent(settings)
-    return open_database(settings)
+    database = Database(settings.ledger_url)
+    _refuse_earlier(database)
+    return database
+
+
+def _refuse_earlier(database: Database) -> None:
+    try:
+        if not database.verify():
+            raise LedgerUnusableError(f"the ledger: {EARLIER}")
+    except BaseException:
+        database.close()
+        raise
 
 
 def _upgrade(database: Database) -> None:

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.engine import Database, migrations
+from pacs_ai.ledger.engine import EARLIER, Database, migrations
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far apart two clocks may be before somebody is told."""
@@ -33,16 +33,18 @@ def unsound(database: Database) -> Iterator[str]:
         schema = MigrationContext.configure(connection).get_current_heads()
         newest = ScriptDirectory.from_config(migrations(connection)).get_heads()
         if set(schema) != set(newest):
-            yield (
-                "its schema is of an earlier version: back it up, then start the gateway, "
-                "which brings it up"
-            )
-            return
-        last = connection.scalar(select(func.max(tables.events.c.at)))
+            yield EARLIER
+
+
+def dated_ahead(database: Database) -> Iterator[str]:
+    """Yield what to do where a sound ledger's newest event lies ahead of the clock."""
+    events = tables.events.c
+    with database.read() as connection:
+        last = connection.scalar(select(events.at).order_by(events.id.desc()).limit(1))
         if last is not None and last > now() + CLOCK_TOLERANCE:
             yield (
-                "it holds events dated ahead of this machine's clock: was the clock set back? "
-                "Set it right before the gateway starts"
+                "its newest event is dated ahead of this machine's clock: if the clock is behind, set it "
+                "right before the gateway starts; if it was ahead and is right now, there is nothing to do"
             )
 
 

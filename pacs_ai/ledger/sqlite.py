@@ -21,6 +21,7 @@ from weakref import finalize
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from pacs_ai.errors import PacsAiError
 from pacs_ai.ledger.engine import LedgerBusyError, LedgerGoneError
 from pacs_ai.ledger.prepared import driver_cursor, told
 
@@ -220,8 +221,14 @@ def engine(url: URL) -> Engine:
     """Return an engine for a file, which is made for this user alone."""
     if url.database:
         file = Path(url.database)
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file.touch(mode=0o600)  # Workitems name patients; SQLite's own files take this mode
+        except OSError as error:
+            raise PacsAiError(
+                f"the ledger's file {file} cannot be opened to write ({error.strerror}): change the owner or "
+                "mode of it and its folder, or `ledger`"
+            ) from error
     place = _Place(url.database) if url.database else None
     # An error of the database would otherwise show the values of its statement, a patient's among them.
     made = create_engine(

@@ -38,7 +38,10 @@ def parse_duration(value: object) -> timedelta:
     found = _DURATION.match(str(value))
     if not found:
         raise ValueError("write a duration with its unit: 500ms, 60s, 2m, 48h or 7d")
-    return timedelta(seconds=float(found[1]) * _DURATION_UNITS[found[2]])
+    try:
+        return timedelta(seconds=float(found[1]) * _DURATION_UNITS[found[2]])
+    except OverflowError:
+        raise ValueError("that is longer than a million years: write a shorter one") from None
 
 
 def parse_size(value: object) -> int:

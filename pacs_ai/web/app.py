@@ -90,7 +90,7 @@ def create_app(
         Returns what else is wrong with the gateway now, each with what to do, for ``/health``.
     """
     pages = _Pages(views, certificates, problems)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/dicom-web/studies", store.instances, methods=["POST"]),
             Route("/dicom-web/studies/{uid}", store.instances, methods=["POST"]),
@@ -109,6 +109,9 @@ def create_app(
             Exception: _failure,
         },
     )
+    # A redirect is answered before who asks is known, and a client that follows it may drop the body.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Server(uvicorn.Server):

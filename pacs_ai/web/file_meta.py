@@ -8,6 +8,7 @@ from struct import unpack
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
+from pacs_ai.file_meta import GROUP, GROUP_LENGTH_END, ends_there
 from pacs_ai.intake import UNREADABLE, Context
 
 LIMIT = 64 * 1024
@@ -17,7 +18,6 @@ SYNTAX_UNSUPPORTED = 0xC122
 CLASS_UNSUPPORTED = 0x0122
 
 _PREFIX_END = 132
-_GROUP_LENGTH_END = 144
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _PROGRAMS = (b"MZ", b"\x7fELF", b"\xfe\xed\xfa", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe")
 
@@ -66,27 +66,30 @@ class FileMeta:
             When this is no DICOM file, or one whose class or encoding is not taken.
         """
         before = len(self._bytes)
-        self._bytes += piece[: LIMIT + _GROUP_LENGTH_END - before]
-        if len(self._bytes) < _GROUP_LENGTH_END:
+        self._bytes += piece[: LIMIT + GROUP_LENGTH_END + len(GROUP) - before]
+        if len(self._bytes) < GROUP_LENGTH_END:
             return None
         if self._bytes[128:_PREFIX_END] != b"DICM":
             raise FileMetaError("not a DICOM file", status=UNREADABLE)
         if self._bytes.startswith(_PROGRAMS):
             raise FileMetaError("a file that is a program as well", status=UNREADABLE)
-        if self._bytes[_PREFIX_END : _GROUP_LENGTH_END - 4] != _GROUP_LENGTH:
+        if self._bytes[_PREFIX_END : GROUP_LENGTH_END - 4] != _GROUP_LENGTH:
             raise FileMetaError("File Meta Information without length", status=UNREADABLE)
-        (length,) = unpack("<I", self._bytes[_GROUP_LENGTH_END - 4 : _GROUP_LENGTH_END])
+        (length,) = unpack("<I", self._bytes[GROUP_LENGTH_END - 4 : GROUP_LENGTH_END])
         if length > LIMIT:
             raise FileMetaError("File Meta Information of more than 64 KiB", status=UNREADABLE)
-        end = _GROUP_LENGTH_END + length
-        if len(self._bytes) < end:
+        end = GROUP_LENGTH_END + length
+        if len(self._bytes) < end + len(GROUP):
             return None
-        return self._read(end), piece[end - before :]
+        if not ends_there(self._bytes, end):
+            raise FileMetaError("File Meta Information of another length", status=UNREADABLE)
+        context = self._read(end)
+        return context, memoryview(self._bytes[end:] + bytes(piece[len(self._bytes) - before :]))
 
     def _read(self, end: int) -> Context:
         try:
             meta = read_dataset(
-                BytesIO(self._bytes[_GROUP_LENGTH_END:end]),
+                BytesIO(self._bytes[GROUP_LENGTH_END:end]),
                 is_implicit_VR=False,
                 is_little_endian=True,
             )

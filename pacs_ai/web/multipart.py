@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from email.message import Message
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,8 @@ DICOM = "application/dicom"
 _BOUNDARY = 200
 # RFC 2046 section 5.1.1 allows 70 characters; Orthanc 1.10 sends 73.
 
+_PREAMBLE = 8 * 1024
+"""Bytes that may stand before the first boundary."""
 _HEADERS = 16
 _HEADER_BYTES = 4096
 
@@ -53,6 +56,10 @@ def boundary(content_type: str) -> bytes:
     """
     header = Message()
     header["Content-Type"] = content_type
+    try:
+        header.get_params()
+    except ValueError as error:  # a parameter in parts whose numbers are none (RFC 2231)
+        raise MultipartError("the Content-Type cannot be read") from error
     if header.get_content_type() != "multipart/related":
         raise MediaTypeError("Instances are taken as multipart/related")
     if str(header.get_param("type", DICOM)).lower() != DICOM:
@@ -80,6 +87,8 @@ class Multipart:
         self._value = bytearray()
         self._media_type = ""
         self._ended = False
+        self._before: bytearray | None = bytearray()
+        self._first = re.compile(rb"(?:\A|\r\n)--" + re.escape(limit) + rb"(?:[ \t]*\r\n|--)")
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
@@ -103,9 +112,25 @@ class Multipart:
             When it is no multipart body of this boundary, or a part's header is too large.
         """
         try:
-            self._parser.write(data)
+            self._parser.write(data if self._before is None else self._after_preamble(data))
         except FormParserError as error:
             raise MultipartError("the body is not multipart/related of its boundary") from error
+
+    def _after_preamble(self, data: bytes) -> bytes:
+        """Return what the parser is for: the first boundary without padding, and what follows it.
+
+        What stands before it is nobody's (RFC 2046 section 5.1.1), and the parser knows neither.
+        """
+        before = self._before = (self._before or bytearray()) + data
+        first = self._first.search(before)
+        if first is None:
+            if len(before) > _PREAMBLE:
+                raise FormParserError("there is no boundary")
+            return b""
+        self._before = None
+        delimiter = first[0].strip(b"\r\n\t ")
+        end = b"" if first[0].endswith(b"--") else b"\r\n"
+        return delimiter + end + bytes(before[first.end() :])
 
     @property
     def ended(self) -> bool:

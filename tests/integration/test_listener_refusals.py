@@ -183,6 +183,31 @@ def test_a_command_with_what_is_no_uid_is_a900_and_its_association_goes_on(
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("sop_class", ["1.2.3.4.5", "1.2.840.10008.5.1.4.1.2.2.1"])
+def test_a_class_that_is_not_stored_here_is_0122_whatever_its_context(
+    tmp_path: Path, sop_class: str
+) -> None:
+    with listening(make_settings(tmp_path)) as listener:
+        contexts = [(1, CT, wire.EXPLICIT)]
+        with wire.associated(listener.port, CALLING, CALLED, contexts) as peer:
+            made = image()
+            uid = str(made.SOPInstanceUID)
+            for one, status in ((sop_class, 0x0122), (CT, 0x0000)):
+                request = wire.command(0x0001, data_set=True, sop_class=one, sop_instance=uid)
+                peer.sendall(wire.values(1, wire.COMMAND | wire.LAST, request))
+                peer.sendall(wire.values(1, wire.LAST, encoded(made)))
+                assert wire.status(wire.read(peer)[1]) == status
+        assert len(listener.instances()) == 1
+
+
+def test_another_application_context_than_dicoms_is_rejected(tmp_path: Path) -> None:
+    with listening(make_settings(tmp_path)) as listener, wire.connect(listener.port) as peer:
+        request = wire.associate(CALLING, CALLED, [(1, CT, wire.EXPLICIT)])
+        peer.sendall(request.replace(b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2"))
+        kind, body = wire.read(peer)
+        assert (kind, *body[1:4]) == (wire.REJECTED, PERMANENT, USER, 2)
+
+
 def test_the_librarys_own_transport_aborts_over_what_is_no_uid(tmp_path: Path) -> None:
     request = wire.command(0x0001, data_set=False, sop_class=CT, sop_instance="1.2.840.01.5")
     with (

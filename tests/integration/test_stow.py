@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from struct import pack, unpack
 from typing import Any
 
 import psutil
@@ -367,6 +368,13 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
     yield "a program as well", b"MZ" + data[2:]
     yield "group length of 4 GiB", data[:140] + b"\xff" * 4 + data[144:]
     yield "group length of 60 KiB", data[:140] + (60 * 1024).to_bytes(4, "little") + data[144:]
+    (length,) = unpack("<I", data[140:144])
+    (first,) = unpack("<H", data[144 + length + 6 : 144 + length + 8])
+    for name, wrong in (("one element more", 8 + first), ("one byte more", 1), ("less", -2)):
+        yield f"group length of {name}", data[:140] + pack("<I", length + wrong) + data[144:]
+    meta = dcmread(BytesIO(data)).file_meta
+    last = 8 + len(meta[max(meta.keys())].value) + len(meta[max(meta.keys())].value) % 2
+    yield "group length of one element less", data[:140] + pack("<I", length - last) + data[144:]
     yield "garbage as File Meta Information", data[:144] + b"\xff" * (len(data) - 144)
     yield "no group length", data[:132] + data[144:]
     path = b"../../../../etc/passwd\0\0"

@@ -53,6 +53,9 @@ def test_a_token_lives_from_its_making_to_its_end(config: Path, tmp_path: Path) 
     [
         ("--name", "pacs", "--scope", "all"),
         ("--name", "pacs", "--scope", "stow", "--expires", "soon"),
+        ("--name", "pacs", "--scope", "stow", "--expires", "0s"),
+        ("--name", "pacs", "--scope", "stow", "--expires", "999999999d"),
+        ("--name", "pacs", "--scope", "stow", "--expires", "9999999999999d"),
         ("--scope", "stow"),
     ],
 )

@@ -72,6 +72,52 @@ def test_check_tells_when_a_certificate_ends(
     assert said in ended.err
 
 
+def test_one_between_a_certificate_and_its_authority_that_ends_first_is_told_of(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    root = Authority(tmp_path / "root")
+    between = Authority(tmp_path / "between", name="between", days=5, above=root)
+    own = between.issue("gateway", days=300)
+    own.file.write_text(own.file.read_text() + between.file.read_text())
+    own.key.chmod(0o600)
+    web = {"port": free_port(), "certificate": str(own.file), "key": str(own.key)}
+    ended = pacs_ai("check", "--config", write_config(tmp_path, web=web))
+    assert ended.code == 1
+    assert "web.certificate: it ends on" in ended.err
+    assert "within 7 days" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({}, "within 7 days"),
+        ({"another": 3000}, "within 7 days"),
+        ({"ending": 3000}, ""),  # its successor
+        ({"another": -1, "ending": 3000}, ""),  # that is told before it ends
+    ],
+)
+def test_each_authority_counts_until_its_successor_is_there(
+    pacs_ai: Command, tmp_path: Path, others: dict[str, int], said: str
+) -> None:
+    root = Authority(tmp_path / "own")
+    own = root.issue("gateway")
+    own.key.chmod(0o600)
+    every = [("ending", 5), *others.items()]
+    made = [
+        Authority(tmp_path / f"{number}", name=name, days=days, above=root).file.read_text()
+        for number, (name, days) in enumerate(every)
+    ]
+    (tmp_path / "authorities.pem").write_text("".join(made))
+    tls = {"certificate": str(own.file), "key": str(own.key)}
+    listener = {**tls, "client_authorities": str(tmp_path / "authorities.pem")}
+    listener |= {"port": free_port(), "minimum_free": 1, "processes": 1}
+    peers = {"demo": {"ae_titles": ["DEMO"], "quiet": "0s", "certificates": []}}
+    config = write_config(tmp_path, listener=listener, peers=peers)
+    ended = pacs_ai("check", "--config", config)
+    assert ("listener.client_authorities" in ended.err) is bool(said), ended.err
+    assert said in ended.err
+
+
 def test_files_that_do_not_fit_are_told(pacs_ai: Command, tmp_path: Path) -> None:
     certificate, key = make(tmp_path, "-days", "40")
     other = tmp_path / "other"

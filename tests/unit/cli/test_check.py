@@ -17,7 +17,7 @@ import pytest
 
 from pacs_ai.cli import check
 from pacs_ai.cli.packages import refuse_strangers
-from pacs_ai.errors import ConfigError
+from pacs_ai.errors import ConfigError, SpoolError
 from pacs_ai.gateway import Gateway
 from pacs_ai.ledger import arrivals
 from pacs_ai.ledger.engine import Database
@@ -231,6 +231,36 @@ def test_a_folder_that_cannot_be_written_is_reported(
     ended = pacs_ai("check", "--config", write_config(tmp_path))
     assert ended.code == 1
     assert "cannot be written: change its owner" in ended.err
+
+
+@pytest.mark.parametrize("name", ["", "tmp", "instances", "results", "removed"])
+def test_a_folder_of_the_spool_that_cannot_be_written_is_reported(
+    pacs_ai: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config = begun(write_config(tmp_path))
+    folder = tmp_path / "gateway" / "spool" / name
+    access = os.access
+
+    def refused(path: str | Path, mode: int) -> bool:  # whoever runs the tests may be root
+        return Path(path) != folder and access(path, mode)
+
+    monkeypatch.setattr(os, "access", refused)
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert f"spool: {folder} cannot be written: change its owner or mode" in ended.err
+
+
+def test_a_file_in_place_of_the_spool_is_reported_and_starts_nothing(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "spool").touch()
+    ended = pacs_ai("check", "--config", config)
+    assert ended.code == 1
+    assert "spool is a file, not a folder: move it away" in ended.err
+    with pytest.raises(SpoolError, match="no folder"):
+        begun(config)
 
 
 def test_a_folder_for_results_that_cannot_be_used_is_reported(

@@ -267,6 +267,21 @@ def test_a_ledger_of_an_earlier_version_is_reported(
     assert "ledger: its schema is of an earlier version: back it up" in ended.err
 
 
+@pytest.mark.parametrize("command", ["status", "instances", "strays"])
+def test_who_asks_brings_no_ledger_of_an_earlier_version_up(
+    pacs_ai: Command, ledger: tuple[Path, Path], command: str
+) -> None:
+    config, file = ledger
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("UPDATE alembic_version SET version_num = '0004'")
+        other.commit()
+    ended = pacs_ai(command, "--config", config)
+    assert ended.code == 1
+    assert "back it up, then start the gateway" in ended.err
+    with closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
+
+
 def test_a_clock_that_was_set_back_is_seen_in_the_ledger(
     pacs_ai: Command, ledger: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +292,7 @@ def test_a_clock_that_was_set_back_is_seen_in_the_ledger(
     monkeypatch.setattr("pacs_ai.ledger.soundness.now", lambda: earlier)
     ended = pacs_ai("check", "--config", config)
     assert ended.code == 1
-    assert "ledger: it holds events dated ahead of this machine's clock" in ended.err
+    assert "ledger: its newest event is dated ahead of this machine's clock" in ended.err
 
 
 # ---------------------------------------------------------------------- clocks

@@ -408,6 +408,42 @@ def test_a_request_may_be_longer_than_any_pdu_after_it(listening: Listening) -> 
         assert wire.read(peer)[0] == wire.ACCEPTED
 
 
+ODD_USER_ITEMS = {
+    "an unknown sub-item": b"\x5b\0\0\x04abcd",
+    "a version name that is too long": b"\x55\0\0\x11" + b"V" * 17,
+    "a version name that is no ASCII": b"\x55\0\0\x02\xe9V",
+}
+
+
+@pytest.mark.parametrize("odd", [*ODD_USER_ITEMS, "an unknown item", "titles padded with NUL"])
+def test_what_is_odd_in_a_request_and_means_nothing_is_passed_over(
+    listening: Listening, odd: str
+) -> None:
+    request = wire.associate("PEER", "PACSAI", CONTEXTS)[6:]
+    if odd in ODD_USER_ITEMS:
+        place = request.index(b"\x50\0", 68)
+        inner = request[place + 4 :] + ODD_USER_ITEMS[odd]
+        request = request[:place] + b"\x50\0" + len(inner).to_bytes(2, "big") + inner
+    elif odd == "an unknown item":
+        request += b"\x99\0\0\x02ab"
+    else:
+        request = request[:4] + request[4:36].replace(b" ", b"\0") + request[36:]
+    with wire.connect(listening.port, tls=listening.tls) as peer:
+        peer.sendall(wire.pdu(0x01, request))
+        kind, body = wire.read(peer)
+        assert kind == wire.ACCEPTED
+        assert body[4:36].split() == [b"PACSAI", b"PEER"]
+        peer.sendall(wire.values(1, wire.COMMAND | wire.LAST, ECHO))
+        assert wire.status(wire.read(peer)[1]) == 0x0000
+
+
+def test_an_item_of_a_request_that_is_cut_off_is_aborted(listening: Listening) -> None:
+    request = wire.associate("PEER", "PACSAI", CONTEXTS)[6:]
+    with wire.connect(listening.port, tls=listening.tls) as peer:
+        peer.sendall(wire.pdu(0x01, request[:-2]))
+        assert _ends(peer)[0] == wire.ABORTED
+
+
 def test_more_contexts_than_there_can_be_are_aborted_undecoded(
     listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:

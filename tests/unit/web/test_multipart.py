@@ -61,6 +61,39 @@ def test_parts_come_out_as_they_went_in(parts: list[bytes], sizes: list[int]) ->
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"\r\n", b"This is a message.\r\n", b"--a-c\r\n--a-\r\n\r\n", b"x" * 8000 + b"\r\n"],
+)
+@pytest.mark.parametrize("padding", [b"", b" \t"])
+def test_what_stands_before_the_first_boundary_is_passed_over(
+    size: int, before: bytes, padding: bytes
+) -> None:
+    gathered = Gathered()
+    multipart = Multipart(LIMIT, gathered)
+    body = before + body_of([b"one", b"two"]).replace(b"--a-b\r\n", b"--a-b" + padding + b"\r\n")
+    for at in range(0, len(body), size):
+        multipart.feed(body[at : at + size])
+    multipart.close()
+    assert gathered.whole == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("ends", [b"--a-b--\r\n", b"nothing\r\n--a-b--"])
+def test_a_body_without_parts_is_whole_once_it_ends(ends: bytes) -> None:
+    gathered = Gathered()
+    multipart = Multipart(LIMIT, gathered)
+    multipart.feed(ends)
+    multipart.close()
+    assert gathered.whole == []
+
+
+def test_a_body_without_a_boundary_is_given_up_early() -> None:
+    multipart = Multipart(LIMIT, Gathered())
+    with pytest.raises(MultipartError, match="of its boundary"):
+        multipart.feed(b"x" * 9_000)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
 def test_a_body_that_is_cut_off_anywhere_is_never_whole(size: int) -> None:
     body = body_of([b"one", b"two"])
     for end in range(len(body) - 2):
@@ -97,3 +130,8 @@ def test_another_media_type_is_not_taken(content_type: str) -> None:
 def test_a_boundary_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(MultipartError):
         boundary(f"multipart/related; boundary={value}")
+
+
+def test_a_content_type_whose_parameters_cannot_be_read_is_refused() -> None:
+    with pytest.raises(MultipartError, match="cannot be read"):
+        boundary(f"multipart/related; boundary*{'9' * 5000}=a-b")
