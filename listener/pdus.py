@@ -24,7 +24,7 @@ _ITEMS = frozenset({0x10, _CONTEXT, 0x50})
 """Application context, presentation contexts, user information."""
 _USER_ITEMS = frozenset(range(0x51, 0x59))
 """Sub-items of user information that a requestor may send (PS3.7 Annex D.3.3, PS3.8 Annex D.1)."""
-_VERSION_NAME = 0x55
+_VERSION_NAME, _BACKSLASH = 0x55, 0x5C
 
 
 class ProtocolError(Exception):
@@ -90,7 +90,7 @@ def tidied(body: bytes) -> bytes:
 
 def _is_kept(kind: int, value: bytes) -> bool:
     if kind == _VERSION_NAME:
-        return len(value) <= 16 and value.isascii()
+        return len(value) <= 16 and all(0x20 <= one < 0x7F and one != _BACKSLASH for one in value)
     return kind in _USER_ITEMS
 
 

@@ -46,7 +46,9 @@ class Waiting:
     until: datetime
 
 
-def complete(last_received: datetime, now: datetime, quiet: timedelta) -> Complete | Waiting:
+def complete(
+    last_received: datetime, now: datetime, quiet: timedelta, *, asked_at: datetime
+) -> Complete | Waiting:
     """Decide whether a Study is complete: nothing more came for the quiet period.
 
     Parameters
@@ -56,9 +58,14 @@ def complete(last_received: datetime, now: datetime, quiet: timedelta) -> Comple
     now : datetime
         Aware, by the same clock.
     quiet : timedelta
-        Of the Study's modality or peer. It is asked that long after the last Instance came.
+        Of the Study's modality or peer.
+    asked_at : datetime
+        When this look was asked for (aware). What comes meanwhile puts it off, so that where the clock was
+        set back since the newest Instance came, it says how long nothing did.
     """
-    if last_received > now + SET_BACK:  # whoever asks has waited for quiet once more
+    if last_received > now + SET_BACK:
+        if now < asked_at + quiet:
+            return Waiting(now + quiet)
         return Complete("its newest Instance is dated ahead: the clock was set back since")
     until = last_received + quiet
     if now < until:

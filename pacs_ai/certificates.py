@@ -287,7 +287,7 @@ def _held(setting: str, certificate: Path, key: Path) -> Held:
         until = ends(certificate, key)
     except ConfigError as error:
         return Held(setting, None, "; ".join(fault.message for fault in error.faults))
-    if until is None or until < datetime.now(UTC):
+    if until is None or until <= datetime.now(UTC):
         fault = (
             f"{certificate} is not valid today, or one between it and its authority: get another"
         )
@@ -302,19 +302,29 @@ def _vouching(setting: str, authorities: Path) -> Held:
     except ConfigError as error:
         return Held(setting, None, "; ".join(fault.message for fault in error.faults))
     # Devices' own certificates are not listed by the library; whoever shows one holds its date.
-    at = datetime.now(UTC)
-    listed = context.get_ca_certs()
-    lasting: dict[object, datetime] = {}
-    for one in listed:
-        if _date(one, "notBefore") <= at <= _date(one):
-            # An authority is there beside its successor for a while: of one name, who stays longest counts.
-            name = one["subject"]
-            lasting[name] = max(_date(one), lasting.get(name, at))
-    if listed and not lasting:
+    until = _lasting(context)
+    if until <= datetime.now(UTC):
         return Held(
-            setting, None, f"{authorities} is not valid today: get the authority's new certificate"
+            setting,
+            None,
+            f"{authorities}: an authority in it is not valid today: put its new certificate beside it, "
+            "or take it out",
         )
-    return Held(setting, min(lasting.values(), default=_NEVER), "")
+    return Held(setting, until, "")
+
+
+def _lasting(context: ssl.SSLContext) -> datetime:
+    """Return when the first authority of a context ends; one that is not valid yet has ended.
+
+    An authority is there beside its successor for a while: of one name, the one that stays longest counts.
+    """
+    at = datetime.now(UTC)
+    ends: dict[object, datetime] = {}
+    for one in context.get_ca_certs():
+        name, end = one["subject"], _date(one)
+        begun = end if _date(one, "notBefore") <= at else at
+        ends[name] = max(begun, ends.get(name, begun))
+    return min(ends.values(), default=_NEVER)
 
 
 def ends(certificate: Path, key: Path) -> datetime | None:
@@ -343,7 +353,7 @@ def ends(certificate: Path, key: Path) -> datetime | None:
     if shown is None:
         return None
     # Whoever verifies it needs those between it and its authority, which stand in the same file.
-    return min([shown, *(_date(one) for one in asking.get_ca_certs())])
+    return min(shown, _lasting(asking))
 
 
 def _shown(calling: ssl.SSLContext, called: ssl.SSLContext) -> datetime | None:

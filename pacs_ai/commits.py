@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -62,7 +63,9 @@ def _overtaken(connection: Connection, study: str, version_id: str) -> bool:
 # ---------------------------------------------------------------------- assemble
 
 
-def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
+def assembled(
+    commit: Commit, gathered: Gathered, settings: Settings, *, asked_at: datetime
+) -> None:
     """Freeze a new Study version when its Instances are complete and not the same as before."""
     connection = commit.connection
     study = gathered.study
@@ -80,7 +83,7 @@ def assembled(commit: Commit, gathered: Gathered, settings: Settings) -> None:
     if gathered.hold:
         return
     quiet = settings.quiet(study.instances[-1].Modality, study.peer)
-    decided = assembly.complete(gathered.last_received, now(), quiet)
+    decided = assembly.complete(gathered.last_received, now(), quiet, asked_at=asked_at)
     if overtaken:
         # An Instance came, or another worker froze a newer set, while this one read the files.
         decided = assembly.Waiting(now() + quiet)

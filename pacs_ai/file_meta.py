@@ -7,7 +7,9 @@ from struct import pack
 
 from pacs_ai.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-GROUP = b"\x02\x00"
+_GROUP = b"\x02\x00"
+LOOKED_AT = 6
+"""Bytes of the data set in which an element of File Meta Information is known: group, element and VR."""
 GROUP_LENGTH_END = 144
 """Where what the group length counts begins: after preamble, prefix and the length itself."""
 
@@ -44,16 +46,18 @@ def ends_there(data: bytes | bytearray, end: int) -> bool:
     Parameters
     ----------
     data : bytes
-        The file, from its preamble on, and at least two bytes of the data set.
+        The file, from its preamble on, and at least :data:`LOOKED_AT` bytes of the data set.
     end : int
         Where the data set begins.
     """
     place = GROUP_LENGTH_END
     while place < end:
-        if data[place : place + 2] != GROUP:
+        if data[place : place + 2] != _GROUP:
             return False
         if data[place + 4 : place + 6] in _LONG:  # PS3.5 section 7.1.2
             place += 12 + int.from_bytes(data[place + 8 : place + 12], "little")
         else:
             place += 8 + int.from_bytes(data[place + 6 : place + 8], "little")
-    return place == end and data[end : end + 2] != GROUP
+    # A deflated data set may begin with any two bytes, but hardly with a group, an element and a VR.
+    more = data[end : end + 2] == _GROUP and bytes(data[end + 4 : end + 6]).isupper()
+    return place == end and not more

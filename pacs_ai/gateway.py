@@ -98,7 +98,9 @@ class Gateway:
                     return True
             state, reason = (State.HELD, gathered.hold) if gathered.hold else (State.DONE, None)
             with attempt.commit(state, reason) as commit:
-                commits.assembled(commit, gathered, self.settings)
+                commits.assembled(
+                    commit, gathered, self.settings, asked_at=attempt.claimed.created_at
+                )
             failpoint("assemble.committed")
         return True
 

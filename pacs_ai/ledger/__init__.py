@@ -22,7 +22,7 @@ from pacs_ai import __version__
 from pacs_ai.errors import LeaseLostError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.ledger import audit, deliveries, events, studies, tables, work
-from pacs_ai.ledger.clock import now
+from pacs_ai.ledger.clock import AHEAD, now
 from pacs_ai.ledger.dialects import lock_studies, upsert
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.work import Claimed, Kind, State
@@ -309,7 +309,7 @@ class Ledger:
                     where=or_(
                         *(table.c.owner == owner, table.c.until <= at),
                         # It was taken before the clock was set back, and would last as long as it was ahead.
-                        table.c.until > at + 2 * lease,
+                        table.c.until > at + lease + AHEAD,
                     ),
                 )
                 .returning(table.c.owner)

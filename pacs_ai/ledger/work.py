@@ -481,9 +481,9 @@ def _orphaned(queues: Collection[str], times: WorkTimes) -> ColumnElement[bool]:
 
 
 def _due(at: datetime) -> ColumnElement[bool]:
-    # A row that a clock dated which was ahead would wait for as long as it was.
-    wrong = or_(table.c.created_at > at + AHEAD, table.c.started_at > at + AHEAD)
-    return and_(table.c.state == State.READY, or_(table.c.not_before <= at, wrong))
+    # A row that a clock dated which was ahead would wait for as long as it was; its next start is dated anew.
+    last = func.coalesce(table.c.started_at, table.c.created_at)
+    return and_(table.c.state == State.READY, or_(table.c.not_before <= at, last > at + AHEAD))
 
 
 def _expired(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
@@ -492,7 +492,7 @@ def _expired(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
 
 def _run_out(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
     """Tell whether a lease is over, or longer than any is: then the clock was ahead when it was taken."""
-    return or_(table.c.lease_until < at, table.c.lease_until > at + 2 * times.lease)
+    return or_(table.c.lease_until < at, table.c.lease_until > at + times.lease + AHEAD)
 
 
 def _seats_taken(connection: Connection, queue: str) -> int:

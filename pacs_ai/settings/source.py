@@ -11,6 +11,8 @@ import yaml
 
 from pacs_ai.errors import ConfigError, Fault
 
+_DEEPEST = 100
+
 REQUIRED = "REQUIRED"
 """What a shipped file says where the site must fill in a value of its own."""
 
@@ -73,10 +75,11 @@ def parse_yaml(text: str, file: Path | None) -> Source:
     ConfigError
         With every fault found.
     """
-    loader = yaml.CSafeLoader(text)
     lines: dict[tuple[str | int, ...], int] = {}
     faults: list[Fault] = []
     try:
+        _refuse_depth(text)
+        loader = yaml.CSafeLoader(text)
         node = loader.get_single_node()
         _walk(node, (), lines, faults, file)
         value = {} if faults or node is None else loader.construct_document(node)
@@ -97,6 +100,17 @@ def parse_yaml(text: str, file: Path | None) -> Source:
     if faults:
         raise ConfigError(faults)
     return Source(value, file, lines)
+
+
+def _refuse_depth(text: str) -> None:
+    """Refuse what is nested so deeply that libyaml, which composes by recursion, ends the process of it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
+        if depth > _DEEPEST:
+            raise ValueError("nested too deeply")
 
 
 def _walk(

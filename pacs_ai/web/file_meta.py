@@ -8,7 +8,7 @@ from struct import unpack
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
-from pacs_ai.file_meta import GROUP, GROUP_LENGTH_END, ends_there
+from pacs_ai.file_meta import GROUP_LENGTH_END, LOOKED_AT, ends_there
 from pacs_ai.intake import UNREADABLE, Context
 
 LIMIT = 64 * 1024
@@ -66,7 +66,7 @@ class FileMeta:
             When this is no DICOM file, or one whose class or encoding is not taken.
         """
         before = len(self._bytes)
-        self._bytes += piece[: LIMIT + GROUP_LENGTH_END + len(GROUP) - before]
+        self._bytes += piece[: LIMIT + GROUP_LENGTH_END + LOOKED_AT - before]
         if len(self._bytes) < GROUP_LENGTH_END:
             return None
         if self._bytes[128:_PREFIX_END] != b"DICM":
@@ -79,7 +79,7 @@ class FileMeta:
         if length > LIMIT:
             raise FileMetaError("File Meta Information of more than 64 KiB", status=UNREADABLE)
         end = GROUP_LENGTH_END + length
-        if len(self._bytes) < end + len(GROUP):
+        if len(self._bytes) < end + LOOKED_AT:
             return None
         if not ends_there(self._bytes, end):
             raise FileMetaError("File Meta Information of another length", status=UNREADABLE)

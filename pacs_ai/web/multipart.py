@@ -88,7 +88,7 @@ class Multipart:
         self._media_type = ""
         self._ended = False
         self._before: bytearray | None = bytearray()
-        self._first = re.compile(rb"(?:\A|\r\n)--" + re.escape(limit) + rb"(?:[ \t]*\r\n|--)")
+        self._first = re.compile(rb"(?:\A|\r?\n)--" + re.escape(limit) + rb"(?:[ \t]*\r\n|--)")
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
@@ -123,14 +123,15 @@ class Multipart:
         """
         before = self._before = (self._before or bytearray()) + data
         first = self._first.search(before)
+        end = len(before) if first is None else first.start()
+        if end > _PREAMBLE:
+            raise FormParserError("there is no boundary")
         if first is None:
-            if len(before) > _PREAMBLE:
-                raise FormParserError("there is no boundary")
             return b""
         self._before = None
         delimiter = first[0].strip(b"\r\n\t ")
-        end = b"" if first[0].endswith(b"--") else b"\r\n"
-        return delimiter + end + bytes(before[first.end() :])
+        line_end = b"" if first[0].endswith(b"--") else b"\r\n"
+        return delimiter + line_end + bytes(before[first.end() :])
 
     @property
     def ended(self) -> bool:

@@ -39,19 +39,26 @@ QUIET = timedelta(seconds=60)
 
 
 def test_a_study_waits_until_its_quiet_period_is_over() -> None:
-    assert complete(NOW, NOW + QUIET / 2, QUIET) == Waiting(NOW + QUIET)
+    assert complete(NOW, NOW + QUIET / 2, QUIET, asked_at=NOW) == Waiting(NOW + QUIET)
 
 
 def test_a_clock_that_was_set_back_holds_no_study_up() -> None:
-    decided = complete(NOW + timedelta(hours=8), NOW, QUIET)
+    ahead = NOW + timedelta(hours=8)
+    decided = complete(ahead, NOW, QUIET, asked_at=NOW - QUIET)
     assert isinstance(decided, Complete)
     assert "the clock was set back" in decided.evidence
     little = timedelta(seconds=2)  # as a time service steps
-    assert complete(NOW + little, NOW, QUIET) == Waiting(NOW + little + QUIET)
+    assert complete(NOW + little, NOW, QUIET, asked_at=NOW) == Waiting(NOW + little + QUIET)
+
+
+def test_quiet_is_waited_for_once_more_where_the_clock_was_set_back() -> None:
+    ahead = NOW + timedelta(hours=8)
+    assert complete(ahead, NOW, QUIET, asked_at=ahead) == Waiting(NOW + QUIET)
+    assert complete(ahead, NOW, QUIET, asked_at=NOW - QUIET / 2) == Waiting(NOW + QUIET)
 
 
 def test_a_quiet_study_is_complete_and_says_by_which_evidence() -> None:
-    decided = complete(NOW, NOW + QUIET, QUIET)
+    decided = complete(NOW, NOW + QUIET, QUIET, asked_at=NOW)
     assert isinstance(decided, Complete)
     assert decided.evidence == "no Instance arrived for 60 s after 2026-11-23 12:00:00 UTC"
 

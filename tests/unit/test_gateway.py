@@ -739,7 +739,9 @@ def test_an_instance_that_comes_while_a_study_is_assembled_is_not_left_out(
         one.receive(lateral)
         _step(one, "assemble")
         with slow.commit() as commit:
-            commits.assembled(commit, gathered, one.gateway.settings)
+            commits.assembled(
+                commit, gathered, one.gateway.settings, asked_at=slow.claimed.created_at
+            )
     one.carry_out()
     assert fake_models.calls[-1].kind == "cxrreport"
     assert len(fake_models.calls[-1].instances) == 2

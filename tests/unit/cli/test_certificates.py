@@ -93,7 +93,7 @@ def test_one_between_a_certificate_and_its_authority_that_ends_first_is_told_of(
         ({}, "within 7 days"),
         ({"another": 3000}, "within 7 days"),
         ({"ending": 3000}, ""),  # its successor
-        ({"another": -1, "ending": 3000}, ""),  # that is told before it ends
+        ({"another": -1, "ending": 3000}, "is not valid today: put its new certificate beside it"),
     ],
 )
 def test_each_authority_counts_until_its_successor_is_there(

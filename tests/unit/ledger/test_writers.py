@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import insert, select
 
+from pacs_ai.errors import InferenceUnavailableError
 from pacs_ai.ledger import Ledger, arrivals, clock, retention, studies, tables, work
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.ledger.clock import host_time, now
@@ -229,6 +230,36 @@ def test_what_a_clock_that_was_ahead_has_dated_waits_for_nobody_once_it_is_right
             assert work.claim(connection, queue, times=times, limit=9, paused=paused), queue
     assert ledger.due() == []
     assert ledger.is_moving(timedelta(0))
+
+
+def test_what_is_put_off_after_a_clock_was_set_right_waits_as_ever(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _at(monkeypatch, timedelta(hours=8))
+    with ledger.database.write() as connection:
+        work.add(connection, Kind.INFER, queue=QUEUE, subject="s", study=STUDY)
+    _at(monkeypatch, timedelta())
+    with ledger.claim(QUEUE):
+        raise InferenceUnavailableError("busy", retry_after=600)
+    assert ledger.due() == []
+    with ledger.claim(QUEUE) as attempt:
+        assert attempt is None
+
+
+def test_a_clock_that_is_set_back_takes_no_work_from_who_is_at_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ledger.database.write() as connection:
+        work.add(connection, Kind.INFER, queue=QUEUE, subject="s", study=STUDY)
+    with ledger.database.write() as connection:
+        claimed = work.claim(connection, QUEUE, times=ledger.times, limit=9, paused=())
+        assert claimed is not None
+    _at(monkeypatch, -timedelta(minutes=4))
+    assert ledger.due() == []
+    with ledger.claim(QUEUE) as attempt:
+        assert attempt is None
+    with ledger.database.write() as connection:
+        assert work.renew(connection, claimed, times=ledger.times)
 
 
 def test_the_clock_of_a_server_decides_and_not_the_hosts(

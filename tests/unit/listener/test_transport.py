@@ -412,6 +412,8 @@ ODD_USER_ITEMS = {
     "an unknown sub-item": b"\x5b\0\0\x04abcd",
     "a version name that is too long": b"\x55\0\0\x11" + b"V" * 17,
     "a version name that is no ASCII": b"\x55\0\0\x02\xe9V",
+    "a version name padded with NUL": b"\x55\0\0\x04ABC\0",
+    "a version name with a backslash": b"\x55\0\0\x03A\\B",
 }
 
 

@@ -63,7 +63,7 @@ def test_parts_come_out_as_they_went_in(parts: list[bytes], sizes: list[int]) ->
 @pytest.mark.parametrize("size", [1, 5, 1000])
 @pytest.mark.parametrize(
     "before",
-    [b"", b"\r\n", b"This is a message.\r\n", b"--a-c\r\n--a-\r\n\r\n", b"x" * 8000 + b"\r\n"],
+    [b"", b"\r\n", b"\n", b"One.\n", b"One.\r\n", b"--a-c\r\n--a-\r\n\r\n", b"x" * 8000 + b"\r\n"],
 )
 @pytest.mark.parametrize("padding", [b"", b" \t"])
 def test_what_stands_before_the_first_boundary_is_passed_over(
@@ -90,7 +90,7 @@ def test_a_body_without_parts_is_whole_once_it_ends(ends: bytes) -> None:
 def test_a_body_without_a_boundary_is_given_up_early() -> None:
     multipart = Multipart(LIMIT, Gathered())
     with pytest.raises(MultipartError, match="of its boundary"):
-        multipart.feed(b"x" * 9_000)
+        multipart.feed(b"x" * 9_000 + b"\r\n" + body_of([b"one"]))
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])

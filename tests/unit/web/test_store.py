@@ -409,11 +409,11 @@ def test_every_class_and_encoding_of_the_listener_is_taken() -> None:
     ]:
         made = image(SOPClassUID=sop_class)
         data = _meta_of(made, syntax)
-        found = FileMeta(None).feed(memoryview(data + b"rest"))
+        found = FileMeta(None).feed(memoryview(data + b"the rest"))
         assert found is not None
         context, rest = found
         assert (context.SOPClassUID, context.transfer_syntax_uid) == (sop_class, syntax)
-        assert rest == b"rest"
+        assert rest == b"the rest"
 
 
 def _meta_of(data_set: Any, syntax: str) -> bytes:
