@@ -106,12 +106,14 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
     ProtocolError
         When one is cut off.
     """
-    while data:
-        end = 4 + int.from_bytes(data[2:4], "big")
+    place = 0
+    while place < len(data):
+        start = place + 4
+        end = start + int.from_bytes(data[place + 2 : start], "big")
         if len(data) < end:
             raise ProtocolError("an item of an A-ASSOCIATE-RQ is cut off")
-        yield data[0], data[4:end]
-        data = data[end:]
+        yield data[place], data[start:end]
+        place = end
 
 
 def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
