@@ -34,7 +34,7 @@ from pynetdicom.transport import RequestHandler
 from listener import dimse
 from listener.dimse import C_ECHO_RQ, COMMAND, LAST, P_DATA_TF, CommandError, Request
 from listener.door import A_ASSOCIATE_RQ, HEADER, Connection, Door, Limits, Porch
-from listener.pdus import ProtocolError, check_items, check_request, fragments, tidied
+from listener.pdus import ProtocolError, check_request, fragments, tidied
 from listener.sharing import ALONE, Share, SharingServer, serve
 from listener.sockets import CONNECTION_CLOSED, HEADS, Socket
 from pacs_ai.certificates import Pair
@@ -455,7 +455,6 @@ class UpperLayer(DULServiceProvider):
     def _to_library(self, size: int) -> None:
         read = bytearray(self._room[:size])
         if read[0] == A_ASSOCIATE_RQ:
-            check_items(self._room[HEADER:size])
             body = tidied(bytes(read[HEADER:]))
             read = read[:2] + len(body).to_bytes(4, "big") + body
         try:

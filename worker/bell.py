@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from functools import partial
 
 from pacs_ai.ledger import Ledger, owner_name
 from pacs_ai.retention import Retention
@@ -93,8 +94,7 @@ class Bell:
             due = ledger.due() if leads else []
             stalled = self._is_stalled(ledger, is_due=bool(due))
             if leads:
-                self._seal(ledger)
-                self._clean(ledger)
+                self._look_after(ledger)
             ledger.close()
         if stalled:
             log.error("work is due and nobody takes it: this worker ends, to be started again")
@@ -115,24 +115,17 @@ class Bell:
         waited = time.monotonic() - self._due_since
         return waited > _STALLED.total_seconds() and not ledger.is_moving(_STALLED)
 
-    def _seal(self, ledger: Ledger) -> None:
-        try:
-            ledger.seal_events()
-        except (
-            Exception
-        ) as error:  # a rim: an event that somebody wrote over must not silence the bell
-            log.warning(
-                "events could not be sealed: pacs-ai audit verify says more",
-                extra={"error": type(error).__name__},
-            )
-
-    def _clean(self, ledger: Ledger) -> None:
-        try:
-            self._retention.look(ledger)
-        except Exception as error:  # a rim: a file that cannot be removed must not silence the bell
-            log.warning(
-                "retention could not go on; it tries again", extra={"error": type(error).__name__}
-            )
+    def _look_after(self, ledger: Ledger) -> None:
+        for step, failed in (
+            (ledger.seal_events, "events could not be sealed: pacs-ai audit verify says more"),
+            (partial(self._retention.look, ledger), "retention could not go on; it tries again"),
+        ):
+            try:
+                step()
+            except (
+                Exception
+            ) as error:  # a rim: what cannot be read or removed must not silence the bell
+                log.warning(failed, extra={"error": type(error).__name__})
 
     def stop(self) -> None:
         """End :meth:`run`."""

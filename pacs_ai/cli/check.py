@@ -154,7 +154,8 @@ def _disk(settings: Settings) -> Iterator[Fault]:
     for folder in Spool.folders(settings.spool_path):
         if folder.exists() and not folder.is_dir():
             yield Fault(f"spool: {folder} is a file, not a folder: move it away")
-        elif not os.access(disk.existing(folder), os.W_OK | os.X_OK):
+            break  # nothing is below it
+        if not os.access(disk.existing(folder), os.W_OK | os.X_OK):
             yield Fault(
                 f"spool: {folder} cannot be written: change its owner or mode, or its disk's"
             )

@@ -50,15 +50,12 @@ _SHARE = Prepared(lambda _: select(func.pg_advisory_xact_lock_shared(_key())))
 
 def lock_studies(connection: Connection, studies: Iterable[str]) -> None:
     """Let no other transaction write about these Studies until this one ends."""
-    if connection.dialect.name == "postgresql":
-        for study in sorted(set(studies)):
-            _lock(connection, f"study {study}")
+    _lock_each(connection, "study", studies)
 
 
 def lock_instances(connection: Connection, instances: Iterable[str]) -> None:
     """Let no other transaction record these SOP Instance UIDs, under whatever Study, until this one ends."""
-    if connection.dialect.name == "postgresql":
-        _LOCK_EACH.run(connection, {"names": [f"instance {one}" for one in sorted(set(instances))]})
+    _lock_each(connection, "instance", instances)
 
 
 def lock_queue(connection: Connection, queue: str) -> None:
@@ -95,3 +92,11 @@ def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
 def _lock(connection: Connection, name: str) -> None:
     if connection.dialect.name == "postgresql":
         _LOCK.run(connection, {"name": f"pacs-ai {name}"})
+
+
+def _lock_each(connection: Connection, kind: str, uids: Iterable[str]) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    names = [f"pacs-ai {kind} {one}" for one in sorted(set(uids))]
+    if names:
+        _LOCK_EACH.run(connection, {"names": names})

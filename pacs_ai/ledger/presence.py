@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import select
@@ -24,7 +26,8 @@ def open_ledger(settings: Settings) -> Ledger:
     """
     refuse_lost(settings)
     ledger = Ledger(settings.ledger_url, settings.work)
-    _upgrade(ledger.database)
+    with _closed_if_refused(ledger.database):
+        ledger.database.upgrade()
     return ledger
 
 
@@ -32,9 +35,10 @@ def open_database(settings: Settings) -> Database:
     """Open the ledger's database alone, as :func:`found_ledger` does; one that is not there yet is made."""
     refuse_lost(settings)
     database = Database(settings.ledger_url)
-    if database.is_empty():
-        _upgrade(database)
-    _refuse_earlier(database)
+    with _closed_if_refused(database):
+        if database.is_empty():
+            database.upgrade()
+        _refuse_earlier(database)
     return database
 
 
@@ -49,7 +53,8 @@ def found_ledger(settings: Settings) -> Ledger:
     """
     refuse_absent(settings)
     ledger = Ledger(settings.ledger_url, settings.work)
-    _refuse_earlier(ledger.database)
+    with _closed_if_refused(ledger.database):
+        _refuse_earlier(ledger.database)
     return ledger
 
 
@@ -57,25 +62,23 @@ def found_database(settings: Settings) -> Database:
     """Open the database of a gateway that has run, as :func:`found_ledger` does."""
     refuse_absent(settings)
     database = Database(settings.ledger_url)
-    _refuse_earlier(database)
+    with _closed_if_refused(database):
+        _refuse_earlier(database)
     return database
 
 
+@contextmanager
+def _closed_if_refused(database: Database) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        database.close()
+        raise
+
+
 def _refuse_earlier(database: Database) -> None:
-    try:
-        if not database.verify():
-            raise LedgerUnusableError(f"the ledger: {EARLIER}")
-    except BaseException:
-        database.close()
-        raise
-
-
-def _upgrade(database: Database) -> None:
-    try:
-        database.upgrade()
-    except BaseException:
-        database.close()
-        raise
+    if not database.verify():
+        raise LedgerUnusableError(f"the ledger: {EARLIER}")
 
 
 def is_there(settings: Settings) -> bool:

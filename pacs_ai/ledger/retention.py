@@ -72,8 +72,7 @@ def hold_files(
         SOP Instance UIDs that it records: another listener may take one under another Study.
     """
     lock_studies(connection, studies)
-    if instances:
-        lock_instances(connection, instances)
+    lock_instances(connection, instances)
     share_spool(connection)
 
 

@@ -112,16 +112,18 @@ class Multipart:
             When it is no multipart body of this boundary, or a part's header is too large.
         """
         try:
-            self._parser.write(data if self._before is None else self._after_preamble(data))
+            if self._before is not None:
+                data = self._after_preamble(self._before, data)
+            self._parser.write(data)
         except FormParserError as error:
             raise MultipartError("the body is not multipart/related of its boundary") from error
 
-    def _after_preamble(self, data: bytes) -> bytes:
+    def _after_preamble(self, before: bytearray, data: bytes) -> bytes:
         """Return what the parser is for: the first boundary without padding, and what follows it.
 
         What stands before it is nobody's (RFC 2046 section 5.1.1), and the parser knows neither.
         """
-        before = self._before = (self._before or bytearray()) + data
+        before += data
         first = self._first.search(before)
         end = len(before) if first is None else first.start()
         if end > _PREAMBLE:
