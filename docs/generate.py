@@ -33,8 +33,8 @@ from pacs_ai import catalogue, certificates, encoding, intake, settings  # noqa:
 from pacs_ai.cli import sheet  # noqa: E402
 from pacs_ai.delivery import storage, wanted  # noqa: E402
 from pacs_ai.encoding.equipment import FIRST_SERIES_NUMBER  # noqa: E402
+from pacs_ai.ledger.rows import TRANSITIONS  # noqa: E402
 from pacs_ai.ledger.views import StudyState  # noqa: E402
-from pacs_ai.ledger.work import TRANSITIONS  # noqa: E402
 from pacs_ai.peers.association import TIMEOUTS  # noqa: E402
 from pacs_ai.pixels import decoder, description  # noqa: E402
 from pacs_ai.web import app, file_meta, multipart, search, storing  # noqa: E402

@@ -17,8 +17,8 @@ from pacs_ai.errors import DeliveryUnavailableError
 from pacs_ai.ledger import Commit, deliveries, studies, work, workitems
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
+from pacs_ai.ledger.rows import Kind
 from pacs_ai.ledger.studies import JobRow, Version
-from pacs_ai.ledger.work import Kind
 from pacs_ai.prototypes import prototypes_of
 from pacs_ai.records import Gathered, WorkitemOrder
 from pacs_ai.results import (
@@ -155,6 +155,8 @@ def routed(
     deliveries.match_results(connection, version.study, studies.asked_keys(connection, version))
     if absent or not routing.jobs:
         deliveries.supersede_other_pages(connection, version.study, "")
+    waiting = deliveries.unfinished(connection, version.study)
+    work.supersede_deliveries(connection, version.study, but=waiting)
     by = [one.rule for one in routing.verdicts if one.matched]
     by += [VIEW_FROM_PIXELS] if any(one.rule == VIEW_FROM_PIXELS for one in routing.jobs) else []
     commit.said = f"{len(routing.jobs)} Jobs by {', '.join(by) or 'no rule'}"
@@ -317,9 +319,11 @@ def released(
     connection: Connection, study: str, destination: str, settings: Settings
 ) -> list[ObjectRow]:
     """Return what may be sent to a destination by the settings of now; the rest is withheld."""
+    named = destination in settings.destinations_for(studies.peer(connection, study))
+    goes = named and settings.delivery != "hold"
     batch = []
     for one in deliveries.pending(connection, study, destination):
-        if settings.delivery != "hold" and _wanted(one, destination, settings):
+        if goes and _wanted(one, destination, settings):
             batch.append(one)
         else:
             deliveries.withhold(connection, one.SOPInstanceUID, destination)

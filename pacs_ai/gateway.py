@@ -29,7 +29,8 @@ from pacs_ai.ledger import Commit, arrivals, deliveries, retention, work
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.presence import open_ledger, refuse_lost_spool
-from pacs_ai.ledger.work import Claimed, State
+from pacs_ai.ledger.rows import State
+from pacs_ai.ledger.work import Claimed
 from pacs_ai.records import Records
 from pacs_ai.results import Done, Held, NothingFound, NotSuitable, Outcome
 from pacs_ai.settings import Settings
@@ -172,13 +173,14 @@ class Gateway:
                 return False
             study = attempt.claimed.study
             target = self.settings.reachable(destination)
-            with self.ledger.database.write() as connection:
-                batch = commits.released(connection, study, destination, self.settings)
-            outgoing = self._outgoing(batch)
+            outgoing = self._released(study, destination)
             doubted = doubt(outgoing, target) if outgoing else None
             if doubted:
                 with attempt.commit(State.HELD, doubted):
                     return True
+            # Asking takes its time: what was superseded meanwhile stays here.
+            still = {*self._released(study, destination)}
+            outgoing = tuple(one for one in outgoing if one in still)
             receipts = sender(target.kind)(outgoing, target) if outgoing else ()
             failpoint("deliver.sent")
             with self.ledger.database.write() as connection:
@@ -320,7 +322,9 @@ class Gateway:
             size=len(data),
         )
 
-    def _outgoing(self, rows: Sequence[ObjectRow]) -> tuple[Outgoing, ...]:
+    def _released(self, study: str, destination: str) -> tuple[Outgoing, ...]:
+        with self.ledger.database.write() as connection:
+            rows = commits.released(connection, study, destination, self.settings)
         return tuple(
             Outgoing(
                 SOPInstanceUID=row.SOPInstanceUID,

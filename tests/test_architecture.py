@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from pacs_ai import delivery, encoding, failpoint, models
-from pacs_ai.ledger.work import Kind
+from pacs_ai.ledger.rows import Kind
 
 ROOT = Path(__file__).resolve().parents[1]
 

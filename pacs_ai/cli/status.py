@@ -13,8 +13,8 @@ from pacs_ai.certificates import held
 from pacs_ai.cli import disk
 from pacs_ai.cli.screen import screen
 from pacs_ai.ledger.presence import found_database, found_ledger
+from pacs_ai.ledger.rows import Kind
 from pacs_ai.ledger.views import Views
-from pacs_ai.ledger.work import Kind
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 

@@ -7,12 +7,13 @@ the data set and is left unread.
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import _config
+from pynetdicom import _config, evt
 from pynetdicom.association import Association
 
 from pacs_ai.delivery import Answer, Outgoing, Receipt
@@ -86,8 +87,11 @@ def send(
             contexts=contexts,
             timeouts=timeouts,
         ) as association:
+            answered: deque[int] = deque()
+            # The library takes the next message for the answer, whichever message that answers.
+            association.bind(evt.EVT_DIMSE_RECV, _note_answered, [answered])
             return tuple(
-                _store(association, one, message_id=place % 0xFFFF + 1, timeouts=timeouts)
+                _store(association, one, place % 0xFFFF + 1, answered, timeouts)
                 for place, one in enumerate(batch)
             )
     except TransientError as error:
@@ -115,8 +119,16 @@ def read_status(status: int) -> tuple[Answer, str]:
     return answer, f"{words} (0x{status:04X})" if words else ""
 
 
+def _note_answered(event: evt.Event, answered: deque[int]) -> None:
+    answered.append(event.message.command_set.get("MessageIDBeingRespondedTo", 0))
+
+
 def _store(
-    association: Association, one: Outgoing, *, message_id: int, timeouts: Timeouts
+    association: Association,
+    one: Outgoing,
+    message_id: int,
+    answered: deque[int],
+    timeouts: Timeouts,
 ) -> Receipt:
     fault = _fault(one)
     if fault:
@@ -141,6 +153,10 @@ def _store(
         association.abort()
         detail = "sent, but no answer came"
         return Receipt(one.SOPInstanceUID, Answer.UNKNOWN, detail=detail)
+    if answered.popleft() != message_id:
+        association.abort()
+        detail = "sent, but the answer that came is to another message"
+        return Receipt(one.SOPInstanceUID, Answer.UNKNOWN, detail=detail)
     answer, detail = read_status(response.Status)
     return Receipt(one.SOPInstanceUID, answer, response.Status, detail)
 
@@ -163,4 +179,4 @@ def _fault(one: Outgoing) -> str:
 
 def _not_taken(one: Outgoing) -> str:
     sop_class, syntax = UID(one.SOPClassUID).name, UID(one.transfer_syntax_uid).name
-    return f"the peer does not take {sop_class} in {syntax}: enable that SOP Class there"
+    return f"the peer does not take {sop_class} in {syntax}: enable both there"

@@ -25,7 +25,8 @@ from pacs_ai.ledger import audit, deliveries, events, studies, tables, work
 from pacs_ai.ledger.clock import AHEAD, now
 from pacs_ai.ledger.dialects import lock_studies, upsert
 from pacs_ai.ledger.engine import Database
-from pacs_ai.ledger.work import Claimed, Kind, State
+from pacs_ai.ledger.rows import Kind, State
+from pacs_ai.ledger.work import Claimed
 from pacs_ai.settings import WorkTimes
 
 log = logging.getLogger(__name__)

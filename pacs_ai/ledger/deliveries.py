@@ -169,13 +169,14 @@ def add_delivery(
 
 
 def pending(connection: Connection, study: str, destination: str) -> list[ObjectRow]:
-    """Return a Study's SOP Instances that a destination must still get."""
+    """Return a Study's current SOP Instances that a destination must still get."""
     table, link = tables.objects, tables.deliveries
     rows = connection.execute(
         select(table)
         .join(link, link.c.sop_instance_uid == table.c.sop_instance_uid)
         .where(
             table.c.study_instance_uid == study,
+            table.c.superseded_at.is_(None),
             link.c.destination == destination,
             link.c.state == "pending",
         )
@@ -200,15 +201,49 @@ def refused(connection: Connection, study: str, destination: str) -> int:
     return connection.scalar(query) or 0
 
 
-def try_refused_again(connection: Connection, study: str) -> None:
-    """Let what was refused for good be sent once more, because a person said so."""
+def unfinished(connection: Connection, study: str) -> list[str]:
+    """Return the destinations that have not got all of a Study's current SOP Instances, or refused some."""
     table, made = tables.deliveries, tables.objects
-    mine = select(made.c.sop_instance_uid).where(made.c.study_instance_uid == study)
+    query = (
+        select(table.c.destination)
+        .distinct()
+        .join(made, made.c.sop_instance_uid == table.c.sop_instance_uid)
+        .where(
+            made.c.study_instance_uid == study,
+            made.c.superseded_at.is_(None),
+            table.c.state.in_(["pending", "refused"]),
+        )
+    )
+    return [*connection.scalars(query)]
+
+
+def try_refused_again(connection: Connection, study: str) -> None:
+    """Let what was refused for good be sent once more, because a person said so, if it is current."""
+    table, made = tables.deliveries, tables.objects
+    current = select(made.c.sop_instance_uid).where(
+        made.c.study_instance_uid == study, made.c.superseded_at.is_(None)
+    )
     connection.execute(
         update(table)
-        .where(table.c.state == "refused", table.c.sop_instance_uid.in_(mine))
+        .where(table.c.state == "refused", table.c.sop_instance_uid.in_(current))
         .values(state="pending")
     )
+
+
+def stored(connection: Connection, study: str) -> list[tuple[ObjectRow, str]]:
+    """Return a Study's current SOP Instances that destinations have, each with the destination's name."""
+    table, link = tables.objects, tables.deliveries
+    rows = connection.execute(
+        select(table, link.c.destination)
+        .join(link, link.c.sop_instance_uid == table.c.sop_instance_uid)
+        .where(
+            table.c.study_instance_uid == study,
+            table.c.superseded_at.is_(None),
+            link.c.state == "stored",
+        )
+        .order_by(table.c.made_at, table.c.sop_instance_uid, link.c.destination)
+    )
+    return [(_object(row), row.destination) for row in rows]
 
 
 def withhold(connection: Connection, sop_instance_uid: str, destination: str) -> None:
@@ -230,7 +265,10 @@ def add_receipt(
     status: int | None,
     detail: str,
 ) -> None:
-    """Record what a destination answered; ``stored`` and ``refused`` end the delivery."""
+    """Record what a destination answered; ``stored`` and ``refused`` end the delivery.
+
+    A refusal ends none that has ended: a worker that lost its lease may tell of it after its successor.
+    """
     connection.execute(
         insert(tables.receipts).values(
             sop_instance_uid=sop_instance_uid,
@@ -241,13 +279,12 @@ def add_receipt(
             at=now(),
         )
     )
+    table = tables.deliveries
+    asked = and_(table.c.sop_instance_uid == sop_instance_uid, table.c.destination == destination)
+    if answer == "refused":
+        asked = and_(asked, table.c.state == "pending")
     if answer in ("stored", "refused"):
-        table = tables.deliveries
-        connection.execute(
-            update(table)
-            .where(table.c.sop_instance_uid == sop_instance_uid, table.c.destination == destination)
-            .values(state=answer)
-        )
+        connection.execute(update(table).where(asked).values(state=answer))
 
 
 def _object(row: Any) -> ObjectRow:

@@ -37,7 +37,7 @@ from pacs_ai.ledger.dialects import (
     share_spool,
     upsert,
 )
-from pacs_ai.ledger.work import State
+from pacs_ai.ledger.rows import State
 
 _ACTOR = "retention"
 _ASKED = 500

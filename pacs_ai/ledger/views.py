@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from pacs_ai.ledger import studies, tables, tallies
 from pacs_ai.ledger.engine import Database
-from pacs_ai.ledger.work import Kind, State
+from pacs_ai.ledger.rows import Kind, State
 from pacs_ai.study import VIEW_FROM_PIXELS
 
 _TROUBLE = (State.FAILED, State.HELD)

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,42 +33,10 @@ from pacs_ai.ledger import events, tables
 from pacs_ai.ledger.clock import AHEAD, now
 from pacs_ai.ledger.dialects import lock_queue, lock_studies
 from pacs_ai.ledger.prepared import Prepared
+from pacs_ai.ledger.rows import TRANSITIONS, Kind, State, due_at, expired, orphaned_from, run_out
 from pacs_ai.settings import WorkTimes
 
 table = tables.work
-
-
-class Kind(StrEnum):
-    """What a row of work asks for."""
-
-    ASSEMBLE = "assemble"
-    ROUTE = "route"
-    INFER = "infer"
-    ENCODE = "encode"
-    DELIVER = "deliver"
-    WORKLIST = "worklist"
-
-
-class State(StrEnum):
-    """Where a row of work stands."""
-
-    READY = "ready"
-    RUNNING = "running"
-    DONE = "done"
-    HELD = "held"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.READY: frozenset({State.RUNNING, State.HELD, State.FAILED, State.SUPERSEDED}),
-    State.RUNNING: frozenset({State.READY, State.DONE, State.HELD, State.FAILED}),
-    State.DONE: frozenset(),
-    State.HELD: frozenset({State.READY, State.SUPERSEDED}),
-    State.FAILED: frozenset({State.READY, State.SUPERSEDED}),
-    State.SUPERSEDED: frozenset(),
-}
-"""Every move a row may make; :func:`_move` makes no other."""
 
 ASSEMBLE = "assemble"
 ROUTE = "route"
@@ -209,17 +176,28 @@ def is_asked(connection: Connection, kind: Kind, subject: str) -> bool:
 
 def supersede_waiting(connection: Connection, subjects: Collection[str]) -> None:
     """End what nobody asks for any more and is not under way: of Jobs, versions and their pages."""
-    rows = connection.execute(
-        select(table)
-        .where(
-            table.c.kind.in_([Kind.ROUTE, Kind.INFER, Kind.ENCODE]),
-            table.c.subject.in_([*subjects]),
-            table.c.state.in_([State.READY, State.HELD, State.FAILED]),
-        )
-        .with_for_update()  # a worker may be claiming one of them
-    ).all()
-    for row in rows:
-        reason = "a later Study version does not ask for it"
+    which = and_(
+        table.c.kind.in_([Kind.ROUTE, Kind.INFER, Kind.ENCODE]),
+        table.c.subject.in_([*subjects]),
+        table.c.state.in_([State.READY, State.HELD, State.FAILED]),
+    )
+    _supersede(connection, which, "a later Study version does not ask for it")
+
+
+def supersede_deliveries(connection: Connection, study: str, *, but: Collection[str]) -> None:
+    """End a Study's held and failed deliveries, but those to destinations that still have to get some."""
+    which = and_(
+        table.c.kind == Kind.DELIVER,
+        table.c.study_instance_uid == study,
+        table.c.state.in_([State.HELD, State.FAILED]),
+        table.c.queue.not_in([deliver_queue(one) for one in but]),
+    )
+    _supersede(connection, which, "nothing that it would send is asked for any more")
+
+
+def _supersede(connection: Connection, which: ColumnElement[bool], reason: str) -> None:
+    # A worker may be claiming one of them.
+    for row in connection.execute(select(table).where(which).with_for_update()).all():
         _move(connection, row, State.SUPERSEDED, reason=reason, ended_at=now())
 
 
@@ -277,7 +255,7 @@ def claim(
         return None
     row = connection.execute(
         select(table)
-        .where(table.c.queue == queue, _due(at), table.c.kind.not_in([*paused]))
+        .where(table.c.queue == queue, due_at(at), table.c.kind.not_in([*paused]))
         .order_by(
             table.c.priority.desc(),
             case((table.c.deadline.is_(None), 1), else_=0),
@@ -349,7 +327,7 @@ def hold_seats(connection: Connection, work: Claimed, *, wanted: int, busy: int,
     lock_queue(connection, work.queue)  # seats are counted and taken by one at a time
     row = _own_row(connection, work)
     others = _seats_taken(connection, work.queue) - row.seats
-    ready = select(func.count()).where(table.c.queue == work.queue, _due(now()))
+    ready = select(func.count()).where(table.c.queue == work.queue, due_at(now()))
     free = limit - others - (connection.scalar(ready) or 0)
     seats = int(max(1, min(busy, row.seats), min(wanted, free)))
     if seats != row.seats:
@@ -429,10 +407,9 @@ def due(
 ) -> list[tuple[str, str]]:
     """Return (queue, id) of every row that may start or whose lease ran out; paused kinds left out."""
     at = now()
-    expired = _expired(at, times)
     rows = connection.execute(
         select(table.c.queue, table.c.id)
-        .where(or_(_due(at), expired), table.c.kind.not_in([*paused]))
+        .where(or_(due_at(at), expired(at, times)), table.c.kind.not_in([*paused]))
         .order_by(table.c.created_at)
     )
     return [(row.queue, row.id) for row in rows]
@@ -440,14 +417,14 @@ def due(
 
 def backlog(connection: Connection) -> int:
     """Return how many rows could start now and have not."""
-    count = select(func.count()).select_from(table).where(_due(now()))
+    count = select(func.count()).select_from(table).where(due_at(now()))
     return connection.scalar(count) or 0
 
 
 def is_moving(connection: Connection, *, times: WorkTimes, since: datetime) -> bool:
     """Tell whether work was claimed since, or somebody holds a lease on some now."""
     at = now()
-    leased = and_(table.c.state == State.RUNNING, ~_run_out(at, times))
+    leased = and_(table.c.state == State.RUNNING, ~run_out(at, times))
     claimed = table.c.started_at.between(since, at + AHEAD)
     found = select(table.c.id).where(or_(claimed, leased)).limit(1)
     return connection.scalar(found) is not None
@@ -457,7 +434,7 @@ def orphans(
     connection: Connection, queues: Collection[str], *, times: WorkTimes
 ) -> list[Row[tuple[object, ...]]]:
     """Return the rows of queues other than these that nobody works on."""
-    return [*connection.execute(select(table).where(_orphaned(queues, times)))]
+    return [*connection.execute(select(table).where(orphaned_from(queues, times)))]
 
 
 def hold_orphans(connection: Connection, queues: Collection[str], *, times: WorkTimes) -> None:
@@ -469,30 +446,10 @@ def hold_orphans(connection: Connection, queues: Collection[str], *, times: Work
     found = orphans(connection, queues, times=times)
     lock_studies(connection, [row.study_instance_uid for row in found])
     # A worker with older settings may be claiming one of them: then it is not orphaned yet.
-    orphaned = select(table).where(_orphaned(queues, times)).with_for_update(skip_locked=True)
+    orphaned = select(table).where(orphaned_from(queues, times)).with_for_update(skip_locked=True)
     for row in connection.execute(orphaned).all():
         reason = f"{row.queue} is not in the settings any more: put it back, then release the Study"
         _move(connection, row, State.HELD, reason=reason, ended_at=now())
-
-
-def _orphaned(queues: Collection[str], times: WorkTimes) -> ColumnElement[bool]:
-    idle = or_(table.c.state == State.READY, _expired(now(), times))
-    return and_(idle, table.c.queue.not_in([*queues]))
-
-
-def _due(at: datetime) -> ColumnElement[bool]:
-    # A row that a clock dated which was ahead would wait for as long as it was; its next start is dated anew.
-    last = func.coalesce(table.c.started_at, table.c.created_at)
-    return and_(table.c.state == State.READY, or_(table.c.not_before <= at, last > at + AHEAD))
-
-
-def _expired(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
-    return and_(table.c.state == State.RUNNING, _run_out(at, times))
-
-
-def _run_out(at: datetime, times: WorkTimes) -> ColumnElement[bool]:
-    """Tell whether a lease is over, or longer than any is: then the clock was ahead when it was taken."""
-    return or_(table.c.lease_until < at, table.c.lease_until > at + times.lease + AHEAD)
 
 
 def _seats_taken(connection: Connection, queue: str) -> int:
@@ -514,10 +471,10 @@ def _own_row(connection: Connection, work: Claimed) -> Row[tuple[object, ...]]:
 
 
 def _strike_expired(connection: Connection, queue: str, times: WorkTimes, at: datetime) -> None:
-    expired = and_(table.c.queue == queue, _expired(at, times))
+    over = and_(table.c.queue == queue, expired(at, times))
     # A worker that still commits locks its Study first and its row then: so is it done here.
-    lock_studies(connection, connection.scalars(select(table.c.study_instance_uid).where(expired)))
-    rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
+    lock_studies(connection, connection.scalars(select(table.c.study_instance_uid).where(over)))
+    rows = connection.execute(select(table).where(over).with_for_update(skip_locked=True)).all()
     for row in rows:
         _strike(connection, row, times, "an attempt ended without an outcome", at)
 

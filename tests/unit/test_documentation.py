@@ -19,7 +19,7 @@ from pacs_ai import settings
 from pacs_ai.cli.commands import app
 from pacs_ai.encoding import ENCODERS, TRANSFER_SYNTAX_UID
 from pacs_ai.ledger import views
-from pacs_ai.ledger.work import State
+from pacs_ai.ledger.rows import State
 from pacs_ai.results import Narrative, Segmentation, Sentence
 from tests.peers.orthanc import FORWARD_STABLE_STUDIES
 from tests.unit.encoding import sources as make

@@ -21,6 +21,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 
 from pacs_ai.delivery import Answer, Outgoing, sender
 from pacs_ai.delivery.storage import read_status, send
@@ -209,6 +210,27 @@ def test_stored_bytes_are_never_encoded_again_for_a_peer(ct: Outgoing) -> None:
     with scp(lambda event: 0x0000, syntaxes=(ImplicitVRLittleEndian,)) as pacs:
         (receipt,) = send((ct,), pacs, timeouts=SHORT)
     assert receipt.answer is Answer.REFUSED
+
+
+def test_an_answer_to_another_message_stores_nothing(ct: Outgoing, mr: Outgoing) -> None:
+    kept: list[str] = []
+
+    def on_store(event: evt.Event) -> int:
+        if kept:
+            return 0xA700
+        kept.append(event.request.AffectedSOPInstanceUID)
+        twice = C_STORE()
+        twice.MessageIDBeingRespondedTo = event.request.MessageID
+        twice.AffectedSOPInstanceUID = event.request.AffectedSOPInstanceUID
+        twice.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        twice.Status = 0x0000
+        event.assoc.dimse.send_msg(twice, event.context.context_id)
+        return 0x0000
+
+    with scp(on_store) as pacs:
+        receipts = send((ct, mr), pacs, timeouts=SHORT)
+    assert kept == [ct.SOPInstanceUID]
+    assert [one.answer for one in receipts] == [Answer.STORED, Answer.UNKNOWN]
 
 
 def test_an_abort_after_sending_is_unknown_and_the_rest_is_later(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 
 from pacs_ai.ledger import Ledger, audit, events, tables, work
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.work import Kind
+from pacs_ai.ledger.rows import Kind
 from tests.unit.ledger.test_work import STUDY, TIMES, add_study
 
 EVENTS = 6

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from pacs_ai.errors import LeaseLostError
 from pacs_ai.ledger import Attempt, Ledger, tables, work
 from pacs_ai.ledger.engine import LedgerBusyError
-from pacs_ai.ledger.work import Kind
+from pacs_ai.ledger.rows import Kind
 from pacs_ai.settings import WorkTimes
 from tests.unit.ledger.test_work import QUEUE, STUDY, _expire_lease, _ledger, add_study
 

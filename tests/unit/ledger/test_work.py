@@ -15,7 +15,7 @@ from sqlalchemy import delete, insert, select, update
 from pacs_ai.errors import InferenceError, InferenceUnavailableError, LeaseLostError
 from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.work import Kind, State
+from pacs_ai.ledger.rows import Kind, State
 from pacs_ai.settings import WorkTimes
 
 STUDY = "1.2.3"

@@ -14,7 +14,7 @@ from pacs_ai.errors import InferenceUnavailableError
 from pacs_ai.ledger import Ledger, arrivals, clock, retention, studies, tables, work
 from pacs_ai.ledger.arrivals import Arrival
 from pacs_ai.ledger.clock import host_time, now
-from pacs_ai.ledger.work import Kind
+from pacs_ai.ledger.rows import Kind
 from pacs_ai.study import Head
 from tests.peers.postgresql import Cluster
 from tests.unit.ledger.test_work import QUEUE, STUDY, TIMES, _ledger, add_study

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from pacs_ai import results
 from pacs_ai.errors import InferenceError, LeaseLostError
 from pacs_ai.ledger import Ledger, tables, work
-from pacs_ai.ledger.work import Kind
+from pacs_ai.ledger.rows import Kind
 from pacs_ai.models import parse2d
 from pacs_ai.models.seats import MOST, alone, side_by_side
 from pacs_ai.results import Done, Outcome

@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from pacs_ai.ledger import Ledger, tables, work
 from pacs_ai.ledger.clock import now
-from pacs_ai.ledger.work import Kind
+from pacs_ai.ledger.rows import Kind
 from pacs_ai.retention import Retention
 from pacs_ai.settings import Settings, loads
 from tests.peers.postgresql import Cluster
