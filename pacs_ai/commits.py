@@ -6,9 +6,10 @@ Each function runs inside ``attempt.commit()`` of :mod:`pacs_ai.gateway` and doe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
+from pydicom.dataset import Dataset
 from sqlalchemy import Connection
 
 from pacs_ai import assembly
@@ -19,8 +20,9 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.rows import Kind
 from pacs_ai.ledger.studies import JobRow, Version
+from pacs_ai.ledger.work import Claimed
 from pacs_ai.prototypes import prototypes_of
-from pacs_ai.records import Gathered, WorkitemOrder
+from pacs_ai.records import Gathered, Listing
 from pacs_ai.results import (
     Assertion,
     Done,
@@ -35,7 +37,7 @@ from pacs_ai.results import (
 from pacs_ai.routing import Routing
 from pacs_ai.settings import Endpoint, Settings
 from pacs_ai.study import VIEW_FROM_PIXELS, Job, Study, values
-from pacs_ai.uids import digest
+from pacs_ai.uids import derived_uid, digest
 from pacs_ai.worklist import workitem
 
 _OUTCOMES: dict[type[Outcome], str] = {
@@ -393,22 +395,60 @@ def delivered(commit: Commit, study: str, destination: str, receipts: Sequence[R
 # ---------------------------------------------------------------------- worklist
 
 
-def listed(commit: Commit, study: str, orders: Sequence[WorkitemOrder]) -> None:
-    """Add the Workitems that rules ask for; one that waits is renewed, its priority never lowered."""
+def listed(commit: Commit, claimed: Claimed, listing: Listing) -> None:
+    """Add the Workitems that rules ask for; one that waits is renewed, its priority never lowered.
+
+    One that they ask for no more keeps up with the patient, and says so or ends. Who has
+    looked at the Study before another did writes nothing over what that one knew.
+    """
     connection = commit.connection
-    commit.said = ", ".join(order.decision.label for order in orders) or None
-    for order in orders:
-        label = order.decision.label
-        found = workitems.find(connection, study, label)
-        data_set = order.data_set
-        if found is not None:
-            kept = workitem.from_json(found[1])
-            data_set = workitem.renew(kept, data_set, when=order.when)
-        workitems.put(
-            connection,
-            order.uid,
-            study=study,
-            label=label,
-            audience=str(order.decision.audience),
-            data_set=workitem.to_json(data_set),
+    if work.is_overtaken(connection, claimed):
+        commit.said = "a later look at the Study knows more"
+        return
+    standing = [
+        _Standing(uid, label, audience, workitem.from_json(data_set))
+        for uid, label, audience, data_set in workitems.of_study(connection, claimed.study)
+    ]
+    waiting = {one.label: one for one in standing if not workitem.is_final(one.data_set)}
+    asked = {order.decision.label: order for order in listing.orders}
+    for label, order in asked.items():
+        uid, data_set, kept = order.uid, order.data_set, waiting.get(label)
+        if kept is not None:
+            uid, data_set = kept.uid, workitem.renew(kept.data_set, data_set, when=listing.when)
+        elif ended := sum(one.label == label for one in standing):
+            uid = derived_uid("workitem again", uid, str(ended))
+        data_set.SOPInstanceUID = uid
+        _put(
+            connection, claimed.study, _Standing(uid, label, str(order.decision.audience), data_set)
         )
+    for kept in waiting.values():
+        if kept.label in asked:
+            continue
+        data_set = workitem.keep_up(
+            kept.data_set, header=listing.header, inputs=listing.inputs, when=listing.when
+        )
+        if listing.settled:
+            data_set = workitem.outlive(data_set, when=listing.when)
+        _put(connection, claimed.study, replace(kept, data_set=data_set))
+    commit.said = ", ".join(asked) or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """A Workitem of the ledger."""
+
+    uid: str
+    label: str
+    audience: str
+    data_set: Dataset
+
+
+def _put(connection: Connection, study: str, one: _Standing) -> None:
+    workitems.put(
+        connection,
+        one.uid,
+        study=study,
+        label=one.label,
+        audience=one.audience,
+        data_set=workitem.to_json(one.data_set),
+    )

@@ -200,14 +200,15 @@ class Gateway:
             if attempt is None:
                 return False
             study = attempt.claimed.study
-            decisions = worklist_rules.decide(self.worklist_rules, self.records.facts(study))
+            facts = self.records.facts(study)
+            decisions = worklist_rules.decide(self.worklist_rules, facts)
             try:
-                orders = [self.records.workitem_order(attempt.claimed, one) for one in decisions]
+                listing = self.records.listing(attempt.claimed, decisions, facts.state)
             except RemovedError as error:  # no header is left to name the patient by
                 with attempt.commit(reason=f"not listed: {error}"):
                     return True
             with attempt.commit() as commit:
-                commits.listed(commit, study, orders)
+                commits.listed(commit, attempt.claimed, listing)
             failpoint("worklist.committed")
         return True
 

@@ -5,7 +5,7 @@ Only reads. What comes out is frozen: a Study version, a Job, the work of an enc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -34,7 +34,7 @@ from pacs_ai.results import (
     Outcome,
 )
 from pacs_ai.routing import Asking, pixels
-from pacs_ai.settings import Identity, Settings
+from pacs_ai.settings import DicomDestination, Identity, Settings
 from pacs_ai.spool import RemovedError, Spool
 from pacs_ai.study import (
     REJECTION_NOTES,
@@ -86,12 +86,34 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class WorkitemOrder:
-    """A Workitem that a rule asks for, ready to be listed unless the Study has it already."""
+    """A Workitem that rules ask for, ready to be listed unless the Study has it already."""
 
     decision: Decision
     uid: str
     data_set: Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the worklist is to say of a Study.
+
+    Attributes
+    ----------
+    orders : tuple of WorkitemOrder
+    header : Dataset
+        Of the newest version, or of what came where there is none yet.
+    inputs : tuple of workitem.Reference
+    when : datetime
+        With the site's time zone.
+    settled : bool
+        Whether the Study's results are all there, so that what they do not ask for is not asked for.
+    """
+
+    orders: tuple[WorkitemOrder, ...]
+    header: Dataset
+    inputs: tuple[workitem.Reference, ...]
     when: datetime
+    settled: bool
 
 
 class Records:
@@ -294,11 +316,24 @@ class Records:
         )
         return key, self._work(study, entries, key, asked_at)
 
-    def workitem_order(self, claimed: Claimed, decision: Decision) -> WorkitemOrder:
-        """Return the Workitem that a decision asks for, with references to sources and results."""
+    def listing(self, claimed: Claimed, decisions: Iterable[Decision], state: str) -> Listing:
+        """Return the Workitems that decisions ask for, with references to sources and results.
+
+        Parameters
+        ----------
+        claimed : Claimed
+        decisions : iterable of Decision
+        state : str
+            Of the Study, as the decisions saw it.
+
+        Raises
+        ------
+        RemovedError
+            When no header is left to name the patient by.
+        """
         with self._ledger.database.read() as connection:
             version = studies.newest_version(connection, claimed.study)
-            made = deliveries.current_objects(connection, claimed.study)
+            stored = deliveries.stored(connection, claimed.study)
         if version is None:  # held before it was complete
             gathered = self.gather(claimed.study)
             if gathered is None:
@@ -306,28 +341,36 @@ class Records:
             study = gathered.study
         else:
             _, study, _ = self.version(version.id)
+        inputs = tuple(self._references(study, stored))
         when = claimed.created_at.astimezone(ZoneInfo(self._settings.site.time_zone))
-        uid = derived_uid("workitem", self._installation, claimed.study, decision.label)
-        data_set = workitem.build(
-            decision=decision,
-            header=study.header,
-            inputs=tuple(self._references(study, made)),
-            uid=uid,
-            when=when,
-            organization=self._settings.site.name,
-        )
-        return WorkitemOrder(decision, uid, data_set, when)
+        orders = []
+        for decision in decisions:
+            uid = derived_uid("workitem", self._installation, claimed.study, decision.label)
+            data_set = workitem.build(
+                decision=decision,
+                header=study.header,
+                inputs=inputs,
+                uid=uid,
+                when=when,
+                organization=self._settings.site.name,
+            )
+            orders.append(WorkitemOrder(decision, uid, data_set))
+        return Listing(tuple(orders), study.header, inputs, when, state in _SETTLED)
 
     def _references(
-        self, study: Study, made: Sequence[deliveries.ObjectRow]
+        self, study: Study, stored: Sequence[tuple[deliveries.ObjectRow, str]]
     ) -> Iterator[workitem.Reference]:
-        """Yield what a reader needs, where it can be retrieved: at the peer, never at the gateway."""
+        """Yield what a reader needs, and the AE that has it: the peer, or where a result was stored."""
         peer = self._settings.peers.get(study.peer)
-        if peer is None:
-            return
-        title = peer.called_ae_title or peer.ae_titles[0]
-        members: list[Instance | deliveries.ObjectRow] = [*study.instances, *made]
-        for one in members:
+        members: list[tuple[Instance | deliveries.ObjectRow, str]] = []
+        if peer is not None:
+            title = peer.called_ae_title or peer.ae_titles[0]
+            members += [(one, title) for one in study.instances]
+        for made, name in stored:
+            target = self._settings.destination(name)
+            if isinstance(target, DicomDestination):  # nobody retrieves from a folder
+                members.append((made, target.ae_title))
+        for one, title in members:
             yield workitem.Reference(
                 one.SOPClassUID,
                 one.SOPInstanceUID,
@@ -419,6 +462,9 @@ class Records:
         return instance
 
 
+_SETTLED = ("done", "nothing_found", "not_suitable", "not_current", "no_rule")
+"""States of a Study whose results are all there (:func:`pacs_ai.ledger.views.study_state`)."""
+
 _COPIED = ("AccessionNumber",)
 """What results and Workitems copy as it stands; every other element is asked for by its text."""
 
@@ -486,6 +532,8 @@ def _of_two_studies(earlier: StoredInstance, row: StoredInstance) -> str:
 
 def identity_fault(study: Study, identity: Identity) -> str:
     """Return why a Study's patient is not certain, or an empty sentence; no values are told."""
+    from pacs_ai.encoding.identity import valid  # noqa: PLC0415 - not for the light faces
+
     for keyword in _said_twice(study):
         return (
             f"Instances of this Study name more than one patient ({keyword} differs): correct it at "
@@ -498,6 +546,12 @@ def identity_fault(study: Study, identity: Identity) -> str:
             if not values(instance.header, keyword):
                 return (
                     f"Instance {instance.SOPInstanceUID} has no {keyword}: "
+                    "correct it at the sender, or set identity: lenient"
+                )
+            if valid(instance.header, keyword) is None:
+                return (
+                    f"Instance {instance.SOPInstanceUID} has a {keyword} that breaks the rules for one "
+                    "(PS3.5 section 6.2: its length or characters), so that no result could carry it: "
                     "correct it at the sender, or set identity: lenient"
                 )
     return ""

@@ -148,14 +148,10 @@ def _store(
         association.abort()
         detail = "its stored file could not be read to the end: look at the spool"
         return Receipt(one.SOPInstanceUID, Answer.REFUSED, detail=detail)
-    if "Status" not in response:
+    if "Status" not in response or answered.popleft() != message_id:
         # The peer's abort may not have been noticed yet: end it here, so that no more goes into it.
         association.abort()
-        detail = "sent, but no answer came"
-        return Receipt(one.SOPInstanceUID, Answer.UNKNOWN, detail=detail)
-    if answered.popleft() != message_id:
-        association.abort()
-        detail = "sent, but the answer that came is to another message"
+        detail = "sent, but no answer to it came"
         return Receipt(one.SOPInstanceUID, Answer.UNKNOWN, detail=detail)
     answer, detail = read_status(response.Status)
     return Receipt(one.SOPInstanceUID, answer, response.Status, detail)

@@ -78,17 +78,6 @@ def objects_of(connection: Connection, subjects: Iterable[str]) -> list[ObjectRo
     return [_object(row) for row in rows]
 
 
-def current_objects(connection: Connection, study: str) -> list[ObjectRow]:
-    """Return the SOP Instances made for a Study that are not superseded."""
-    table = tables.objects
-    rows = connection.execute(
-        select(table)
-        .where(table.c.study_instance_uid == study, table.c.superseded_at.is_(None))
-        .order_by(table.c.made_at, table.c.sop_instance_uid)
-    )
-    return [_object(row) for row in rows]
-
-
 def match_results(connection: Connection, study: str, asked: Iterable[str]) -> None:
     """Mark the results of Jobs that a Study no longer asks for as superseded; the others as current.
 

@@ -206,6 +206,17 @@ def add_worklist(connection: Connection, study: str) -> None:
     add(connection, Kind.WORKLIST, queue=WORKLIST, subject=study, study=study)
 
 
+def is_overtaken(connection: Connection, work: Claimed) -> bool:
+    """Tell whether the same was asked for and begun again after this work began."""
+    later = select(table.c.id).where(
+        table.c.kind == work.kind,
+        table.c.subject == work.subject,
+        table.c.id != work.id,
+        table.c.started_at > work.started_at,
+    )
+    return connection.scalar(later) is not None
+
+
 def page_subject(version_id: str) -> str:
     """Return the subject of the work that writes a Study version's page."""
     return f"page:{version_id}"

@@ -10,15 +10,15 @@ from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
 
 
-def find(connection: Connection, study: str, label: str) -> tuple[str, dict[str, Any]] | None:
-    """Return UID and data set of a Study's Workitem with a label, or None."""
+def of_study(connection: Connection, study: str) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Return UID, label, audience and data set of each of a Study's Workitems, oldest first."""
     table = tables.workitems
-    row = connection.execute(
-        select(table.c.uid, table.c.data_set).where(
-            table.c.study_instance_uid == study, table.c.label == label
-        )
-    ).first()
-    return None if row is None else (row.uid, row.data_set)
+    rows = connection.execute(
+        select(table.c.uid, table.c.label, table.c.audience, table.c.data_set)
+        .where(table.c.study_instance_uid == study)
+        .order_by(table.c.created_at)
+    )
+    return [(row.uid, row.label, row.audience, row.data_set) for row in rows]
 
 
 def put(

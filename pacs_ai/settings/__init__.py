@@ -120,7 +120,7 @@ class Settings(Section):
     delivery: Literal["hold", "origin"] | tuple[str, ...] = "hold"
     """``hold`` (shadow), ``origin`` (back to the peer it came from), or names of destinations and peers."""
     identity: Identity = Identity.STRICT
-    """``strict`` holds a Study whose Instances have no PatientID or PatientName; ``lenient`` goes on."""
+    """``strict`` holds a Study unless every Instance has a valid PatientID and a valid PatientName."""
     defaults: Defaults = Defaults()
     retention: Retention = Retention()
     work: WorkTimes = WorkTimes()

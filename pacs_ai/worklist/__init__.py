@@ -47,25 +47,23 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A Workitem that a worklist rule asks for.
+    """A Workitem that worklist rules ask for.
 
     Attributes
     ----------
-    rule : int
-        Place of the rule in the settings, from 0.
     label : str
         Worklist Label (0074,1202): neutral, the queue it goes to.
     priority : Priority or None
         None leaves the priority as it is (a new Workitem is MEDIUM).
     performers : tuple of str
-        Codes of human performers or groups; ``fallback`` when none of them takes it.
+        Codes of human performers or groups; ``fallback`` when none of them takes it, told in words: a
+        Unified Procedure Step has no element for it.
     audience : Audience
     expires : timedelta or None
     reason : str
         Why, in one sentence for Comments on the Scheduled Procedure Step; no patient identifiers.
     """
 
-    rule: int
     label: str
     priority: Priority | None
     performers: tuple[str, ...]

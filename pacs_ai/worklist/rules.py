@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +40,8 @@ _RULE_KEYS = (
     *("when", "enabled", "workitem", "label", "priority", "performers", "fallback"),
     *("expires", "audience"),
 )
+_URGENCY = {Priority.HIGH: 0, Priority.MEDIUM: 1, None: 2, Priority.LOW: 3}
+"""None is a new Workitem's MEDIUM."""
 _SIDES = ("left", "right", "bilateral")
 _COMPARISON = re.compile(r"^(<=|>=|<|>)\s*(\d+(?:\.\d+)?)$")
 _LABEL_LENGTH = 64  # Worklist Label (0074,1202), VR LO
@@ -158,8 +160,6 @@ class WorklistRule:
 
     Attributes
     ----------
-    place : int
-        In the settings, from 0.
     when : OnFinding, OnRatio or OnState
     enabled : bool
     workitem : bool
@@ -171,7 +171,6 @@ class WorklistRule:
     expires : timedelta or None
     """
 
-    place: int
     when: OnFinding | OnRatio | OnState
     enabled: bool
     workitem: bool
@@ -184,30 +183,42 @@ class WorklistRule:
 
 
 def decide(rules: tuple[WorklistRule, ...], facts: Facts) -> tuple[Decision, ...]:
-    """Return the Workitems that the rules ask for, in the order of the rules.
+    """Return the Workitems that the rules ask for, one for each label, in the order of the rules.
 
-    A rule of the state that says ``workitem: none`` ends the list where it holds.
+    Rules of one label make one Workitem: of the highest priority, before the first of their expiries, for
+    all their performers. A rule of the state that says ``workitem: none`` ends the list where it holds.
     """
-    decisions: list[Decision] = []
+    holding: dict[str, list[Decision]] = {}
     for rule in rules:
         reason = _reason(rule, facts) if rule.enabled else ""
         if not reason:
             continue
         if not rule.workitem:
             break
-        decisions.append(
-            Decision(
-                rule=rule.place,
-                label=rule.label,
-                priority=rule.priority,
-                performers=rule.performers,
-                fallback=rule.fallback,
-                audience=rule.audience,
-                expires=rule.expires,
-                reason=reason,
-            )
+        decision = Decision(
+            label=rule.label,
+            priority=rule.priority,
+            performers=rule.performers,
+            fallback=rule.fallback,
+            audience=rule.audience,
+            expires=rule.expires,
+            reason=reason,
         )
-    return tuple(decisions)
+        holding.setdefault(rule.label, []).append(decision)
+    return tuple(_as_one(decisions) for decisions in holding.values())
+
+
+def _as_one(decisions: list[Decision]) -> Decision:
+    urgent_first = sorted(decisions, key=lambda one: _URGENCY[one.priority])
+    performers = dict.fromkeys(code for one in urgent_first for code in one.performers)
+    fallback = dict.fromkeys(code for one in urgent_first for code in one.fallback)
+    return replace(
+        urgent_first[0],
+        performers=tuple(performers),
+        fallback=tuple(code for code in fallback if code not in performers),
+        expires=min((one.expires for one in decisions if one.expires is not None), default=None),
+        reason=_joined(one.reason for one in urgent_first),
+    )
 
 
 def _reason(rule: WorklistRule, facts: Facts) -> str:
@@ -242,7 +253,7 @@ def parse(settings: Settings) -> tuple[WorklistRule, ...]:
     if not isinstance(source.value, list):
         raise ConfigError([source.fault("worklist is a list: begin each rule with a dash")])
     reader = _Reader()
-    rules = [reader.rule(part, place) for place, part in enumerate(source)]
+    rules = [reader.rule(part) for part in source]
     if reader.faults:
         raise ConfigError(reader.faults)
     return tuple(rule for rule in rules if rule is not None)
@@ -253,8 +264,10 @@ class _Reader:
     """Reads worklist rules, gathering faults on the way."""
 
     faults: list[Fault] = field(default_factory=list)
+    audiences: dict[str, Audience] = field(default_factory=dict)
+    """Whom the Workitem of a label is for."""
 
-    def rule(self, source: Source, place: int) -> WorklistRule | None:
+    def rule(self, source: Source) -> WorklistRule | None:
         given = source.value
         if not isinstance(given, dict) or not isinstance(given.get("when"), dict):
             self._fault(source, "a worklist rule is a mapping with when: {finding, ctr or state}")
@@ -265,7 +278,6 @@ class _Reader:
             return None
         workitem = self._workitem(source, when)
         rule = WorklistRule(
-            place=place,
             when=when,
             enabled=self._truth(source, "enabled", default=True) is not False,
             workitem=workitem,
@@ -277,6 +289,7 @@ class _Reader:
             expires=self._expires(source),
         )
         self._check_priority(source, rule)
+        self._check_audience(source, rule)
         return rule
 
     def _when(self, source: Source) -> OnFinding | OnRatio | OnState | None:
@@ -324,6 +337,10 @@ class _Reader:
         else:
             return
         self._fault(source.child("priority"), f"{why}: write priority: unchanged")
+
+    def _check_audience(self, source: Source, rule: WorklistRule) -> None:
+        if rule.label and self.audiences.setdefault(rule.label, rule.audience) != rule.audience:
+            self._fault(source, f"{rule.label} is for two audiences: give each a label of its own")
 
     def _workitem(self, source: Source, when: OnFinding | OnRatio | OnState) -> bool:
         if "workitem" not in source.value:

@@ -15,24 +15,28 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydicom.config import RAISE
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.valuerep import validate_value
 
 from pacs_ai.errors import WorklistError
+from pacs_ai.study import items, unreadable
 from pacs_ai.worklist import Audience, Decision, Priority
 
 UNIFIED_PROCEDURE_STEP_PUSH = "1.2.840.10008.5.1.4.34.6.1"
 """SOP Class of every Workitem, whichever service reads it (PS3.4 CC.3)."""
 
 UNVERIFIED = "Unverified AI output; a person must read the Study."
+OUTLIVED = " The newest results do not ask for it any more."
 
 TURNAROUND = timedelta(hours=24)
 """Expected completion of a Workitem whose rule sets no expiry."""
 
 _SCHEME = "99PACSAI"
+_SCHEDULED = "SCHEDULED"
+_DT = "%Y%m%d%H%M%S%z"
 _RANK = {Priority.LOW: 0, Priority.MEDIUM: 1, Priority.HIGH: 2}
 _LABELS = {
     Audience.READER: "Interpretation, AI results available",
@@ -42,6 +46,9 @@ _CODES = {
     Audience.READER: ("110005", "DCM", "Interpretation"),
     Audience.IMAGING_IT: ("PROCESSING-STATE", _SCHEME, "Look at the state of processing"),
 }
+
+_NOT_COPIED = frozenset({"FD", "FL", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+"""Nothing of a patient or request is written so, and JSON has no word for a number that is none."""
 
 _NOTHING_KNOWN = (
     "TransactionUID",
@@ -115,7 +122,7 @@ def build(
         What the reader needs: the source Instances, and the results that were delivered. Without
         any, the Workitem says INCOMPLETE rather than READY.
     uid : str
-        SOP Instance UID, derived from the Study and the rule so that it is made once.
+        SOP Instance UID, derived from the Study and the label so that it is made once.
     when : datetime
         When it was decided, with its time zone.
     organization : str
@@ -133,25 +140,30 @@ def build(
     """
     if when.tzinfo is None:
         raise WorklistError("the time of a Workitem has no time zone: give an aware datetime")
-    study = header.get("StudyInstanceUID")
-    if not study:
-        raise WorklistError("StudyInstanceUID is missing: no Workitem can name its Study")
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = UNIFIED_PROCEDURE_STEP_PUSH
     dataset.SOPInstanceUID = uid
-    dataset.StudyInstanceUID = study
     _empty(dataset, _NOTHING_KNOWN)
-    _copy(header, dataset, _FROM_HEADER)
-    dataset.ReferencedRequestSequence = _requests(header)
+    _put_subject(dataset, header, inputs)
     _schedule(dataset, decision, when)
     dataset.ScheduledHumanPerformersSequence = Sequence(
         _performer(code, organization) for code in decision.performers
     )
+    dataset.ProcedureStepState = _SCHEDULED
+    return dataset
+
+
+def _put_subject(dataset: Dataset, header: Dataset, inputs: tuple[Reference, ...]) -> None:
+    """Write what a Workitem is about: Study, patient, request and Instances."""
+    study = header.get("StudyInstanceUID")
+    if not study:
+        raise WorklistError("StudyInstanceUID is missing: no Workitem can name its Study")
+    dataset.StudyInstanceUID = study
+    _copy(header, dataset, _FROM_HEADER)
+    dataset.ReferencedRequestSequence = _requests(header)
     dataset.InputInformationSequence = _input_information(inputs)
     dataset.InputReadinessState = "READY" if inputs else "INCOMPLETE"
-    dataset.ProcedureStepState = "SCHEDULED"
-    return dataset
 
 
 def raise_priority(dataset: Dataset, priority: Priority, *, when: datetime) -> Dataset:
@@ -170,7 +182,7 @@ def raise_priority(dataset: Dataset, priority: Priority, *, when: datetime) -> D
     """
     changed = deepcopy(dataset)
     current = Priority(dataset.ScheduledProcedureStepPriority)
-    if dataset.ProcedureStepState == "SCHEDULED" and _RANK[priority] > _RANK[current]:
+    if dataset.ProcedureStepState == _SCHEDULED and _RANK[priority] > _RANK[current]:
         changed.ScheduledProcedureStepPriority = priority.value
         changed.ScheduledProcedureStepModificationDateTime = _date_time(when)
     return changed
@@ -179,9 +191,9 @@ def raise_priority(dataset: Dataset, priority: Priority, *, when: datetime) -> D
 def renew(kept: Dataset, fresh: Dataset, *, when: datetime) -> Dataset:
     """Return a Workitem as the results of now ask for it.
 
-    Patient, inputs and reason become those of now; the priority is the higher of the two, and where it
-    is not raised the reason that gave it stays. What a person has taken up (not SCHEDULED) is not
-    touched.
+    Patient, inputs, reason and performers become those of now; the priority is the higher of the two, and
+    where that is the earlier one its reason and performers stay. It is never due later than it was. What a
+    person has taken up (not SCHEDULED) is not touched.
 
     Parameters
     ----------
@@ -190,14 +202,88 @@ def renew(kept: Dataset, fresh: Dataset, *, when: datetime) -> Dataset:
     when : datetime
         Becomes the Modification DateTime (0040,4010); with its time zone.
     """
-    if kept.ProcedureStepState != "SCHEDULED":
+    if kept.ProcedureStepState != _SCHEDULED:
         return kept
     before = Priority(kept.ScheduledProcedureStepPriority)
     renewed = deepcopy(fresh)
     if _RANK[before] > _RANK[Priority(fresh.ScheduledProcedureStepPriority)]:
-        renewed.CommentsOnTheScheduledProcedureStep = kept.CommentsOnTheScheduledProcedureStep
+        said = kept.CommentsOnTheScheduledProcedureStep.removesuffix(OUTLIVED)
+        renewed.CommentsOnTheScheduledProcedureStep = said
+        before_now = [*kept.ScheduledHumanPerformersSequence]
+        renewed.ScheduledHumanPerformersSequence = Sequence(
+            [
+                *before_now,
+                *(one for one in fresh.ScheduledHumanPerformersSequence if one not in before_now),
+            ]
+        )
     renewed.ScheduledProcedureStepStartDateTime = kept.ScheduledProcedureStepStartDateTime
+    for keyword in ("ExpectedCompletionDateTime", "ScheduledProcedureStepExpirationDateTime"):
+        due = [one.get(keyword) for one in (kept, fresh) if one.get(keyword)]
+        if due:
+            setattr(renewed, keyword, min(due, key=_moment))
     return raise_priority(renewed, before, when=when)
+
+
+def keep_up(
+    kept: Dataset, *, header: Dataset, inputs: tuple[Reference, ...], when: datetime
+) -> Dataset:
+    """Return a Workitem with the patient, request and inputs of now, whatever asked for it.
+
+    What a person has taken up (not SCHEDULED) is not touched.
+
+    Parameters
+    ----------
+    kept : Dataset
+    header, inputs
+        As :func:`build` takes them.
+    when : datetime
+        With its time zone.
+    """
+    if kept.ProcedureStepState != _SCHEDULED:
+        return kept
+    changed = deepcopy(kept)
+    _put_subject(changed, header, inputs)
+    return _modified(kept, changed, when)
+
+
+def outlive(kept: Dataset, *, when: datetime) -> Dataset:
+    """Return a Workitem that the results of now, all of them, do not ask for.
+
+    A Study that was listed to be read stays listed, and says so: to take it away would be to say that
+    nothing is there. What was told of the state of processing is over, and is CANCELED. What a person
+    has taken up (not SCHEDULED) is not touched.
+    """
+    if kept.ProcedureStepState != _SCHEDULED:
+        return kept
+    changed = deepcopy(kept)
+    said = kept.CommentsOnTheScheduledProcedureStep.removesuffix(OUTLIVED)
+    changed.CommentsOnTheScheduledProcedureStep = said + OUTLIVED
+    if kept.ScheduledWorkitemCodeSequence[0].CodeValue == _CODES[Audience.IMAGING_IT][0]:
+        _cancel(changed, when)
+    return _modified(kept, changed, when)
+
+
+def _modified(before: Dataset, after: Dataset, when: datetime) -> Dataset:
+    if after != before:
+        after.ScheduledProcedureStepModificationDateTime = _date_time(when)
+    return after
+
+
+def is_final(dataset: Dataset) -> bool:
+    """Tell whether nothing can become of a Workitem any more (PS3.4 CC.1.1)."""
+    return dataset.ProcedureStepState in ("COMPLETED", "CANCELED")
+
+
+def _cancel(dataset: Dataset, when: datetime) -> None:
+    """Write what a final state needs (PS3.4 table CC.2.5-3)."""
+    progress = Dataset()
+    progress.ProcedureStepCancellationDateTime = _date_time(when)
+    progress.ReasonForCancellation = OUTLIVED.strip()
+    progress.ProcedureStepDiscontinuationReasonCodeSequence = Sequence(
+        [_code("110513", "DCM", "Discontinued for unspecified reason")]
+    )
+    dataset.ProcedureStepProgressInformationSequence = Sequence([progress])
+    dataset.ProcedureStepState = "CANCELED"
 
 
 def to_json(dataset: Dataset) -> dict[str, Any]:
@@ -217,6 +303,8 @@ def _schedule(dataset: Dataset, decision: Decision, when: datetime) -> None:
     priority = decision.priority or Priority.MEDIUM
     dataset.ScheduledProcedureStepPriority = priority.value
     comment = f"{decision.reason.rstrip('.')}. {UNVERIFIED}"
+    if decision.fallback:
+        comment += f" If no performer takes it: {', '.join(decision.fallback)}."
     dataset.CommentsOnTheScheduledProcedureStep = comment
     dataset.ScheduledProcedureStepModificationDateTime = _date_time(when)
     dataset.ScheduledProcedureStepStartDateTime = _date_time(when)
@@ -301,9 +389,19 @@ def _copy(source: Dataset, target: Dataset, keywords: Iterable[str]) -> None:
     """Copy elements decoded, whatever their character set was; absent ones become empty."""
     for keyword in keywords:
         if dictionary_VR(keyword) == "SQ":
-            setattr(target, keyword, deepcopy(source.get(keyword)) or Sequence())
+            setattr(target, keyword, Sequence(map(_copy_of, items(source, keyword))))
         else:
-            setattr(target, keyword, _valid(keyword, source.get(keyword)))
+            value = None if unreadable(source, [keyword]) else source.get(keyword)
+            setattr(target, keyword, _valid(keyword, value))
+
+
+def _copy_of(item: Dataset) -> Dataset:
+    """Return an item with the standard's own elements; an invalid one becomes empty."""
+    known = [one for one in map(keyword_for_tag, item.keys()) if one]
+    copied = Dataset()
+    # "US or SS" is settled by pixels, which a Workitem has not.
+    _copy(item, copied, [one for one in known if len(dictionary_VR(one)) == 2])
+    return copied
 
 
 def _valid(keyword: str, value: Any) -> Any:
@@ -311,6 +409,10 @@ def _valid(keyword: str, value: Any) -> Any:
     if value is None or value == "":
         return None
     vr = dictionary_VR(keyword)
+    if (
+        vr in _NOT_COPIED or len(vr) != 2
+    ):  # "US or SS" is settled by pixels, which a Workitem has not
+        return None
     values = list(value) if isinstance(value, MultiValue) else [value]
     plain = [str(one) if vr == "PN" else one for one in values]
     try:
@@ -321,6 +423,11 @@ def _valid(keyword: str, value: Any) -> Any:
     return plain if isinstance(value, MultiValue) else plain[0]
 
 
+def _moment(written: str) -> datetime:
+    """Read what :func:`_date_time` wrote."""
+    return datetime.strptime(str(written), _DT)
+
+
 def _date_time(when: datetime) -> str:
     """Write a DT with its offset from UTC (PS3.5 6.2), to the second."""
-    return when.strftime("%Y%m%d%H%M%S%z")
+    return when.strftime(_DT)

@@ -119,6 +119,7 @@ PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
         ({"PresentationIntentType": "FOR PROCESSING"}, "raw detector data"),
         ({"ImageComments": "rejected"}, "a rejected image (ImageComments has"),
         ({"QualityControlImage": "YES"}, "an image of a phantom"),
+        ({"BurnedInAnnotation": "YES"}, "an image with burned-in text"),
         ({"PatientAge": "003Y"}, "the age is 3 years, not at least 18Y"),
         ({"PatientAge": None}, "the age is unknown"),
         ({"PatientAge": "060Y", "PatientBirthDate": "20200101"}, "the age is 6 or 60 years"),
@@ -158,6 +159,29 @@ def test_a_portable_unit_is_known_by_its_words_whatever_the_view(
 )
 def test_a_volume_finds_its_rule(hospital: Settings, instances: list[Any], rule: str) -> None:
     assert {name for name, _ in _jobs(hospital, *instances)} == {rule}
+
+
+TWO_PARTS = [
+    ("CT", "CT Head and Chest", ("HEAD", "CHEST"), "ct-chest"),
+    ("CT", "CT Neck Thorax Abdomen", ("NECK", "CHESTABDPELVIS"), "ct-chest"),
+    ("CT", "CT Chest Abdomen Pelvis", ("CHEST", "ABDOMEN"), "ct-abdomen"),
+    ("MR", "MR Brain and C-Spine", ("CSPINE", "BRAIN"), "mr-brain"),
+]
+
+
+@pytest.mark.parametrize(("modality", "said", "parts", "rule"), TWO_PARTS)
+def test_a_series_of_another_body_part_is_not_taken_for_what_the_study_says(
+    hospital: Settings, modality: str, said: str, parts: tuple[str, str], rule: str
+) -> None:
+    common = {"Modality": modality, "StudyDescription": said}
+    other, right = (
+        slices(40, series=number, BodyPartExamined=part, SliceThickness=str(number), **common)
+        for number, part in enumerate(parts, start=1)  # the other one is the thinner
+    )
+    decided = routing.route(study(*other, *right), routing.parse(hospital), now=NOW)
+    (taken,) = [job for job in decided.jobs if job.rule == rule]
+    assert {str(one.header.BodyPartExamined) for one in taken.instances} == {parts[1]}
+    assert rule not in {name for name, _ in _jobs(hospital, *other)}
 
 
 def test_ultrasound_says_why_nothing_is_run(hospital: Settings) -> None:

@@ -32,7 +32,7 @@ def workitem(number: int, priority: Priority, label: str, **elements: str) -> di
     header.PatientName = "Doe^Jane"
     header.PatientID = f"P{number}"
     header.AccessionNumber = f"A{number}"
-    decision = Decision(0, label, priority, ("thoracic",), (), Audience.READER, None, "Because")
+    decision = Decision(label, priority, ("thoracic",), (), Audience.READER, None, "Because")
     dataset = build(
         decision=decision,
         header=header,

@@ -149,10 +149,38 @@ def _facts(outcome: Outcome, state: str = "done") -> Facts:
 
 def test_every_rule_that_holds_and_is_enabled_decides() -> None:
     review, status = _decisions(FULL, _facts(_finding()))
-    assert (review.rule, review.label, review.priority) == (0, "AI-CXR-REVIEW", Priority.HIGH)
+    assert (review.label, review.priority) == ("AI-CXR-REVIEW", Priority.HIGH)
     assert (review.performers, review.fallback) == (("thoracic",), ("duty",))
     assert (review.expires, review.audience) == (timedelta(hours=4), Audience.READER)
-    assert (status.rule, status.priority, status.audience) == (2, None, Audience.IMAGING_IT)
+    assert (status.label, status.priority) == ("AI-STATUS", None)
+    assert status.audience is Audience.IMAGING_IT
+
+
+TWO = """
+  - {when: {finding: consolidation}, label: REVIEW, performers: [general, duty], expires: 24h}
+  - when: {finding: lung opacity}
+    label: REVIEW
+    priority: HIGH
+    performers: [thoracic]
+    fallback: [duty, night]
+    expires: 4h
+"""
+
+
+def test_rules_of_one_label_make_one_workitem_for_all_and_as_urgent_as_the_most_urgent() -> None:
+    both = Done((*_finding().results, *_finding(label="consolidation").results))
+    (review,) = _decisions(TWO, _facts(both))
+    assert (review.priority, review.expires) == (Priority.HIGH, timedelta(hours=4))
+    assert review.performers == ("thoracic", "general", "duty")
+    assert review.fallback == ("night",)
+    assert review.reason.index("Lung opacity") < review.reason.index("Consolidation")
+
+
+def test_an_unchanged_priority_is_not_lowered_by_a_rule_of_the_same_label() -> None:
+    low = TWO.replace("HIGH", "LOW")
+    both = Done((*_finding().results, *_finding(label="consolidation").results))
+    (review,) = _decisions(low, _facts(both))
+    assert review.priority is None
 
 
 def test_workitem_none_ends_the_list() -> None:
@@ -194,6 +222,12 @@ def test_a_wrong_rule_is_a_fault_with_a_remedy(rule: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(loads(f"{SITE}worklist: [{rule}]"))
     assert [one for one in caught.value.faults if words in one.message and one.line == 2]
+
+
+def test_one_label_is_for_one_audience() -> None:
+    other = "{when: {state: done}, label: L, audience: imaging-it}"
+    with pytest.raises(ConfigError, match="two audiences: give each a label of its own"):
+        parse(loads(f"{SITE}worklist: [{{when: {OPACITY}, label: L}}, {other}]"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The data set of a Workitem."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,15 +15,21 @@ from pydicom.sequence import Sequence
 from pacs_ai.errors import WorklistError
 from pacs_ai.worklist import Audience, Decision, Priority
 from pacs_ai.worklist.workitem import (
+    OUTLIVED,
     UNVERIFIED,
     Reference,
     build,
     from_json,
+    is_final,
+    keep_up,
+    outlive,
     raise_priority,
+    renew,
     to_json,
 )
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
+WEEK = timedelta(days=7)
 WHEN = datetime(2026, 3, 1, 8, 30, tzinfo=ZoneInfo("Europe/Berlin"))
 
 # PS3.4 Table CC.2.5-3, N-CREATE: what the SCP has to hold.
@@ -71,7 +78,6 @@ TYPE_2 = [
 
 def decision(**changes: object) -> Decision:
     values: dict[str, object] = {
-        "rule": 0,
         "label": "AI-CXR-REVIEW",
         "priority": Priority.HIGH,
         "performers": ("thoracic",),
@@ -135,7 +141,7 @@ def test_a_new_workitem_is_scheduled_for_interpretation_and_ready() -> None:
 
 
 def test_the_reason_stands_in_the_comments_and_says_unverified_ai() -> None:
-    dataset = made(reason="Lung opacity present and grounded.")
+    dataset = made(reason="Lung opacity present and grounded.", fallback=())
     assert dataset.CommentsOnTheScheduledProcedureStep == (
         f"Lung opacity present and grounded. {UNVERIFIED}"
     )
@@ -279,6 +285,99 @@ def test_a_priority_only_rises(before: Priority, asked: Priority, after: str) ->
     rose = after != before.value
     moved = changed.ScheduledProcedureStepModificationDateTime == "20260301093000+0100"
     assert moved == rose
+
+
+def test_a_workitem_is_never_due_later_than_it_was() -> None:
+    kept = made(expires=timedelta(hours=4))
+    later = WHEN + timedelta(days=3)
+    renewed = renew(kept, made(when=later, expires=timedelta(hours=4)), when=later)
+    sooner = renew(made(expires=None), made(expires=timedelta(hours=1)), when=WHEN)
+    for keyword in ("ExpectedCompletionDateTime", "ScheduledProcedureStepExpirationDateTime"):
+        assert renewed[keyword].value == kept[keyword].value == "20260301123000+0100"
+        assert sooner[keyword].value == "20260301093000+0100"
+
+
+def test_the_reason_and_performers_of_a_priority_stay_with_it() -> None:
+    kept = made(priority=Priority.HIGH, reason="Urgent", performers=("thoracic",))
+    fresh = made(priority=None, reason="Less so", performers=("general", "thoracic"))
+    renewed = renew(kept, fresh, when=WHEN)
+    assert renewed.CommentsOnTheScheduledProcedureStep.startswith("Urgent.")
+    performers = [one.HumanPerformerName for one in renewed.ScheduledHumanPerformersSequence]
+    assert performers == ["thoracic", "general"]
+    raised = renew(fresh, kept, when=WHEN)
+    assert raised.CommentsOnTheScheduledProcedureStep.startswith("Urgent.")
+    assert len(raised.ScheduledHumanPerformersSequence) == 1
+
+
+def test_who_takes_it_when_no_performer_does_is_told_in_words() -> None:
+    comment = made(fallback=("duty", "night")).CommentsOnTheScheduledProcedureStep
+    assert comment.endswith(" If no performer takes it: duty, night.")
+    assert "performer" not in made(fallback=()).CommentsOnTheScheduledProcedureStep
+
+
+def test_a_workitem_that_nothing_asks_for_any_more_stays_for_the_reader_and_says_so_once() -> None:
+    kept = made(priority=Priority.HIGH)
+    later = WHEN + timedelta(hours=1)
+    first = outlive(kept, when=later)
+    assert (first.ProcedureStepState, first.ScheduledProcedureStepPriority) == ("SCHEDULED", "HIGH")
+    assert first.CommentsOnTheScheduledProcedureStep.count(OUTLIVED) == 1
+    assert first.ScheduledProcedureStepModificationDateTime == "20260301093000+0100"
+    assert outlive(first, when=later + timedelta(hours=1)) == first
+    asked_again = renew(first, made(priority=Priority.LOW), when=later)
+    assert OUTLIVED not in asked_again.CommentsOnTheScheduledProcedureStep
+
+
+def test_a_state_that_is_over_ends_its_workitem_as_the_standard_asks() -> None:
+    kept = made(audience=Audience.IMAGING_IT, priority=None)
+    ended = outlive(kept, when=WHEN)
+    assert ended.ProcedureStepState == "CANCELED"
+    assert is_final(ended)
+    assert not is_final(kept)
+    (progress,) = ended.ProcedureStepProgressInformationSequence
+    assert progress.ProcedureStepCancellationDateTime == "20260301083000+0100"
+    (reason,) = progress.ProcedureStepDiscontinuationReasonCodeSequence
+    assert (reason.CodeValue, reason.CodingSchemeDesignator) == ("110513", "DCM")
+    assert outlive(ended, when=WHEN + timedelta(days=1)) == ended
+
+
+def test_a_workitem_keeps_up_with_its_patient_and_inputs() -> None:
+    kept = made()
+    now = keep_up(
+        kept, header=header(PatientName="Doe^June"), inputs=(reference(2),), when=WHEN + WEEK
+    )
+    assert now.PatientName == "Doe^June"
+    assert "1.2.3.4.2" in str(now.InputInformationSequence)
+    assert now.ScheduledProcedureStepModificationDateTime == "20260308083000+0100"
+    assert keep_up(kept, header=header(), inputs=(reference(1),), when=WHEN + WEEK) == kept
+
+
+@pytest.mark.parametrize("change", ["renew", "keep_up", "outlive"])
+def test_what_a_person_took_up_is_not_touched(change: str) -> None:
+    taken = made()
+    taken.ProcedureStepState = "IN PROGRESS"
+    changed = {
+        "renew": lambda: renew(taken, made(header(PatientName="Doe^June")), when=WHEN),
+        "keep_up": lambda: keep_up(
+            taken, header=header(PatientName="Doe^June"), inputs=(), when=WHEN
+        ),
+        "outlive": lambda: outlive(taken, when=WHEN),
+    }[change]()
+    assert changed == taken
+
+
+def test_a_number_that_is_none_in_an_item_is_left_out_and_the_rest_is_told() -> None:
+    other = Dataset()
+    other.PatientID = "P2"
+    other.PatientWeight = "70"
+    other.add_new("SelectorFDValue", "FD", [math.nan])
+    other.add_new(0x00090010, "LO", "SOMEONE")
+    other.add_new("SmallestImagePixelValue", "US", 3)
+    dataset = made(header(OtherPatientIDsSequence=[other]))
+    model = json.dumps(to_json(dataset), allow_nan=False)
+    (item,) = json.loads(model)["00101002"]["Value"]
+    assert sorted(item) == ["00100020", "00101030", "00720074"]
+    assert item["00100020"]["Value"] == ["P2"]
+    assert "Value" not in item["00720074"]
 
 
 def test_a_workitem_that_a_person_took_keeps_its_priority() -> None:
