@@ -162,7 +162,11 @@ def store_statuses() -> str:
                 status = getattr(module, named.id, None)
                 if isinstance(status, int) and isinstance(words, ast.Constant):
                     found.setdefault(status, set()).add(str(words.value))
-    found.setdefault(intake.UNREADABLE, set()).add("the data set cannot be read")
+    unreadable = {
+        "the head of the data set cannot be read",
+        "one of its UIDs is missing or not a UID",
+    }
+    found.setdefault(intake.UNREADABLE, set()).update(unreadable)
     return table(
         ("Status", "when"),
         ((f"0x{code:04X}", "; ".join(sorted(words))) for code, words in sorted(found.items())),

@@ -79,7 +79,8 @@ class ReceiveError(PacsAiError):
     Parameters
     ----------
     message : str
-        What is wrong with it, for the log.
+        What is wrong with it: a fixed phrase of at most 64 characters, which the peer is told (Error Comment,
+        PS3.7 C.4.2), never text of the data set.
     status : int
         The C-STORE status that tells the peer (PS3.4 B.2.3).
     """

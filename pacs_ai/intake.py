@@ -155,7 +155,7 @@ class Incoming:
         except ReceiveError as error:
             log.warning("instance refused", extra={"reason": str(error)})
             self._writer.quarantine()
-            return Refused("the data set cannot be read", error.status)
+            return Refused(str(error), error.status)
         except SpoolFullError:
             self._tally.spool_failed()
             return Refused("the disk does not take it now", OUT_OF_RESOURCES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import typer
 
 from pacs_ai.ledger.presence import found_ledger
@@ -9,16 +11,19 @@ from pacs_ai.settings import Settings
 
 
 def verify(settings: Settings, noted: str | None) -> int:
-    """Print what holds and the first event that does not; 1 when there is one."""
+    """Print what holds and the first event that does not; 1 when there is one, 2 when `noted` is no seal."""
+    if noted is not None and not re.fullmatch("[0-9a-f]{64}", noted):
+        typer.echo("--noted: a seal is 64 hexadecimal digits, as this command prints it", err=True)
+        return 2
     ledger = found_ledger(settings)
     try:
         verdict = ledger.verify_events(noted=noted)
     finally:
         ledger.close()
-    typer.echo(f"{verdict.sealed} sealed events hold; the last seal: {verdict.seal}")
+    typer.echo(f"sealed events that hold: {verdict.sealed}; the last seal: {verdict.seal}")
     if verdict.oldest_unsealed is not None:
         oldest = verdict.oldest_unsealed.isoformat(timespec="seconds")
-        typer.echo(f"{verdict.unsealed} events are not sealed yet, the oldest of {oldest}")
+        typer.echo(f"not sealed yet: {verdict.unsealed}, the oldest of {oldest}")
     if verdict.broken is None:
         return 0
     event = "" if verdict.broken.event is None else f", event {verdict.broken.event}"

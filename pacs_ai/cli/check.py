@@ -19,7 +19,13 @@ from pacs_ai.cli.packages import strangers
 from pacs_ai.errors import ConfigError, Fault, PacsAiError, SpoolError, unusable
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.engine import Database, LedgerBusyError, LedgerRefusedError
-from pacs_ai.ledger.presence import is_there, refuse_lost, refuse_lost_spool
+from pacs_ai.ledger.presence import (
+    is_open_to_others,
+    is_there,
+    refuse_emptied,
+    refuse_lost,
+    refuse_lost_spool,
+)
 from pacs_ai.ledger.soundness import dated_ahead, unsound
 from pacs_ai.ledger.tokens import Scope, Tokens
 from pacs_ai.ledger.views import Views
@@ -167,8 +173,13 @@ def _ledger(settings: Settings) -> Iterator[Fault]:
         refuse_lost(settings)
         if not is_there(settings):
             return  # made at the first start
+        if is_open_to_others(settings):
+            yield Fault("ledger: other users can read its file, which names patients: chmod 600 it")
         database = Database(settings.ledger_url)
         try:
+            refuse_emptied(settings, database)
+            if database.is_empty():
+                return  # filled at the first start
             sound = True
             for reason in unsound(database):
                 sound = False

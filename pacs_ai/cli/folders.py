@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pacs_ai.cli.disk import existing
 from pacs_ai.errors import ConfigError, Fault
 
 _MARK = ".pacs-ai"
@@ -16,8 +17,10 @@ def make_anew(folder: Path) -> None:
     Raises
     ------
     ConfigError
-        When the folder holds something that no run of this command left there.
+        When the folder holds something that no run of this command left there, or cannot be made.
     """
+    if not (there := existing(folder)).is_dir():
+        raise ConfigError([Fault(f"{there} is a file: give --out a folder")])
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigError([Fault(f"{folder} is not empty: give --out an empty or new folder")])
     shutil.rmtree(folder, ignore_errors=True)

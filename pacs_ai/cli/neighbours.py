@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from pacs_ai.http import CertificateError, UnreachableError, exchange, handshake
 from pacs_ai.ledger.soundness import CLOCK_TOLERANCE
 from pacs_ai.peers.contexts import refused
 from pacs_ai.peers.echo import echo
-from pacs_ai.settings import Confirm, DicomDestination, Settings
+from pacs_ai.settings import Confirm, DicomDestination, Endpoint, Settings
 from pacs_ai.uids import derived_uid
 
 _DEADLINE = timedelta(seconds=5)
@@ -51,6 +52,11 @@ def endpoints(settings: Settings) -> Iterator[Fault]:
         address = urlsplit(endpoint.url)
         port = address.port or (443 if address.scheme == "https" else 80)
         if endpoint.reference:
+            if connects(str(address.hostname), port) and not _takes_key(endpoint):
+                yield Fault(
+                    f"{where}.url: {port} is taken by another program or other settings' model: choose "
+                    "another port"
+                )
             continue
         if not connects(str(address.hostname), port):
             yield Fault(
@@ -59,6 +65,25 @@ def endpoints(settings: Settings) -> Iterator[Fault]:
             )
         elif address.scheme == "https":
             yield from _tls(where, str(address.hostname), port)
+
+
+def _takes_key(endpoint: Endpoint) -> bool:
+    """Tell whether who answers for a reference model knows its key; nothing is asked of the model."""
+    try:
+        key = endpoint.key.read() if endpoint.key is not None else ""
+        with session() as asking:
+            answer = exchange(
+                asking,
+                "POST",
+                endpoint.url,
+                deadline=_DEADLINE,
+                body_limit=_BODY_LIMIT,
+                headers={"Authorization": f"Bearer {key}"},
+                data=b"",
+            )
+    except PacsAiError:
+        return False
+    return answer.status == HTTPStatus.FAILED_DEPENDENCY  # an empty body is no request
 
 
 def _tls(where: str, host: str, port: int) -> Iterator[Fault]:

@@ -28,6 +28,7 @@ from pacs_ai.records import identity_fault
 from pacs_ai.settings import Identity, Settings, load
 
 _POLL_SECONDS = 0.05
+_NO_FILE = "no DICOM file is there: name files, or a folder that holds some"
 
 
 def explain(paths: Sequence[Path], settings: Settings) -> int:
@@ -54,7 +55,7 @@ def explain(paths: Sequence[Path], settings: Settings) -> int:
             typer.echo(f"held, so that nothing starts: {fault}")
         typer.echo(routing.explain_text(routing.route(study, rules, now=study.received_at)))
     if not found and not refused:
-        typer.echo("no DICOM file is there: name files, or a folder that holds some", err=True)
+        typer.echo(_NO_FILE, err=True)
     return 0 if found else 1
 
 
@@ -80,6 +81,9 @@ def run(paths: Sequence[Path], out: Path, config: Path, identity: Identity | Non
         typer.echo(f"{study['StudyInstanceUID']}: {study['state']} ({study['reason']})")
     for line in refused:
         typer.echo(f"refused: {line['file']}: {line['reason']}", err=True)
+    if not report["studies"] and not refused:
+        typer.echo(_NO_FILE, err=True)
+        return 1
     typer.echo(f"results in {out}")
     bad = any(study["state"] in ("failed", "held") for study in report["studies"])
     return 1 if bad or refused or not report["studies"] else 0

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ from pacs_ai.cli.packages import refuse_strangers
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.errors import ConfigError, Fault, PacsAiError
 from pacs_ai.gateway import Gateway
-from pacs_ai.settings import Endpoint, Listener, Secret, Settings
+from pacs_ai.settings import Endpoint, Secret, Settings
 
 SILENCE = 3.0
 """Seconds after which a listener process that does not say that it lives is replaced."""
@@ -73,7 +73,7 @@ def listener(settings: Settings, config: Path) -> int:
         run(configured(settings, "listener"), ALONE, ready=_ready("listener"))
         return 0
     configured(settings, "listener").close()  # checked before any process starts
-    _refuse_taken_port(settings.listener)
+    refuse_taken({"listener": (settings.listener.host, settings.listener.port)})
     base = [sys.executable, "-m", "pacs_ai.cli", "listener", "--config", str(config), "--process"]
     commands = {f"listener process {number}": [*base, str(number)] for number in range(count)}
     supervisor = Supervisor(commands, silence=SILENCE, restart_delay=0.1)
@@ -92,17 +92,56 @@ def listener_process(settings: Settings, number: int) -> None:
     run(gateway, share, ready=_ready("listener"))
 
 
-def _refuse_taken_port(face: Listener) -> None:
-    # A shared port lets in every program of this user: another gateway would get part of the Studies.
-    family = socket.AF_INET6 if ":" in face.host else socket.AF_INET
-    try:
-        socket.create_server((face.host, face.port), family=family).close()
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
+def refuse_taken(places: Mapping[str, tuple[str, int]]) -> None:
+    """Refuse to begin where a role could not listen.
+
+    The port that listener processes share would let in every program of this user: another gateway would get
+    part of the Studies.
+
+    Parameters
+    ----------
+    places : mapping of str to (str, int)
+        Host and port, by what is to listen there.
+
+    Raises
+    ------
+    PacsAiError
+        With every place that is taken, or is none of this machine's.
+    """
+    taken = []
+    for name, (host, port) in places.items():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            socket.create_server((host, port), family=family).close()
+        except OSError as error:
+            taken.append(
+                f"{name}: cannot listen at {host}:{port} ({os.strerror(error.errno or 0)})"
+            )
+    if taken:
         raise PacsAiError(
-            f"listener: cannot listen at {face.host}:{face.port} ({why}): choose another host or "
-            "port, or end the program that listens there"
-        ) from error
+            f"{'; '.join(taken)}: choose another host or port, or end the program that listens there, which "
+            "may be a gateway with these settings"
+        )
+
+
+def places(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return host and port of everything that listens with these settings, by its name."""
+    listener, web = settings.listener, settings.web
+    return {
+        "listener": (listener.host, listener.port),
+        "web": (web.host, web.port),
+        **reference_places(settings),
+    }
+
+
+def reference_places(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return host and port of the reference models that the settings name."""
+    addresses = {
+        f"endpoints.{name}.url": urlsplit(endpoint.url)
+        for name, endpoint in settings.endpoints.items()
+        if endpoint.reference
+    }
+    return {name: (str(one.hostname), one.port or 80) for name, one in addresses.items()}
 
 
 def worker(settings: Settings) -> None:
@@ -125,6 +164,7 @@ def web(settings: Settings) -> None:
     from pacs_ai.web.store import Store  # noqa: PLC0415
 
     log_to_stderr()
+    refuse_taken({"web": (settings.web.host, settings.web.port)})
     gateway = Gateway(settings)
     gateway.spool.sweep()  # what a web role that died left behind
     database = gateway.ledger.database
@@ -146,6 +186,7 @@ def web(settings: Settings) -> None:
 def models(settings: Settings) -> int:
     """Run the reference models that the settings name until SIGTERM."""
     log_to_stderr()
+    refuse_taken(reference_places(settings))
     supervisor = Supervisor(reference_commands(settings))
     return supervisor.run(ready=_ready("models"))
 

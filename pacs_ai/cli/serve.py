@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from pacs_ai.cli.packages import refuse_strangers
-from pacs_ai.cli.roles import configured, reference_commands
+from pacs_ai.cli.roles import configured, places, reference_commands, refuse_taken
 from pacs_ai.cli.supervisor import Supervisor
 from pacs_ai.settings import Settings
 
@@ -39,6 +39,7 @@ def prepare(settings: Settings) -> None:
 
 def run(config: Path, settings: Settings) -> int:
     """Run every role until Ctrl-C; return the exit code."""
+    refuse_taken(places(settings))
     prepare(settings)
     supervisor = Supervisor(commands(config, settings), log_folder=settings.data / "log")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
 from typing import Any, Literal
 
 import typer
@@ -19,7 +20,11 @@ from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 
 _UID_COLUMNS = 32
-_NO_STUDY = "no such Study is held: check the key, and the peer's send log"
+_NO_STUDY = "no such Study is held: check its UID or Accession Number, and the peer's send log"
+_SAY_WHICH = (
+    "Instances of this Study contradict each other, so that nothing of it can start: find out at the sender "
+    "which are right, and say it with --take first or --take newest"
+)
 _REFUSALS = {
     "0x0110": "unexpected: the log says what",
     "0x0122": "of no Storage SOP Class",
@@ -104,6 +109,12 @@ def release_study(settings: Settings, study: str, take: str | None) -> int:
         if not Views(ledger.database).find(study=study, accession_number=None):
             typer.echo(_NO_STUDY, err=True)
             return 1
+        contradicting = any(
+            one["state"] == "conflict" for one in Views(ledger.database).instances(study)
+        )
+        if contradicting and take is None:
+            typer.echo(_SAY_WHICH, err=True)
+            return 1
         patience = {
             Kind.INFER: settings.defaults.deadline,
             Kind.DELIVER: settings.defaults.delivery_deadline,
@@ -111,7 +122,8 @@ def release_study(settings: Settings, study: str, take: str | None) -> int:
         count = ledger.release(study, actor=getpass.getuser(), take=take, patience=patience)
     finally:
         ledger.close()
-    typer.echo(f"{count} pieces of work start again" if count else "nothing of this Study is held")
+    again = "1 piece of work starts again" if count == 1 else f"{count} pieces of work start again"
+    typer.echo(again if count else "nothing of this Study is held")
     return 0 if count else 1
 
 
@@ -127,8 +139,11 @@ def _print_overview(report: dict[str, Any]) -> None:
     for status, one in report["refused"].items():
         why = _REFUSALS.get(status, "")
         typer.echo(f"refused: {one['number']} with {status} ({why}), the last at {one['last']}")
-    uid = Column("Study", overflow="fold", min_width=_UID_COLUMNS)  # a UID that is cut is no UID
-    table = Table(uid, "from", "last Instance (UTC)", "Instances", "state", "why")
+    # A UID that is cut is no UID; where nobody watches it stands on one line, to be searched for.
+    narrow = None if sys.stdout.isatty() else 64
+    uid = Column("Study", overflow="fold", min_width=narrow or _UID_COLUMNS)
+    at = Column("last Instance (UTC)", overflow="fold")
+    table = Table(uid, "from", at, "Instances", "state", "why")
     for study in report["studies"]:
         count = ", ".join(f"{number} {role}" for role, number in study["instances"].items())
         if study["removed"]:

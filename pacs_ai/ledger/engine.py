@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, insert, select
+from sqlalchemy import URL, Connection, Engine, insert, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -182,7 +182,7 @@ class Database:
     def is_empty(self) -> bool:
         """Tell whether no gateway has made anything here yet."""
         with self.read() as connection:
-            return not MigrationContext.configure(connection).get_current_heads()
+            return not inspect(connection).has_table("studies")
 
     def close(self) -> None:
         """Close every connection."""

@@ -27,6 +27,7 @@ def open_ledger(settings: Settings) -> Ledger:
     refuse_lost(settings)
     ledger = Ledger(settings.ledger_url, settings.work)
     with _closed_if_refused(ledger.database):
+        refuse_emptied(settings, ledger.database)
         ledger.database.upgrade()
     return ledger
 
@@ -36,6 +37,7 @@ def open_database(settings: Settings) -> Database:
     refuse_lost(settings)
     database = Database(settings.ledger_url)
     with _closed_if_refused(database):
+        refuse_emptied(settings, database)
         if database.is_empty():
             database.upgrade()
         _refuse_earlier(database)
@@ -77,6 +79,11 @@ def _closed_if_refused(database: Database) -> Iterator[None]:
 
 
 def _refuse_earlier(database: Database) -> None:
+    if database.is_empty():
+        raise LedgerUnusableError(
+            "no gateway has run with these settings (the ledger's database has no tables): name the settings "
+            "of the one that is meant with --config, or start it first"
+        )
     if not database.verify():
         raise LedgerUnusableError(f"the ledger: {EARLIER}")
 
@@ -105,12 +112,21 @@ def refuse_lost(settings: Settings) -> None:
     PacsAiError
         When ``ledger`` names no database that can be one.
     """
-    if is_there(settings):
-        return
+    if not is_there(settings):
+        _refuse_beside_instances(settings, "file is gone")
+
+
+def refuse_emptied(settings: Settings, database: Database) -> None:
+    """Refuse, as :func:`refuse_lost` does, a database without tables: another's, or one made anew."""
+    if database.is_empty():
+        _refuse_beside_instances(settings, "database has no tables")
+
+
+def _refuse_beside_instances(settings: Settings, what: str) -> None:
     if any((settings.spool_path / "instances").glob("*/*.dcm")):
         raise LedgerUnusableError(
-            "the ledger's file is gone, and the spool holds Instances that it knew: put its backup "
-            f"back; to begin with nothing, move {settings.spool_path} away too"
+            f"the ledger's {what}, and the spool holds Instances that it knew: put its backup back, or "
+            f"correct `ledger`; to begin with nothing, move {settings.spool_path} away too"
         )
 
 
@@ -149,6 +165,14 @@ def refuse_lost_spool(settings: Settings, database: Database) -> None:
             f"{folder} is gone, and the ledger knows Instances that it held: mount its disk or put its "
             "backup back; to go on without what it held, make the folder"
         )
+
+
+def is_open_to_others(settings: Settings) -> bool:
+    """Tell whether other users of this machine can read the ledger, as after a copy was put back."""
+    file = _file(settings)
+    if file is None or not file.exists():
+        return False
+    return all(one.stat().st_mode & 0o077 for one in (file, file.parent))
 
 
 def _file(settings: Settings) -> Path | None:

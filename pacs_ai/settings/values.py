@@ -229,7 +229,7 @@ class Secret(Section):
         else:
             path = Path(name)
             if not path.is_file():
-                raise ConfigError([Fault(f"the key file {path} does not exist: create it")])
+                raise ConfigError([Fault(f"the key file {path} does not exist: put the key there")])
             if path.stat().st_mode & stat.S_IROTH:
                 raise ConfigError([Fault(f"the key file {path} is world-readable: chmod 600 it")])
             try:

@@ -46,10 +46,14 @@ def test_a_whole_chain_ends_with_0_and_its_last_seal_can_be_noted(
     pacs_ai("resume", "routing", "--config", config)
     ended = pacs_ai("audit", "verify", "--config", config)
     assert ended.code == 0
-    assert "1 sealed events hold" in ended.out
-    assert "1 events are not sealed yet" in ended.out
+    assert "sealed events that hold: 1;" in ended.out
+    assert "not sealed yet: 1," in ended.out
     seal = ended.out.split("the last seal: ")[1].split()[0]
     assert pacs_ai("audit", "verify", "--noted", seal, "--config", config).code == 0
+    for no_seal in ("SEAL", seal[:-1], seal.upper()):
+        ended = pacs_ai("audit", "verify", "--noted", no_seal, "--config", config)
+        assert (ended.code, ended.out) == (2, "")
+        assert "a seal is 64 hexadecimal digits" in ended.err
     ended = pacs_ai("audit", "verify", "--noted", "0" * 64, "--config", config)
     assert (ended.code, "noted" in ended.err) == (1, True)
 

@@ -457,7 +457,7 @@ def test_a_look_that_fails_is_a_fault_itself_and_hides_no_other(
     def fails(*_: object) -> bool:
         raise RecursionError("sesame")
 
-    for place in ("neighbours.ping_broker", "neighbours.connects", "check.worklist_rules.parse"):
+    for place in ("neighbours.ping_broker", "check._is_ours", "check.worklist_rules.parse"):
         with monkeypatch.context() as patched:
             patched.setattr(f"pacs_ai.cli.{place}", fails)
             config = write_config(tmp_path, broker="redis://127.0.0.1:1/0", delivery="origin")

@@ -154,6 +154,22 @@ def test_explain_names_a_presentation_state_and_a_screenshot(
     assert "nothing is run" in ended.out
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("a-file", "a-file is a file: give --out a folder"), ("out", "no DICOM file is there")],
+)
+def test_process_without_a_folder_or_files_says_so(
+    pacs_ai: Command, tmp_path: Path, place: str, said: str
+) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "empty").mkdir()
+    config = write_config(tmp_path, endpoints={}, rules=[])
+    ended = pacs_ai("process", tmp_path / "empty", "--out", tmp_path / place, "--config", config)
+    assert ended.code in (1, 2)
+    assert said in ended.err
+    assert "results in" not in ended.out
+
+
 def test_explain_of_no_dicom_file_ends_with_1(pacs_ai: Command, tmp_path: Path) -> None:
     path = tmp_path / "letter.txt"
     path.write_text("not DICOM")

@@ -102,6 +102,7 @@ def test_every_study_is_listed_with_its_state_and_why(
     assert study["instances"] == {"source": 1}
     table = pacs_ai("status", "--config", config).out
     assert "no_rule" in table
+    assert str(brain.StudyInstanceUID) in table, "a UID in two pieces is not found"
 
 
 @pytest.mark.parametrize("key", ["study", "accession"])
@@ -125,7 +126,10 @@ def test_an_unknown_study_ends_with_1_and_says_what_to_check(
 ) -> None:
     ended = pacs_ai("status", f"--{key}", "1.2.3.4.5", "--config", config)
     assert (ended.code, ended.out) == (1, "")
-    assert "no such Study is held: check the key, and the peer's send log" in ended.err
+    assert (
+        "no such Study is held: check its UID or Accession Number, and the peer's send log"
+        in ended.err
+    )
 
 
 def test_a_status_names_no_patient(pacs_ai: Command, config: Path, brain: Dataset) -> None:
@@ -186,11 +190,29 @@ def test_held_work_goes_on_when_a_person_releases_it(pacs_ai: Command, tmp_path:
     assert "has no PatientID: correct it at the sender" in held["reason"]
     write_config(tmp_path, identity="lenient")
     ended = pacs_ai("release", study, "--config", config)
-    assert (ended.code, ended.out.strip()) == (0, "1 pieces of work start again")
+    assert (ended.code, ended.out.strip()) == (0, "1 piece of work starts again")
     take_in(config)
     (study_line,) = json.loads(pacs_ai("status", "--json", "--config", config).out)["studies"]
     assert study_line["state"] == "no_rule"
     assert pacs_ai("release", study, "--config", config).code == 1
+
+
+def test_contradicting_instances_are_not_released_without_a_word_which_count(
+    pacs_ai: Command, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    one = image(PatientID="ID-1")
+    study = one.StudyInstanceUID
+    take_in(config, one)
+    one.PatientID = "ID-2"
+    take_in(config, one)
+    ended = pacs_ai("release", study, "--config", config)
+    assert (ended.code, ended.out) == (1, "")
+    assert "say it with --take first or --take newest" in ended.err
+    assert pacs_ai("release", study, "--take", "first", "--config", config).code == 0
+    take_in(config)
+    (line,) = json.loads(pacs_ai("status", "--json", "--config", config).out)["studies"]
+    assert line["state"] == "no_rule"
 
 
 def test_a_study_that_is_not_there_is_told_and_ends_with_1(pacs_ai: Command, config: Path) -> None:
