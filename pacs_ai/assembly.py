@@ -6,20 +6,22 @@ Pure: evidence in, decision out, and the decision says by which evidence it was 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
 from enum import Enum
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
+from pydicom.values import convert_SQ
 
-from pacs_ai.study import values
+from pacs_ai.study import texts, values
 from pacs_ai.uids import digest
 
 FUTURE_TOLERANCE = timedelta(hours=24)
@@ -231,6 +233,19 @@ _LAYOUT = frozenset(
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN"}) | {
     *("SH", "ST", "TM", "UC", "UI", "UR", "UT")
 }
+_UNSTATED = frozenset({None, "UN"})
+"""VRs that say nothing of what a value is."""
+_NUMBERS = {
+    **dict.fromkeys(("US", "SS", "AT", "OW"), "H"),
+    **dict.fromkeys(("UL", "SL", "FL", "OL", "OF"), "I"),
+    **dict.fromkeys(("UV", "SV", "FD", "OV", "OD"), "Q"),
+}
+"""Type code of the integers that a byte order swaps, by VR (PS3.5 §7.3)."""
+_ITEM = b"\xfe\xff\x00\xe0"
+_IMPLICIT_HEAD = 8
+"""Bytes before a value in Implicit VR."""
+
+_Element = DataElement | RawDataElement
 
 
 def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool]) -> Difference:
@@ -279,6 +294,7 @@ def _telling(kept: Dataset) -> set[BaseTag]:
 
 
 def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:
+    # In items as well: pixels inside a sequence are a preview, which a recoder encodes again.
     return {
         tag
         for tag in {*one.keys(), *other.keys()}
@@ -287,54 +303,122 @@ def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:
 
 
 def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
-    raw_one, raw_other = one.get_item(tag), other.get_item(tag)
-    if isinstance(raw_one, RawDataElement) and isinstance(raw_other, RawDataElement):
-        same_order = raw_one.is_little_endian == raw_other.is_little_endian
-        same_set = one.original_character_set == other.original_character_set
-        # The quick way, for most elements; private ones lose their VR in Implicit VR, not their bytes.
-        if same_order and same_set and _bytes(raw_one.value) == _bytes(raw_other.value):
-            return True
-    return _canonical(one, tag) == _canonical(other, tag)
+    """Tell whether an element says the same in both, however each is encoded.
+
+    A private element counts wherever it stands, in functional groups too: some makers keep there how the
+    stored values are scaled. Implicit VR drops its VR; it is then read by the one that the other states.
+    """
+    elements: tuple[_Element | None, _Element | None] = one.get_item(tag), other.get_item(tag)
+    stated = [_vr(element) for element in elements]
+    same_set = one.original_character_set == other.original_character_set
+    # Where one side cannot know what the bytes mean, they are all there is.
+    if (same_set or not all(stated)) and _same_bytes(*elements):
+        return True
+    known = next(filter(None, stated), "SQ" if all(map(_itemised, elements)) else "")
+    vrs = [vr or known for vr in stated]
+    sides = list(zip((one, other), elements, vrs, strict=True))
+    if "SQ" in vrs:
+        return _same_items(*(_items(*side) for side in sides))
+    first, second = (_content(*side) for side in sides)
+    return first == second
 
 
-def _bytes(value: bytes | None) -> bytes:
-    return (value or b"").rstrip(b"\0 ")
+def _vr(element: _Element | None) -> str:
+    """Return an element's VR as it states it, or as the dictionary does; empty where neither does."""
+    if element is None:
+        return ""
+    if element.VR not in _UNSTATED:
+        return str(element.VR)
+    try:
+        return dictionary_VR(element.tag)
+    except KeyError:
+        return "LO" if element.tag.is_private_creator else ""
 
 
-def _canonical(dataset: Dataset, tag: BaseTag) -> object:
-    """Return an element's value such that two encodings of it are equal."""
-    raw = dataset.get_item(tag)
-    if raw is None:
+def _same_bytes(one: _Element | None, other: _Element | None) -> bool:
+    return (
+        isinstance(one, RawDataElement)
+        and isinstance(other, RawDataElement)
+        and _little(one) == _little(other)
+        and (one.value or b"") == (other.value or b"")
+    )
+
+
+def _little(raw: RawDataElement) -> bool:
+    # Whoever does not know an element's VR cannot have swapped its bytes.
+    return raw.is_little_endian or raw.VR in _UNSTATED
+
+
+def _itemised(element: _Element | None) -> bool:
+    return isinstance(element, RawDataElement) and (element.value or b"").startswith(_ITEM)
+
+
+def _items(dataset: Dataset, element: _Element | None, vr: str) -> list[Dataset] | None:
+    """Return a sequence's items; None where it is none, or its bytes cannot be read as one."""
+    if element is None or not element.value:
+        return []
+    if vr != "SQ":
+        return None
+    if not isinstance(element, RawDataElement):
+        return list(element.value)
+    # Where its VR is not stated, it is in Implicit VR Little Endian (PS3.5 §6.2.2).
+    implicit = element.is_implicit_VR or element.VR in _UNSTATED
+    charset = dataset.original_character_set
+    encodings = [charset] if isinstance(charset, str) else list(charset)
+    try:
+        items = convert_SQ(element.value, implicit, _little(element), encodings)
+        # Any bytes may begin like an item, and of those that end too early pydicom says nothing.
+        if (
+            element.VR in _UNSTATED
+            and _encoded(DataElement(element.tag, "SQ", items)) != element.value
+        ):
+            return None
+    except Exception:  # pydicom raises many types on hostile bytes
+        return None
+    return list(items)
+
+
+def _same_items(one: list[Dataset] | None, other: list[Dataset] | None) -> bool:
+    if one is None or other is None or len(one) != len(other):
+        return False
+    return not any(_differing(*pair) for pair in zip(one, other, strict=True))
+
+
+def _content(dataset: Dataset, element: _Element | None, vr: str) -> object:
+    """Return an element's value such that two encodings of it are equal; () where it is empty."""
+    if element is None:
         return ()
-    keyword, vr = keyword_for_tag(tag), str(raw.VR or dictionary_VR(tag))
-    if keyword and vr in _TEXT:
+    if vr in _TEXT:
         # Not through the Dataset: it would warn of values that real headers hold.
-        return tuple(_plain(one, vr) for one in values(dataset, keyword))
-    value: Any = dataset[tag].value
-    if vr == "SQ":
-        return tuple(
-            tuple(
-                (int(inner), canonical)
-                for inner in item.keys()  # noqa: SIM118 - a Dataset iterates over its elements
-                if inner.element != 0 and (canonical := _canonical(item, inner)) != ()
-            )
-            for item in value
-        )
-    if value is None or value == "":
-        return ()
-    if isinstance(value, bytes):
-        return _bytes(value) or ()
-    listed = value if isinstance(value, list | tuple | MultiValue) else [value]
-    return tuple(_plain(one, vr) for one in listed)
+        said = [_plain(one, vr) for one in texts(dataset, element, vr)]
+        while said and said[-1] == "":
+            said.pop()  # but not between others: which of two values is missing tells
+        return tuple(said)
+    if not isinstance(element, RawDataElement):
+        return _encoded(element) or ()
+    numbers, value = _NUMBERS.get(vr), element.value or b""
+    if numbers is None or _little(element) or len(value) % array(numbers).itemsize:
+        return value or ()
+    swapped = array(numbers, value)
+    swapped.byteswap()
+    return swapped.tobytes() or ()
 
 
-def _plain(value: object, vr: str) -> object:
-    if vr in ("DS", "IS") or isinstance(value, int | float):
+def _encoded(element: DataElement) -> bytes:
+    """Return the value of an element that was looked at already, as it is in Implicit VR Little Endian."""
+    stream = DicomBytesIO()
+    stream.is_little_endian = stream.is_implicit_VR = True
+    write_data_element(stream, element)
+    return stream.getvalue()[_IMPLICIT_HEAD:]
+
+
+def _plain(value: str, vr: str) -> object:
+    if vr in ("DS", "IS"):
         try:
-            return float(str(value))
+            return float(value)
         except ValueError:
-            return str(value).strip()
-    return str(value).strip(" \0")
+            return value
+    return value
 
 
 def _same_pixels(one: Dataset, other: Dataset, same_frames: Callable[[], bool]) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from struct import unpack
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRBigEndian,
@@ -306,3 +309,214 @@ def test_text_inside_sequences_is_compared_by_what_it_says() -> None:
     kept = nested("ISO_IR 100", "schräg")
     assert compare(kept, nested("ISO_IR 192", "schräg")) is Difference.SAME
     assert compare(kept, nested("ISO_IR 192", "schrag")) is Difference.ATTRIBUTES
+
+
+# ---------------------------------------------------------------------- however it is encoded
+
+IN_GROUPS = "PerFrameFunctionalGroupsSequence"
+IN_REQUEST = "RequestAttributesSequence"
+SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
+
+
+def _private(text: str = "hello", number: float = 1.5, inner: int = 20) -> Dataset:
+    """Return elements as a maker writes them, with a sequence of its own."""
+    made, item = Dataset(), Dataset()
+    item.private_block(0x2001, "ACME 01", create=True).add_new(0x2D, "SS", inner)
+    block = made.private_block(0x2001, "ACME 01", create=True)
+    block.add_new(0x01, "FL", number)
+    block.add_new(0x02, "LO", text)
+    block.add_new(0x5F, "SQ", [item])
+    return made
+
+
+def _undefined(within: Dataset) -> None:
+    for element in within:
+        if element.VR == "SQ":
+            element.is_undefined_length = True
+            for item in element.value:
+                item.is_undefined_length_sequence_item = True
+                _undefined(item)
+
+
+def _holding(
+    where: str, item: Dataset, syntax: str, *, lengths: str = "defined", **elements: Any
+) -> Dataset:
+    """Return an image, as it is read, with an item in a sequence; or at the top, where there is none."""
+    made = _image(**elements)
+    if where:
+        setattr(made, where, [item])
+    else:
+        made.update(item)
+    if syntax == ExplicitVRBigEndian:
+        made.PixelData = np.arange(5120, dtype=">u2").tobytes()
+    if lengths == "undefined":
+        _undefined(made)
+    return _read(made, syntax)
+
+
+@pytest.mark.parametrize("where", ["", IN_REQUEST, IN_GROUPS])
+@pytest.mark.parametrize("lengths", ["defined", "undefined"])
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_name_edit_beside_private_elements_holds_nothing(
+    where: str, lengths: str, syntax: str
+) -> None:
+    kept = _holding(where, _private(), syntax, lengths=lengths)
+    edited = _holding(where, _private(), syntax, lengths=lengths, PatientName="Other^Test")
+    assert compare(kept, edited) is Difference.ATTRIBUTES
+
+
+@pytest.mark.parametrize("where", ["", IN_REQUEST, IN_GROUPS])
+@pytest.mark.parametrize("lengths", ["defined", "undefined"])
+@pytest.mark.parametrize("kept", SYNTAXES)
+@pytest.mark.parametrize("arrived", SYNTAXES)
+def test_private_elements_in_another_encoding_are_the_same(
+    where: str, lengths: str, kept: str, arrived: str
+) -> None:
+    one = _holding(where, _private(), kept)
+    other = _holding(where, _private(), arrived, lengths=lengths)
+    assert compare(one, other) is Difference.SAME
+
+
+@pytest.mark.parametrize("changed", [{"text": "hullo"}, {"number": 1.25}, {"inner": 21}])
+@pytest.mark.parametrize("kept", SYNTAXES)
+@pytest.mark.parametrize("arrived", SYNTAXES)
+def test_a_private_element_of_a_frame_that_changed_is_a_conflict(
+    changed: dict[str, Any], kept: str, arrived: str
+) -> None:
+    one = _holding(IN_GROUPS, _private(), kept)
+    assert compare(one, _holding(IN_GROUPS, _private(**changed), arrived)) is Difference.CONFLICT
+    elsewhere = _holding("", _private(), kept), _holding("", _private(**changed), arrived)
+    assert compare(*elsewhere) is Difference.ATTRIBUTES
+
+
+def _spaced(spacing: str) -> Dataset:
+    group, measures = _private(), Dataset()
+    measures.PixelSpacing = [spacing, "0.5"]
+    group.PixelMeasuresSequence = [measures]
+    return group
+
+
+@pytest.mark.parametrize("lengths", ["defined", "undefined"])
+@pytest.mark.parametrize("kept", SYNTAXES)
+@pytest.mark.parametrize("arrived", SYNTAXES)
+def test_geometry_and_patient_that_changed_are_a_conflict_in_every_encoding(
+    lengths: str, kept: str, arrived: str
+) -> None:
+    one = _holding(IN_GROUPS, _spaced("0.5"), kept, lengths=lengths)
+    assert compare(one, _holding(IN_GROUPS, _spaced(".50"), arrived)) is Difference.SAME
+    assert compare(one, _holding(IN_GROUPS, _spaced("0.6"), arrived)) is Difference.CONFLICT
+    for other in ({"PatientID": "2"}, {"PatientBirthDate": "19650102"}, {"Rows": 80}):
+        assert compare(one, _holding(IN_GROUPS, _spaced("0.5"), arrived, **other)) is (
+            Difference.CONFLICT
+        )
+
+
+def _as_unknown(made: Dataset, keyword: str) -> Dataset:
+    """Return an image with one element as a system sends it on that does not know its VR (PS3.5 6.2.2)."""
+    tag = Tag(keyword)
+    value = _read(made, ImplicitVRLittleEndian).get_item(tag).value
+    made[tag] = RawDataElement(
+        *(tag, "UN", len(value), value, 0), is_implicit_VR=False, is_little_endian=True
+    )
+    return _read(made)
+
+
+def test_a_public_element_of_unknown_vr_is_read_as_what_it_is() -> None:
+    def grouped(spacing: str) -> Dataset:
+        return _image(SharedFunctionalGroupsSequence=[_spaced(spacing)])
+
+    sent_on = _as_unknown(grouped("0.5"), "SharedFunctionalGroupsSequence")
+    for syntax in SYNTAXES[:2]:
+        assert compare(_read(grouped("0.5"), syntax), sent_on) is Difference.SAME
+        assert compare(_read(grouped("0.6"), syntax), sent_on) is Difference.CONFLICT
+    for keyword in ("PatientID", "PatientBirthDate", "PixelSpacing", "Rows"):
+        assert compare(_read(_image()), _as_unknown(_image(), keyword)) is Difference.SAME
+    other = _as_unknown(_image(PatientID="2"), "PatientID")
+    assert compare(_read(_image()), other) is Difference.CONFLICT
+
+
+def test_private_bytes_of_unknown_vr_are_compared_as_items_where_they_are_such() -> None:
+    nested = Dataset()
+    nested.private_block(0x2003, "ACME 02", create=True).add_new(0x01, "SQ", [_private()])
+    kept = _holding(IN_GROUPS, nested, ImplicitVRLittleEndian)
+
+    def inner_undefined(number: float) -> Dataset:
+        group = Dataset()
+        block = group.private_block(0x2003, "ACME 02", create=True)
+        block.add_new(0x01, "SQ", [_private(number=number)])
+        _undefined(group[0x20031001].value[0])
+        return _holding(IN_GROUPS, group, ImplicitVRLittleEndian)
+
+    assert compare(kept, inner_undefined(1.5)) is Difference.SAME
+    assert compare(kept, inner_undefined(1.25)) is Difference.CONFLICT
+
+
+def test_private_bytes_that_only_look_like_items_are_compared_as_bytes() -> None:
+    def odd(tail: bytes) -> Dataset:
+        group = Dataset()
+        block = group.private_block(0x2003, "ACME 02", create=True)
+        block.add_new(0x01, "UN", b"\xfe\xff\x00\xe0\x08\x00\x00\x00" + tail)
+        return _holding(IN_GROUPS, group, ImplicitVRLittleEndian)
+
+    assert compare(odd(b"\1\2\3\4"), odd(b"\1\2\3\4")) is Difference.SAME
+    assert compare(odd(b"\1\2\3\4"), odd(b"\1\2\3\5")) is Difference.CONFLICT
+
+
+def test_private_text_in_another_character_set_is_the_same() -> None:
+    def written(character_set: str, text: str, syntax: str) -> Dataset:
+        return _holding("", _private(text=text), syntax, SpecificCharacterSet=character_set)
+
+    kept = written("ISO_IR 100", "Größe", ExplicitVRLittleEndian)
+    for syntax in SYNTAXES:
+        assert compare(kept, written("ISO_IR 192", "Größe", syntax)) is Difference.SAME
+        assert compare(kept, written("ISO_IR 192", "Grosse", syntax)) is Difference.ATTRIBUTES
+
+
+def test_the_character_set_of_an_item_does_not_count() -> None:
+    def described(character_set: str) -> Dataset:
+        item = Dataset()
+        item.SpecificCharacterSet, item.FrameComments = character_set, "Größe"
+        return _holding(IN_GROUPS, item, ExplicitVRLittleEndian)
+
+    assert compare(described("ISO_IR 100"), described("ISO_IR 192")) is Difference.SAME
+
+
+def test_an_element_that_no_dictionary_knows_is_compared_by_its_bytes() -> None:
+    def newer(value: bytes, syntax: str, **elements: Any) -> Dataset:
+        item = Dataset()
+        item.add_new(0x00189FF1, "UN", value)
+        return _holding(IN_GROUPS, item, syntax, lengths="undefined", **elements)
+
+    kept = newer(b"ab", ImplicitVRLittleEndian)
+    assert compare(kept, newer(b"ab", ExplicitVRLittleEndian)) is Difference.SAME
+    edited = newer(b"ab", ImplicitVRLittleEndian, PatientName="Other^Test")
+    assert compare(kept, edited) is Difference.ATTRIBUTES
+    assert compare(kept, newer(b"ac", ImplicitVRLittleEndian)) is Difference.CONFLICT
+
+
+def test_bytes_of_a_number_are_no_padding() -> None:
+    # 32 and 8192 are a blank and a zero byte; so is the end of many a binary value.
+    for one, other in (({"Rows": 32}, {"Rows": 8192}), ({"BitsStored": 8224}, {"BitsStored": 0})):
+        assert compare(_read(_image(**one)), _read(_image(**other))) is Difference.CONFLICT
+    kept = _holding("", _private(number=0.0), ImplicitVRLittleEndian)
+    (changed,) = unpack("<f", b"\0\0\0 ")
+    other = _holding("", _private(number=changed), ImplicitVRLittleEndian)
+    assert compare(kept, other) is Difference.ATTRIBUTES
+
+
+def test_which_of_two_values_is_missing_counts() -> None:
+    kept = _read(_image(PatientOrientation=["L", ""]))
+    assert compare(kept, _read(_image(PatientOrientation=["", "L"]))) is Difference.CONFLICT
+    assert compare(kept, _read(_image(PatientOrientation="L"))) is Difference.SAME
+
+
+def test_values_that_are_no_number_are_compared_by_their_bytes() -> None:
+    def valued(value: float) -> Dataset:
+        item = Dataset()
+        item.RealWorldValueSlope = value
+        group = Dataset()
+        group.RealWorldValueMappingSequence = [item]
+        return _holding(IN_GROUPS, group, ExplicitVRLittleEndian, lengths="undefined")
+
+    assert compare(valued(float("nan")), valued(float("nan"))) is Difference.SAME
+    assert compare(valued(float("nan")), valued(1.0)) is Difference.CONFLICT
