@@ -221,13 +221,24 @@ _GEOMETRY_TAGS = frozenset(Tag(keyword) for keyword in _GEOMETRY)
 _PIXELS = frozenset(
     Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 )
-# How pixels and text are laid out, which decoding sees through. PhotometricInterpretation has its
-# own comparison: a decoder turns YBR into RGB but never MONOCHROME1 into MONOCHROME2.
+# How pixels and text are laid out, which decoding sees through, and a preview of them.
+# PhotometricInterpretation has its own comparison: a decoder turns YBR into RGB but never MONOCHROME1 into
+# MONOCHROME2.
 _LAYOUT = frozenset(
     Tag(keyword)
     for keyword in (
         *("SpecificCharacterSet", "DataSetTrailingPadding", "PlanarConfiguration"),
         *("PhotometricInterpretation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+        *("IconImageSequence", "LengthToEnd"),
+    )
+)
+# Where whoever encodes pixels anew without loss says that it was there.
+_RECODING = frozenset(
+    Tag(keyword)
+    for keyword in (
+        "DerivationDescription",
+        "InstanceCoercionDateTime",
+        "ContributingEquipmentSequence",
     )
 )
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN"}) | {
@@ -252,9 +263,10 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
     """Compare two Instances of one SOP Instance UID by content.
 
     Transfer syntax, File Meta Information, character set, group lengths and padding do not count;
-    an empty element is as good as a missing one. PatientID, its issuer, birth date and sex are the
-    patient; a name alone that differs under the same PatientID is a correction, and so is identity
-    that was missing and comes now.
+    an empty element is as good as a missing one. Nor do icons count, nor, where the same pixels come in
+    another transfer syntax, what a lossless recoder notes of itself.
+    PatientID, its issuer, birth date and sex are the patient; a name alone that differs under the same
+    PatientID is a correction, and so is identity that was missing and comes now.
     Pixel data of different encodings is compared decoded; where one cannot be decoded, or is larger
     than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
 
@@ -266,7 +278,7 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
         Tells whether both decode to the same frames; False where one cannot be decoded. Asked only
         where nothing else decides.
     """
-    differing = _differing(kept, arrived)
+    differing = _differing(kept, arrived) - _recoding(kept, arrived)
     if differing & _telling(kept) or not _same_pixels(kept, arrived, same_frames):
         return Difference.CONFLICT
     return Difference.ATTRIBUTES if differing else Difference.SAME
@@ -321,6 +333,15 @@ def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
         return _same_items(*(_items(*side) for side in sides))
     first, second = (_content(*side) for side in sides)
     return first == second
+
+
+def _recoding(one: Dataset, other: Dataset) -> set[BaseTag]:
+    """Return the elements that say no more than that the same pixels are encoded otherwise."""
+    if _same_syntax(one, other) or not any(tag in each for tag in _PIXELS for each in (one, other)):
+        return set()
+    # To say that nothing was lost is no more than to say nothing; that something was, is.
+    lossless = {values(each, "LossyImageCompression") for each in (one, other)} <= {(), ("00",)}
+    return {*_RECODING, Tag("LossyImageCompression")} if lossless else {*_RECODING}
 
 
 def _vr(element: _Element | None) -> str:
@@ -428,11 +449,14 @@ def _same_pixels(one: Dataset, other: Dataset, same_frames: Callable[[], bool]) 
     both = all(tag in one and tag in other for tag in tags)
     if not both or not _same_photometry(one, other):
         return False
-    syntaxes = {str(each.file_meta.TransferSyntaxUID) for each in (one, other)}
-    if len(syntaxes) == 1 and all(one[tag].value == other[tag].value for tag in tags):
+    if _same_syntax(one, other) and all(one[tag].value == other[tag].value for tag in tags):
         return True
     small = max(_decoded_size(one), _decoded_size(other)) <= LARGEST_COMPARED
     return small and same_frames()
+
+
+def _same_syntax(one: Dataset, other: Dataset) -> bool:
+    return bool(one.file_meta.TransferSyntaxUID == other.file_meta.TransferSyntaxUID)
 
 
 def _same_photometry(one: Dataset, other: Dataset) -> bool:

@@ -520,3 +520,100 @@ def test_values_that_are_no_number_are_compared_by_their_bytes() -> None:
 
     assert compare(valued(float("nan")), valued(float("nan"))) is Difference.SAME
     assert compare(valued(float("nan")), valued(1.0)) is Difference.CONFLICT
+
+
+def _iconic(values: bytes, photometric: str = "MONOCHROME2") -> Dataset:
+    icon = Dataset()
+    icon.Rows = icon.Columns = 2
+    icon.SamplesPerPixel, icon.PhotometricInterpretation = 1, photometric
+    icon.BitsAllocated, icon.BitsStored, icon.HighBit, icon.PixelRepresentation = 8, 8, 7, 0
+    icon.add_new("PixelData", "OB", values)
+    return icon
+
+
+def test_an_icon_that_is_encoded_again_or_made_does_not_count() -> None:
+    def iconic(icon: Dataset) -> Dataset:
+        return _image(IconImageSequence=[icon])
+
+    kept = _read(iconic(_iconic(bytes(4))))
+    for other in (_iconic(bytes(range(4))), _iconic(bytes(6), "PALETTE COLOR")):
+        assert compare(kept, _read(iconic(other))) is Difference.SAME
+        assert compare(kept, _compressed(iconic(other), RLELossless)) is Difference.SAME
+    assert compare(_read(_image()), kept) is Difference.SAME
+
+
+def test_a_private_icon_that_is_encoded_again_does_not_count() -> None:
+    def iconic(icon: Dataset) -> Dataset:
+        item = Dataset()
+        item.private_block(0x07A3, "ELSCINT1", create=True).add_new(0xCE, "SQ", [icon])
+        return _holding("", item, ExplicitVRLittleEndian)
+
+    kept = iconic(_iconic(bytes(4)))
+    assert compare(kept, iconic(_iconic(bytes(range(4))))) is Difference.SAME
+    larger = _iconic(bytes(4))
+    larger.Rows = 4
+    assert compare(kept, iconic(larger)) is Difference.ATTRIBUTES
+
+
+def _equipment(purpose: str) -> Dataset:
+    item = Dataset()
+    item.Manufacturer, item.ContributionDescription = "ACME", purpose
+    return item
+
+
+NOTES = [
+    {"DerivationDescription": "Lossless JPEG compression, compression ratio 2.3"},
+    {"InstanceCoercionDateTime": "20261123120000"},
+    {"ContributingEquipmentSequence": [_equipment("compressed it")]},
+    {"LossyImageCompression": "00"},
+]
+
+
+@pytest.mark.parametrize("noted", NOTES)
+def test_what_a_lossless_recoder_notes_of_itself_does_not_count(noted: dict[str, Any]) -> None:
+    plain = _read(_image())
+    assert compare(plain, _compressed(_image(**noted), RLELossless)) is Difference.SAME
+    assert compare(_compressed(_image(**noted), RLELossless), plain) is Difference.SAME
+
+
+@pytest.mark.parametrize("noted", NOTES)
+def test_the_same_notes_without_another_encoding_make_a_new_version(noted: dict[str, Any]) -> None:
+    assert compare(_read(_image()), _read(_image(**noted))) is Difference.ATTRIBUTES
+    no_pixels = _read(_image(PixelData=None)), _read(_image(PixelData=None, **noted))
+    no_pixels[1].file_meta.TransferSyntaxUID = RLELossless
+    assert compare(*no_pixels) is Difference.ATTRIBUTES
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [{"LossyImageCompression": "01"}, {"ImageType": ["DERIVED"]}, {"StudyDescription": "Chest"}],
+)
+def test_a_recoder_that_says_more_makes_a_new_version(noted: dict[str, Any]) -> None:
+    noted = {**NOTES[0], **noted}
+    arrived = _compressed(_image(**noted), RLELossless)
+    assert compare(_read(_image()), arrived) is Difference.ATTRIBUTES
+    without_loss = _read(_image(LossyImageCompression="00"))
+    assert compare(without_loss, arrived) is Difference.ATTRIBUTES
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"PixelData": np.arange(5120, dtype="<u2")[::-1].tobytes()},
+        {"PixelSpacing": ["0.6", "0.6"]},
+        {"PatientID": "2"},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+    ],
+)
+def test_a_recoder_that_changes_pixels_patient_or_geometry_is_a_conflict(
+    changed: dict[str, Any],
+) -> None:
+    arrived = _compressed(_image(**NOTES[0], **changed), RLELossless)
+    assert compare(_read(_image()), arrived) is Difference.CONFLICT
+
+
+def test_the_length_to_its_end_does_not_count() -> None:
+    one, other = _image(), _image()
+    one.add_new(0x00080001, "UL", 12000)
+    other.add_new(0x00080001, "UL", 11000)
+    assert compare(_read(one), _read(other, ImplicitVRLittleEndian)) is Difference.SAME
