@@ -214,24 +214,39 @@ _GEOMETRY = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientPosition"),
     *("SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "FrameOfReferenceUID"),
     *("Laterality", "ImageLaterality", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
-    *("RescaleSlope", "RescaleIntercept", "PresentationLUTShape"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PresentationLUTShape"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+# What is first said of the pixels' unit adds to what they mean; said otherwise, they mean something else.
+_UNITS = ("RescaleType", "Units")
 _GEOMETRY_TAGS = frozenset(Tag(keyword) for keyword in _GEOMETRY)
 _PIXELS = frozenset(
     Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 )
+_PALETTE = frozenset(
+    Tag(f"{name}PaletteColorLookupTable{part}")
+    for part, names in (
+        ("Descriptor", ("Red", "Green", "Blue")),
+        ("Data", ("Red", "Green", "Blue", "Alpha")),
+        ("Data", ("SegmentedRed", "SegmentedGreen", "SegmentedBlue", "SegmentedAlpha")),
+    )
+    for name in names
+)
+_SAMPLES = frozenset(
+    Tag(keyword)
+    for keyword in ("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "HighBit")
+)
+"""How the bytes of pixels are to be read."""
 # How pixels and text are laid out, which decoding sees through, and a preview of them.
 # PhotometricInterpretation has its own comparison: a decoder turns YBR into RGB but never MONOCHROME1 into
 # MONOCHROME2.
-_LAYOUT = frozenset(
+_LAYOUT = _SAMPLES | {
     Tag(keyword)
     for keyword in (
-        *("SpecificCharacterSet", "DataSetTrailingPadding", "PlanarConfiguration"),
-        *("PhotometricInterpretation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-        *("IconImageSequence", "LengthToEnd"),
+        *("SpecificCharacterSet", "DataSetTrailingPadding", "LengthToEnd", "IconImageSequence"),
+        *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     )
-)
+}
 # Where whoever encodes pixels anew without loss says that it was there.
 _RECODING = frozenset(
     Tag(keyword)
@@ -244,6 +259,8 @@ _RECODING = frozenset(
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN"}) | {
     *("SH", "ST", "TM", "UC", "UI", "UR", "UT")
 }
+_ASSUMED: dict[int, object] = {Tag("NumberOfFrames"): (1.0,)}
+"""What a missing element says."""
 _UNSTATED = frozenset({None, "UN"})
 """VRs that say nothing of what a value is."""
 _NUMBERS = {
@@ -263,12 +280,13 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
     """Compare two Instances of one SOP Instance UID by content.
 
     Transfer syntax, File Meta Information, character set, group lengths and padding do not count;
-    an empty element is as good as a missing one. Nor do icons count, nor, where the same pixels come in
-    another transfer syntax, what a lossless recoder notes of itself.
+    an empty element is as good as a missing one, and no NumberOfFrames as good as 1. Nor do icons
+    count, nor, where the same pixels come in another transfer syntax, what a lossless recoder notes
+    of itself.
     PatientID, its issuer, birth date and sex are the patient; a name alone that differs under the same
     PatientID is a correction, and so is identity that was missing and comes now.
-    Pixel data of different encodings is compared decoded; where one cannot be decoded, or is larger
-    than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
+    Pixel data of different encodings or palettes is compared decoded; where one cannot be decoded, or
+    is larger than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
 
     Parameters
     ----------
@@ -279,6 +297,8 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
         where nothing else decides.
     """
     differing = _differing(kept, arrived) - _recoding(kept, arrived)
+    if _coloured(kept):
+        differing -= _PALETTE  # decoded, as colours: another spelling of a palette is none
     if differing & _telling(kept) or not _same_pixels(kept, arrived, same_frames):
         return Difference.CONFLICT
     return Difference.ATTRIBUTES if differing else Difference.SAME
@@ -299,10 +319,10 @@ def _telling(kept: Dataset) -> set[BaseTag]:
     # issuer that joins a PatientID may make it another patient's.
     known = values(kept, "PatientID")
     who = _IDENTITY if known else (*_IDENTITY, "PatientName")
-    said = {keyword for keyword in who if values(kept, keyword)}
+    said = {keyword for keyword in (*who, *_UNITS) if values(kept, keyword)}
     if known:
         said.add("IssuerOfPatientID")
-    return {*_GEOMETRY_TAGS, *(Tag(keyword) for keyword in said)}
+    return {*_GEOMETRY_TAGS, *_PALETTE, *(Tag(keyword) for keyword in said)}
 
 
 def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:
@@ -331,7 +351,7 @@ def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
     sides = list(zip((one, other), elements, vrs, strict=True))
     if "SQ" in vrs:
         return _same_items(*(_items(*side) for side in sides))
-    first, second = (_content(*side) for side in sides)
+    first, second = (_content(*side) or _ASSUMED.get(tag, ()) for side in sides)
     return first == second
 
 
@@ -449,7 +469,8 @@ def _same_pixels(one: Dataset, other: Dataset, same_frames: Callable[[], bool]) 
     both = all(tag in one and tag in other for tag in tags)
     if not both or not _same_photometry(one, other):
         return False
-    if _same_syntax(one, other) and all(one[tag].value == other[tag].value for tag in tags):
+    alike = _same_syntax(one, other) and all(_same(one, other, tag) for tag in _SAMPLES | _PALETTE)
+    if alike and all(one[tag].value == other[tag].value for tag in tags):
         return True
     small = max(_decoded_size(one), _decoded_size(other)) <= LARGEST_COMPARED
     return small and same_frames()
@@ -463,6 +484,10 @@ def _same_photometry(one: Dataset, other: Dataset) -> bool:
     seen = {"".join(values(each, "PhotometricInterpretation")[:1]) for each in (one, other)}
     colours = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
     return len(seen) == 1 or seen <= colours
+
+
+def _coloured(dataset: Dataset) -> bool:
+    return values(dataset, "PhotometricInterpretation") == ("PALETTE COLOR",)
 
 
 def _decoded_size(dataset: Dataset) -> int:

@@ -617,3 +617,128 @@ def test_the_length_to_its_end_does_not_count() -> None:
     one.add_new(0x00080001, "UL", 12000)
     other.add_new(0x00080001, "UL", 11000)
     assert compare(_read(one), _read(other, ImplicitVRLittleEndian)) is Difference.SAME
+
+
+# ---------------------------------------------------------------------- what the pixels mean
+
+
+@pytest.mark.parametrize("frames", ["1", "01"])
+def test_a_single_frame_needs_no_number_of_frames(frames: str) -> None:
+    counted = _read(_image(NumberOfFrames=frames))
+    assert compare(_read(_image()), counted) is Difference.SAME
+    assert compare(counted, _read(_image(), ImplicitVRLittleEndian)) is Difference.SAME
+    several = _read(_image(NumberOfFrames=2))
+    assert compare(_read(_image()), several) is Difference.CONFLICT
+    assert compare(several, counted) is Difference.CONFLICT
+
+
+RAMP = bytes(range(0, 256, 85))
+
+
+def _palette_image(red: bytes, *, segmented: bool = False, entry: int = 1) -> Dataset:
+    """Return an image of four colours; of the red ones one byte or two an entry."""
+    made = _image(
+        PhotometricInterpretation="PALETTE COLOR",
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelData=bytes(range(4)) * 1280,
+    )
+    for colour, data in (("Red", red), ("Green", RAMP), ("Blue", RAMP)):
+        entries = b"".join(bytes(entry - 1) + bytes([one]) for one in data)
+        keyword = f"{colour}PaletteColorLookupTable"
+        made.add_new(f"{keyword}Descriptor", "US", [len(data), 0, 8 * entry])
+        if segmented:  # one discrete segment (PS3.3 C.7.9.2.1)
+            made.add_new(f"Segmented{keyword}Data", "OW", bytes([0, len(data)]) + entries)
+        else:
+            made.add_new(f"{keyword}Data", "OW", entries)
+    return made
+
+
+def test_another_palette_is_a_conflict_and_is_named() -> None:
+    kept, other = _read(_palette_image(RAMP)), _read(_palette_image(RAMP[::-1]))
+    assert compare(kept, other) is Difference.CONFLICT
+    assert assembly.contradicting(kept, other) == ["RedPaletteColorLookupTableData"]
+    segmented = _read(_palette_image(RAMP[::-1], segmented=True))
+    assert compare(kept, segmented) is Difference.CONFLICT
+    packed = _compressed(_palette_image(RAMP[::-1]), RLELossless)
+    assert compare(kept, packed) is Difference.CONFLICT
+
+
+def test_another_spelling_of_a_palette_is_the_same() -> None:
+    kept = _read(_palette_image(RAMP))
+    assert compare(kept, _read(_palette_image(RAMP, segmented=True))) is Difference.SAME
+    assert compare(kept, _read(_palette_image(RAMP, entry=2))) is Difference.SAME
+    assert compare(kept, _compressed(_palette_image(RAMP), RLELossless)) is Difference.SAME
+
+
+def test_a_palette_of_a_grey_image_that_changes_is_a_conflict() -> None:
+    # It colours what is shown of it (PS3.3 C.7.6.19), which decoding does not show.
+    kept, other = _palette_image(RAMP), _palette_image(RAMP[::-1])
+    kept.PhotometricInterpretation = other.PhotometricInterpretation = "MONOCHROME2"
+    assert compare(_read(kept), _read(kept)) is Difference.SAME
+    assert compare(_read(kept), _read(other)) is Difference.CONFLICT
+
+
+def _looked_up(data: list[int], vr: str = "US") -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(data), 0, 16])
+    item.ModalityLUTType = "HU"
+    packed = np.array(data, "<u2").tobytes()
+    item.add_new("LUTData", vr, packed if vr == "OW" else data)
+    return _image(ModalityLUTSequence=[item])
+
+
+def test_another_modality_lut_is_a_conflict() -> None:
+    kept = _read(_looked_up([1, 2, 3]))
+    assert compare(kept, _read(_looked_up([1, 2, 4]))) is Difference.CONFLICT
+    assert compare(kept, _read(_image())) is Difference.CONFLICT
+    assert compare(_read(_image()), kept) is Difference.CONFLICT
+    assert compare(kept, _read(_looked_up([1, 2, 3], "OW"))) is Difference.SAME
+    assert compare(kept, _read(_looked_up([1, 2, 3]), ImplicitVRLittleEndian)) is Difference.SAME
+
+
+@pytest.mark.parametrize(("keyword", "other"), [("RescaleType", "OD"), ("Units", "CNTS")])
+def test_another_unit_of_the_pixels_is_a_conflict(keyword: str, other: str) -> None:
+    stated = {"RescaleType": "HU", "Units": "BQML"}[keyword]
+    kept = _read(_image(**{keyword: stated}))
+    assert compare(kept, _read(_image(**{keyword: other}))) is Difference.CONFLICT
+    assert compare(_read(_image()), kept) is Difference.ATTRIBUTES
+
+
+def _colour_image(**elements: Any) -> Dataset:
+    return _image(
+        **{
+            "SamplesPerPixel": 3,
+            "PhotometricInterpretation": "RGB",
+            "PlanarConfiguration": 0,
+            "BitsAllocated": 8,
+            "BitsStored": 8,
+            "HighBit": 7,
+            "PixelData": (np.arange(15360) % 251).astype("u1").tobytes(),
+        }
+        | elements
+    )
+
+
+@pytest.mark.parametrize(
+    "read", [{"PhotometricInterpretation": "YBR_FULL"}, {"PlanarConfiguration": 1}]
+)
+def test_the_same_bytes_read_as_other_colours_are_a_conflict(read: dict[str, Any]) -> None:
+    kept = _read(_colour_image())
+    assert compare(kept, _read(_colour_image(**read))) is Difference.CONFLICT
+
+
+def test_colours_laid_out_otherwise_are_the_same() -> None:
+    by_pixel = (np.arange(15360) % 251).astype("u1").reshape(5120, 3)
+    planes = _colour_image(PlanarConfiguration=1, PixelData=by_pixel.T.tobytes())
+    assert compare(_read(_colour_image()), _read(planes)) is Difference.SAME
+
+
+def test_pixels_in_more_bytes_are_the_same_and_in_other_bits_a_conflict() -> None:
+    values = np.arange(5120) % 256
+    bits = {"BitsStored": 8, "HighBit": 7}
+    wide = _image(**bits, PixelData=values.astype("<u2").tobytes())
+    narrow = _image(**bits, BitsAllocated=8, PixelData=values.astype("u1").tobytes())
+    assert compare(_read(wide), _read(narrow)) is Difference.SAME
+    assert compare(_read(_image()), _read(_image(HighBit=15))) is Difference.CONFLICT
