@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
@@ -15,6 +16,7 @@ from pacs_ai.routing.rules import Rule, Select, SelectImage
 from pacs_ai.routing.views import Side, View, ViewRule
 from pacs_ai.routing.words import Term
 from pacs_ai.study import Instance, Series, is_slide, values
+from pacs_ai.times import moments
 
 if TYPE_CHECKING:
     from pacs_ai.pixels.stacks import Stack
@@ -191,16 +193,18 @@ def _latest(instances: Sequence[Instance]) -> Instance | Unsuitable:
     if len(instances) == 1:
         return instances[0]
     for date, time in _CLOCKS:
-        clocks = [_clock(one, date, time) for one in instances]
-        if all(clocks):
-            best = max(clocks)
-            first, *others = (
-                one for one, clock in zip(instances, clocks, strict=True) if clock == best
+        spans = [span for one in instances if (span := _span(one, date, time))]
+        if len(spans) == len(instances):
+            latest = max(first for first, _ in spans)
+            one, *others = (
+                one for one, (_, last) in zip(instances, spans, strict=True) if last >= latest
             )
             if others:
-                names = f"{_name(first)} and {_name(others[0])}"
-                return Unsuitable(f"{time} is the same in {names}: ambiguous, keep one of them")
-            return _alone(first, instances)
+                names = f"{_name(one)} and {_name(others[0])}"
+                return Unsuitable(
+                    f"{time} does not tell which of {names} is later: ambiguous, keep one of them"
+                )
+            return _alone(one, instances)
     return Unsuitable("no AcquisitionTime or ContentTime in each of them tells which is the latest")
 
 
@@ -217,19 +221,15 @@ def _alone(latest: Instance, instances: Sequence[Instance]) -> Instance | Unsuit
 
 def _is_older(one: Instance, than: Instance) -> bool:
     for date, time in _CLOCKS:
-        clock, other = _clock(one, date, time), _clock(than, date, time)
-        if clock and other:
-            return clock < other
+        span, other = _span(one, date, time), _span(than, date, time)
+        if span and other:
+            return span[1] < other[0]
     return False
 
 
-def _clock(instance: Instance, date: str, time: str) -> str:
+def _span(instance: Instance, date: str, time: str) -> tuple[datetime, datetime] | None:
     day, clock = values(instance.header, date), values(instance.header, time)
-    if not day or not clock:
-        return ""
-    # TM and DA compare as text once old separators (PS3.5 §6.2) are gone and digits filled up.
-    whole, _, fraction = clock[0].replace(":", "").partition(".")
-    return f"{day[0].replace('.', '')}{whole:0<6}{fraction:0<6}"
+    return moments(day[0], clock[0]) if day and clock else None
 
 
 def _name(instance: Instance) -> str:
