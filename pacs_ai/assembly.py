@@ -22,6 +22,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.values import convert_SQ
 
 from pacs_ai.study import texts, values
+from pacs_ai.times import date_of, time_of
 from pacs_ai.uids import digest
 
 FUTURE_TOLERANCE = timedelta(hours=24)
@@ -103,9 +104,9 @@ class NotCurrent:
     reason: str
 
 
-_DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
-_TIME = re.compile(r"^(\d{2}):?(\d{2})?:?(\d{2})?(?:\.\d+)?$")
-_OFFSET = re.compile(r"^([+-])(\d{2})(\d{2})$")
+_OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
+_WESTERNMOST, _EASTERNMOST = timedelta(hours=-12), timedelta(hours=14)
+"""The limits of TimezoneOffsetFromUTC (PS3.3 C.12.1.1.8)."""
 
 
 def currency(
@@ -114,7 +115,8 @@ def currency(
     """Decide whether a Study is current, or an old one sent again (a prefetch, a migration).
 
     Its time is StudyDate and StudyTime; only where StudyDate is missing, SeriesDate and SeriesTime.
-    A date without a time counts as that whole day, in favour of the Study.
+    A date without a time counts as that whole day, and a time without minutes as that whole hour, in
+    favour of the Study.
 
     Parameters
     ----------
@@ -157,39 +159,23 @@ def _dated(header: Dataset, time_zone: str) -> tuple[str, tuple[datetime, dateti
 
 def _zone(header: Dataset, time_zone: str) -> timezone | ZoneInfo:
     stated = values(header, "TimezoneOffsetFromUTC")
-    found = _OFFSET.match(stated[0]) if stated else None
+    found = _OFFSET.fullmatch(stated[0]) if stated else None
     if found is None:
         return ZoneInfo(time_zone)
     offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
-    return timezone(-offset if found[1] == "-" else offset)
+    offset = -offset if found[1] == "-" else offset
+    return timezone(offset) if _WESTERNMOST <= offset <= _EASTERNMOST else ZoneInfo(time_zone)
 
 
 def _spell(
     day: str, times: tuple[str, ...], zone: timezone | ZoneInfo
 ) -> tuple[datetime, datetime] | None:
-    found = _DATE.match(day)
+    found = date_of(day)
     if found is None:
         return None
-    try:
-        midnight = datetime(int(found[1]), int(found[2]), int(found[3]), tzinfo=zone)
-    except ValueError:
-        return None
-    clock = _clock(times[0]) if times else None
-    if clock is None:
-        return midnight, midnight + timedelta(days=1)
-    exact = datetime.combine(midnight.date(), clock, tzinfo=zone)
-    return exact, exact
-
-
-def _clock(text: str) -> time | None:
-    found = _TIME.match(text)
-    if found is None:
-        return None
-    hour, minute, second = (int(part or 0) for part in found.groups())
-    try:
-        return time(hour, minute, min(second, 59))  # 60 is a leap second (PS3.5 §6.2)
-    except ValueError:
-        return None
+    clock = (time_of(times[0]) if times else None) or (time.min, time.max)
+    first, last = (datetime.combine(found, one, tzinfo=zone) for one in clock)
+    return first, last
 
 
 # ---------------------------------------------------------------------- the same UID again

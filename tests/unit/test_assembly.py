@@ -110,6 +110,8 @@ def test_a_study_of_these_days_is_current(elements: dict[str, str]) -> None:
         ({"AcquisitionDate": "20261123"}, "undated: StudyDate and SeriesDate are missing"),
         ({"StudyDate": "yesterday"}, "undated: StudyDate is not a date"),
         ({"StudyDate": "20261350"}, "undated: StudyDate is not a date"),
+        ({"StudyDate": "99991231"}, "in the future"),
+        ({"StudyDate": "00010101", "TimezoneOffsetFromUTC": "+1400"}, "StudyDate lies more than"),
     ],
 )
 def test_an_old_undated_or_future_study_is_not_current(
@@ -125,6 +127,21 @@ def test_the_zone_of_the_header_goes_before_the_zone_of_the_site() -> None:
     # Noon in Berlin is more than 48 h ago; noon two hours west of Greenwich is not.
     assert isinstance(_decided(**moment), NotCurrent)
     assert _decided(**moment, TimezoneOffsetFromUTC="-0200") == Current()
+
+
+@pytest.mark.parametrize("offset", ["+9900", "-2400", "+1401", "-1201", "+0160", "2"])
+def test_what_is_no_zone_leaves_the_zone_of_the_site(offset: str) -> None:
+    moment = {"StudyDate": "20261121", "StudyTime": "130001"}
+    assert _decided(**moment, TimezoneOffsetFromUTC=offset) == Current()
+    moment = {"StudyDate": "20261121", "StudyTime": "125959"}
+    assert isinstance(_decided(**moment, TimezoneOffsetFromUTC=offset), NotCurrent)
+
+
+def test_a_time_without_minutes_counts_as_its_whole_hour() -> None:
+    nearly_two_days = timedelta(hours=47.5)  # since 13:30 in Berlin
+    assert _decided(nearly_two_days, StudyDate="20261121", StudyTime="13") == Current()
+    decided = _decided(nearly_two_days, StudyDate="20261121", StudyTime="130000")
+    assert isinstance(decided, NotCurrent)
 
 
 def test_every_study_is_current_where_the_site_says_so() -> None:
