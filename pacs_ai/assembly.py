@@ -395,10 +395,7 @@ def _items(dataset: Dataset, element: _Element | None, vr: str) -> list[Dataset]
     try:
         items = convert_SQ(element.value, implicit, _little(element), encodings)
         # Any bytes may begin like an item, and of those that end too early pydicom says nothing.
-        if (
-            element.VR in _UNSTATED
-            and _encoded(DataElement(element.tag, "SQ", items)) != element.value
-        ):
+        if not _vr(element) and _encoded(DataElement(element.tag, "SQ", items)) != element.value:
             return None
     except Exception:  # pydicom raises many types on hostile bytes
         return None
@@ -445,6 +442,9 @@ def _plain(value: str, vr: str) -> object:
             return float(value)
         except ValueError:
             return value
+    if vr == "PN":
+        # What is left empty at the end may be left out (PS3.5 §6.2.1).
+        return "=".join(group.rstrip("^ ") for group in value.split("=")).rstrip("=")
     return value
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from struct import unpack
+from struct import pack, unpack
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -634,6 +634,43 @@ def test_the_length_to_its_end_does_not_count() -> None:
     one.add_new(0x00080001, "UL", 12000)
     other.add_new(0x00080001, "UL", 11000)
     assert compare(_read(one), _read(other, ImplicitVRLittleEndian)) is Difference.SAME
+
+
+def test_group_lengths_inside_sequences_do_not_count() -> None:
+    def grouped(*elements: bytes) -> Dataset:
+        def item(content: bytes) -> bytes:
+            return pack("<HHL", 0xFFFE, 0xE000, len(content)) + content
+
+        measures = item(b"".join(elements))
+        groups = item(pack("<HHL", 0x0028, 0x9110, len(measures)) + measures)
+        made = _read(_image(SharedFunctionalGroupsSequence=[]), ImplicitVRLittleEndian)
+        tag = Tag("SharedFunctionalGroupsSequence")
+        made[tag] = RawDataElement(
+            *(tag, None, len(groups), groups, 0), is_implicit_VR=True, is_little_endian=True
+        )
+        return made
+
+    spacing = pack("<HHL", 0x0028, 0x0030, 8) + b"0.5\\0.5 "
+    kept = grouped(spacing)
+    assert compare(kept, grouped(pack("<HHLL", 0x0028, 0, 4, 16), spacing)) is Difference.SAME
+    assert compare(kept, grouped(spacing.replace(b"5", b"6"))) is Difference.CONFLICT
+
+
+@pytest.mark.parametrize(
+    "name", ["Müller^Test^^", "Müller^Test^ ^", "Müller^Test^^^==", "Müller^Test="]
+)
+@pytest.mark.parametrize("patient_id", ["1", ""])
+def test_delimiters_at_the_end_of_a_name_do_not_count(name: str, patient_id: str) -> None:
+    kept = _read(_image(PatientID=patient_id))
+    assert compare(kept, _read(_image(PatientID=patient_id, PatientName=name))) is Difference.SAME
+
+
+@pytest.mark.parametrize(
+    "name", ["Müller^^Test", "^Müller^Test", "Müller^Test=Müller", "=Müller^Test"]
+)
+def test_delimiters_inside_a_name_count(name: str) -> None:
+    kept, other = _image(PatientID=""), _image(PatientID="", PatientName=name)
+    assert compare(_read(kept), _read(other)) is Difference.CONFLICT
 
 
 # ---------------------------------------------------------------------- what the pixels mean
