@@ -422,7 +422,8 @@ def _candidate(name: str, stack: Stack, select: Select, facts: StudyFacts) -> _C
         return unfit or f"FrameType has {word}"
     thickness, slices = _thickness(stack), len(stack.planes)
     if select.thickness is not None and not select.thickness.holds(thickness):
-        seen = "missing" if thickness == float("inf") else f"{thickness:g} mm"
+        unsaid = "no thickness" if first.text("SliceThickness") else "missing"
+        seen = unsaid if thickness == float("inf") else f"{thickness:g} mm"
         return f"SliceThickness is {seen}, not {select.thickness.text}"
     if select.slices is not None and not select.slices.holds(slices):
         return f"it has {slices} slices, not {select.slices.text}"
@@ -456,9 +457,16 @@ def _series_name(series: Series) -> str:
 
 
 def _thickness(stack: Stack) -> float:
-    """Return the greatest SliceThickness, in mm; infinite when one of its slices states none."""
-    found = [one.frame.values("SliceThickness")[:1] for one in stack.planes]
+    """Return the greatest SliceThickness, in mm; infinite when one of its slices states none.
+
+    What is not above 0 is none: taken at its word it would be the thinnest, and so the best.
+    """
+    return max(_millimetres(one.frame.values("SliceThickness")) for one in stack.planes)
+
+
+def _millimetres(found: tuple[str, ...]) -> float:
     try:
-        return max(float(one[0]) if one else float("inf") for one in found)
-    except ValueError:
+        number = float(found[0])
+    except (IndexError, ValueError):
         return float("inf")
+    return number if number > 0 else float("inf")

@@ -282,6 +282,8 @@ def test_equally_good_series_are_ambiguous_and_both_named() -> None:
         ({"SeriesDescription": "cor MIP 10mm"}, "SeriesDescription has MIP"),
         ({"SliceThickness": "8"}, "SliceThickness is 8 mm, not <=5"),
         ({"SliceThickness": None}, "SliceThickness is missing, not <=5"),
+        ({"SliceThickness": "0"}, "SliceThickness is no thickness, not <=5"),
+        ({"SliceThickness": "-1"}, "SliceThickness is no thickness, not <=5"),
     ],
 )
 def test_a_series_that_does_not_suit_is_left_out_and_said(
@@ -290,6 +292,16 @@ def test_a_series_that_does_not_suit_is_left_out_and_said(
     routing = routed(slices(4, **elements), CT)
     assert not routing.jobs
     assert why in routing.refusals[0].reason
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("thickness", ["0", "-1", "nan"])
+def test_a_series_of_no_thickness_is_not_the_thinnest(thickness: str) -> None:
+    text = CT.replace('thickness: "<=5", ', "")
+    thick = slices(4, series=1, SliceThickness=thickness)
+    for thin in (slices(4, series=2, SliceThickness="2"), slices(4, series=0, SliceThickness="2")):
+        (job,) = routed([*thick, *thin], text).jobs
+        assert job.inputs["volume"][0].SeriesInstanceUID == thin[0].SeriesInstanceUID
 
 
 def test_a_series_with_a_reason_for_each_of_its_files_states_three_and_counts_the_rest() -> None:
