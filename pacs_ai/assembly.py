@@ -6,20 +6,23 @@ Pure: evidence in, decision out, and the decision says by which evidence it was 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
 from enum import Enum
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
+from pydicom.values import convert_SQ
 
-from pacs_ai.study import values
+from pacs_ai.study import texts, values
+from pacs_ai.times import date_of, time_of
 from pacs_ai.uids import digest
 
 FUTURE_TOLERANCE = timedelta(hours=24)
@@ -101,9 +104,9 @@ class NotCurrent:
     reason: str
 
 
-_DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
-_TIME = re.compile(r"^(\d{2}):?(\d{2})?:?(\d{2})?(?:\.\d+)?$")
-_OFFSET = re.compile(r"^([+-])(\d{2})(\d{2})$")
+_OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
+_WESTERNMOST, _EASTERNMOST = timedelta(hours=-12), timedelta(hours=14)
+"""The limits of TimezoneOffsetFromUTC (PS3.3 C.12.1.1.8)."""
 
 
 def currency(
@@ -112,7 +115,8 @@ def currency(
     """Decide whether a Study is current, or an old one sent again (a prefetch, a migration).
 
     Its time is StudyDate and StudyTime; only where StudyDate is missing, SeriesDate and SeriesTime.
-    A date without a time counts as that whole day, in favour of the Study.
+    A date without a time counts as that whole day, and a time without minutes as that whole hour, in
+    favour of the Study.
 
     Parameters
     ----------
@@ -155,39 +159,23 @@ def _dated(header: Dataset, time_zone: str) -> tuple[str, tuple[datetime, dateti
 
 def _zone(header: Dataset, time_zone: str) -> timezone | ZoneInfo:
     stated = values(header, "TimezoneOffsetFromUTC")
-    found = _OFFSET.match(stated[0]) if stated else None
+    found = _OFFSET.fullmatch(stated[0]) if stated else None
     if found is None:
         return ZoneInfo(time_zone)
     offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
-    return timezone(-offset if found[1] == "-" else offset)
+    offset = -offset if found[1] == "-" else offset
+    return timezone(offset) if _WESTERNMOST <= offset <= _EASTERNMOST else ZoneInfo(time_zone)
 
 
 def _spell(
     day: str, times: tuple[str, ...], zone: timezone | ZoneInfo
 ) -> tuple[datetime, datetime] | None:
-    found = _DATE.match(day)
+    found = date_of(day)
     if found is None:
         return None
-    try:
-        midnight = datetime(int(found[1]), int(found[2]), int(found[3]), tzinfo=zone)
-    except ValueError:
-        return None
-    clock = _clock(times[0]) if times else None
-    if clock is None:
-        return midnight, midnight + timedelta(days=1)
-    exact = datetime.combine(midnight.date(), clock, tzinfo=zone)
-    return exact, exact
-
-
-def _clock(text: str) -> time | None:
-    found = _TIME.match(text)
-    if found is None:
-        return None
-    hour, minute, second = (int(part or 0) for part in found.groups())
-    try:
-        return time(hour, minute, min(second, 59))  # 60 is a leap second (PS3.5 §6.2)
-    except ValueError:
-        return None
+    clock = (time_of(times[0]) if times else None) or (time.min, time.max)
+    first, last = (datetime.combine(found, one, tzinfo=zone) for one in clock)
+    return first, last
 
 
 # ---------------------------------------------------------------------- the same UID again
@@ -212,36 +200,79 @@ _GEOMETRY = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientPosition"),
     *("SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "FrameOfReferenceUID"),
     *("Laterality", "ImageLaterality", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
-    *("RescaleSlope", "RescaleIntercept", "PresentationLUTShape"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PresentationLUTShape"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+# What is first said of the pixels' unit adds to what they mean; said otherwise, they mean something else.
+_UNITS = ("RescaleType", "Units")
 _GEOMETRY_TAGS = frozenset(Tag(keyword) for keyword in _GEOMETRY)
 _PIXELS = frozenset(
     Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 )
-# How pixels and text are laid out, which decoding sees through. PhotometricInterpretation has its
-# own comparison: a decoder turns YBR into RGB but never MONOCHROME1 into MONOCHROME2.
-_LAYOUT = frozenset(
+_PALETTE = frozenset(
+    Tag(f"{name}PaletteColorLookupTable{part}")
+    for part, names in (
+        ("Descriptor", ("Red", "Green", "Blue")),
+        ("Data", ("Red", "Green", "Blue", "Alpha")),
+        ("Data", ("SegmentedRed", "SegmentedGreen", "SegmentedBlue", "SegmentedAlpha")),
+    )
+    for name in names
+)
+_SAMPLES = frozenset(
+    Tag(keyword)
+    for keyword in ("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "HighBit")
+)
+"""How the bytes of pixels are to be read."""
+# How pixels and text are laid out, which decoding sees through, and a preview of them.
+# PhotometricInterpretation has its own comparison: a decoder turns YBR into RGB but never MONOCHROME1 into
+# MONOCHROME2.
+_LAYOUT = _SAMPLES | {
     Tag(keyword)
     for keyword in (
-        *("SpecificCharacterSet", "DataSetTrailingPadding", "PlanarConfiguration"),
-        *("PhotometricInterpretation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+        *("SpecificCharacterSet", "DataSetTrailingPadding", "LengthToEnd", "IconImageSequence"),
+        *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    )
+}
+# Where whoever encodes pixels anew without loss says that it was there.
+_RECODING = frozenset(
+    Tag(keyword)
+    for keyword in (
+        "DerivationDescription",
+        "InstanceCoercionDateTime",
+        "ContributingEquipmentSequence",
     )
 )
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN"}) | {
     *("SH", "ST", "TM", "UC", "UI", "UR", "UT")
 }
+_ASSUMED: dict[int, object] = {Tag("NumberOfFrames"): (1.0,)}
+"""What a missing element says."""
+_UNSTATED = frozenset({None, "UN"})
+"""VRs that say nothing of what a value is."""
+_NUMBERS = {
+    **dict.fromkeys(("US", "SS", "AT", "OW"), "H"),
+    **dict.fromkeys(("UL", "SL", "FL", "OL", "OF"), "I"),
+    **dict.fromkeys(("UV", "SV", "FD", "OV", "OD"), "Q"),
+}
+"""Type code of the integers that a byte order swaps, by VR (PS3.5 §7.3)."""
+_ITEM = b"\xfe\xff\x00\xe0"
+_IMPLICIT_HEAD = 8
+"""Bytes before a value in Implicit VR."""
+
+_Element = DataElement | RawDataElement
 
 
 def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool]) -> Difference:
     """Compare two Instances of one SOP Instance UID by content.
 
     Transfer syntax, File Meta Information, character set, group lengths and padding do not count;
-    an empty element is as good as a missing one. PatientID, its issuer, birth date and sex are the
-    patient; a name alone that differs under the same PatientID is a correction, and so is identity
-    that was missing and comes now.
-    Pixel data of different encodings is compared decoded; where one cannot be decoded, or is larger
-    than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
+    an empty element is as good as a missing one, and no NumberOfFrames as good as 1. Nor do icons
+    count, nor, where the same pixels come in another transfer syntax, what a lossless recoder notes
+    of itself.
+    PatientID, its issuer, birth date and sex are the patient; a name alone that differs under the same
+    PatientID is a correction, and so is identity that was missing and comes now.
+    Pixel data of different encodings or palettes is compared decoded; where one cannot be decoded, or
+    is larger than :data:`LARGEST_COMPARED`, that is a conflict: nobody knows.
 
     Parameters
     ----------
@@ -251,7 +282,9 @@ def compare(kept: Dataset, arrived: Dataset, *, same_frames: Callable[[], bool])
         Tells whether both decode to the same frames; False where one cannot be decoded. Asked only
         where nothing else decides.
     """
-    differing = _differing(kept, arrived)
+    differing = _differing(kept, arrived) - _recoding(kept, arrived)
+    if _coloured(kept):
+        differing -= _PALETTE  # decoded, as colours: another spelling of a palette is none
     if differing & _telling(kept) or not _same_pixels(kept, arrived, same_frames):
         return Difference.CONFLICT
     return Difference.ATTRIBUTES if differing else Difference.SAME
@@ -272,13 +305,14 @@ def _telling(kept: Dataset) -> set[BaseTag]:
     # issuer that joins a PatientID may make it another patient's.
     known = values(kept, "PatientID")
     who = _IDENTITY if known else (*_IDENTITY, "PatientName")
-    said = {keyword for keyword in who if values(kept, keyword)}
+    said = {keyword for keyword in (*who, *_UNITS) if values(kept, keyword)}
     if known:
         said.add("IssuerOfPatientID")
-    return {*_GEOMETRY_TAGS, *(Tag(keyword) for keyword in said)}
+    return {*_GEOMETRY_TAGS, *_PALETTE, *(Tag(keyword) for keyword in said)}
 
 
 def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:
+    # In items as well: pixels inside a sequence are a preview, which a recoder encodes again.
     return {
         tag
         for tag in {*one.keys(), *other.keys()}
@@ -287,54 +321,131 @@ def _differing(one: Dataset, other: Dataset) -> set[BaseTag]:
 
 
 def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
-    raw_one, raw_other = one.get_item(tag), other.get_item(tag)
-    if isinstance(raw_one, RawDataElement) and isinstance(raw_other, RawDataElement):
-        same_order = raw_one.is_little_endian == raw_other.is_little_endian
-        same_set = one.original_character_set == other.original_character_set
-        # The quick way, for most elements; private ones lose their VR in Implicit VR, not their bytes.
-        if same_order and same_set and _bytes(raw_one.value) == _bytes(raw_other.value):
-            return True
-    return _canonical(one, tag) == _canonical(other, tag)
+    """Tell whether an element says the same in both, however each is encoded.
+
+    A private element counts wherever it stands, in functional groups too: some makers keep there how the
+    stored values are scaled. Implicit VR drops its VR; it is then read by the one that the other states.
+    """
+    elements: tuple[_Element | None, _Element | None] = one.get_item(tag), other.get_item(tag)
+    stated = [_vr(element) for element in elements]
+    same_set = one.original_character_set == other.original_character_set
+    # Where one side cannot know what the bytes mean, they are all there is.
+    if (same_set or not all(stated)) and _same_bytes(*elements):
+        return True
+    known = next(filter(None, stated), "SQ" if all(map(_itemised, elements)) else "")
+    vrs = [vr or known for vr in stated]
+    sides = list(zip((one, other), elements, vrs, strict=True))
+    if "SQ" in vrs:
+        return _same_items(*(_items(*side) for side in sides))
+    first, second = (_content(*side) or _ASSUMED.get(tag, ()) for side in sides)
+    return first == second
 
 
-def _bytes(value: bytes | None) -> bytes:
-    return (value or b"").rstrip(b"\0 ")
+def _recoding(one: Dataset, other: Dataset) -> set[BaseTag]:
+    """Return the elements that say no more than that the same pixels are encoded otherwise."""
+    if _same_syntax(one, other) or not any(tag in each for tag in _PIXELS for each in (one, other)):
+        return set()
+    # To say that nothing was lost is no more than to say nothing; that something was, is.
+    lossless = {values(each, "LossyImageCompression") for each in (one, other)} <= {(), ("00",)}
+    return {*_RECODING, Tag("LossyImageCompression")} if lossless else {*_RECODING}
 
 
-def _canonical(dataset: Dataset, tag: BaseTag) -> object:
-    """Return an element's value such that two encodings of it are equal."""
-    raw = dataset.get_item(tag)
-    if raw is None:
+def _vr(element: _Element | None) -> str:
+    """Return an element's VR as it states it, or as the dictionary does; empty where neither does."""
+    if element is None:
+        return ""
+    if element.VR not in _UNSTATED:
+        return str(element.VR)
+    try:
+        return dictionary_VR(element.tag)
+    except KeyError:
+        return "LO" if element.tag.is_private_creator else ""
+
+
+def _same_bytes(one: _Element | None, other: _Element | None) -> bool:
+    return (
+        isinstance(one, RawDataElement)
+        and isinstance(other, RawDataElement)
+        and _little(one) == _little(other)
+        and (one.value or b"") == (other.value or b"")
+    )
+
+
+def _little(raw: RawDataElement) -> bool:
+    # Whoever does not know an element's VR cannot have swapped its bytes.
+    return raw.is_little_endian or raw.VR in _UNSTATED
+
+
+def _itemised(element: _Element | None) -> bool:
+    return isinstance(element, RawDataElement) and (element.value or b"").startswith(_ITEM)
+
+
+def _items(dataset: Dataset, element: _Element | None, vr: str) -> list[Dataset] | None:
+    """Return a sequence's items; None where it is none, or its bytes cannot be read as one."""
+    if element is None or not element.value:
+        return []
+    if vr != "SQ":
+        return None
+    if not isinstance(element, RawDataElement):
+        return list(element.value)
+    # Where its VR is not stated, it is in Implicit VR Little Endian (PS3.5 §6.2.2).
+    implicit = element.is_implicit_VR or element.VR in _UNSTATED
+    charset = dataset.original_character_set
+    encodings = [charset] if isinstance(charset, str) else list(charset)
+    try:
+        items = convert_SQ(element.value, implicit, _little(element), encodings)
+        # Any bytes may begin like an item, and of those that end too early pydicom says nothing.
+        if not _vr(element) and _encoded(DataElement(element.tag, "SQ", items)) != element.value:
+            return None
+    except Exception:  # pydicom raises many types on hostile bytes
+        return None
+    return list(items)
+
+
+def _same_items(one: list[Dataset] | None, other: list[Dataset] | None) -> bool:
+    if one is None or other is None or len(one) != len(other):
+        return False
+    return not any(_differing(*pair) for pair in zip(one, other, strict=True))
+
+
+def _content(dataset: Dataset, element: _Element | None, vr: str) -> object:
+    """Return an element's value such that two encodings of it are equal; () where it is empty."""
+    if element is None:
         return ()
-    keyword, vr = keyword_for_tag(tag), str(raw.VR or dictionary_VR(tag))
-    if keyword and vr in _TEXT:
+    if vr in _TEXT:
         # Not through the Dataset: it would warn of values that real headers hold.
-        return tuple(_plain(one, vr) for one in values(dataset, keyword))
-    value: Any = dataset[tag].value
-    if vr == "SQ":
-        return tuple(
-            tuple(
-                (int(inner), canonical)
-                for inner in item.keys()  # noqa: SIM118 - a Dataset iterates over its elements
-                if inner.element != 0 and (canonical := _canonical(item, inner)) != ()
-            )
-            for item in value
-        )
-    if value is None or value == "":
-        return ()
-    if isinstance(value, bytes):
-        return _bytes(value) or ()
-    listed = value if isinstance(value, list | tuple | MultiValue) else [value]
-    return tuple(_plain(one, vr) for one in listed)
+        said = [_plain(one, vr) for one in texts(dataset, element, vr)]
+        while said and said[-1] == "":
+            said.pop()  # but not between others: which of two values is missing tells
+        return tuple(said)
+    if not isinstance(element, RawDataElement):
+        return _encoded(element) or ()
+    numbers, value = _NUMBERS.get(vr), element.value or b""
+    if numbers is None or _little(element) or len(value) % array(numbers).itemsize:
+        return value or ()
+    swapped = array(numbers, value)
+    swapped.byteswap()
+    return swapped.tobytes() or ()
 
 
-def _plain(value: object, vr: str) -> object:
-    if vr in ("DS", "IS") or isinstance(value, int | float):
+def _encoded(element: DataElement) -> bytes:
+    """Return the value of an element that was looked at already, as it is in Implicit VR Little Endian."""
+    stream = DicomBytesIO()
+    stream.is_little_endian = stream.is_implicit_VR = True
+    write_data_element(stream, element)
+    return stream.getvalue()[_IMPLICIT_HEAD:]
+
+
+def _plain(value: str, vr: str) -> object:
+    if vr in ("DS", "IS"):
         try:
-            return float(str(value))
+            return float(value)
         except ValueError:
-            return str(value).strip()
-    return str(value).strip(" \0")
+            return value
+    if vr == "PN":
+        # What is left empty at the end may be left out (PS3.5 §6.2.1).
+        return "=".join(group.rstrip("^ ") for group in value.split("=")).rstrip("=")
+    return value
 
 
 def _same_pixels(one: Dataset, other: Dataset, same_frames: Callable[[], bool]) -> bool:
@@ -344,17 +455,25 @@ def _same_pixels(one: Dataset, other: Dataset, same_frames: Callable[[], bool]) 
     both = all(tag in one and tag in other for tag in tags)
     if not both or not _same_photometry(one, other):
         return False
-    syntaxes = {str(each.file_meta.TransferSyntaxUID) for each in (one, other)}
-    if len(syntaxes) == 1 and all(one[tag].value == other[tag].value for tag in tags):
+    alike = _same_syntax(one, other) and all(_same(one, other, tag) for tag in _SAMPLES | _PALETTE)
+    if alike and all(one[tag].value == other[tag].value for tag in tags):
         return True
     small = max(_decoded_size(one), _decoded_size(other)) <= LARGEST_COMPARED
     return small and same_frames()
+
+
+def _same_syntax(one: Dataset, other: Dataset) -> bool:
+    return bool(one.file_meta.TransferSyntaxUID == other.file_meta.TransferSyntaxUID)
 
 
 def _same_photometry(one: Dataset, other: Dataset) -> bool:
     seen = {"".join(values(each, "PhotometricInterpretation")[:1]) for each in (one, other)}
     colours = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
     return len(seen) == 1 or seen <= colours
+
+
+def _coloured(dataset: Dataset) -> bool:
+    return values(dataset, "PhotometricInterpretation") == ("PALETTE COLOR",)
 
 
 def _decoded_size(dataset: Dataset) -> int:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pydicom
 from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
@@ -52,7 +52,8 @@ _HEAD = {
 }
 """The elements of :class:`Head`, in its order: the UIDs, then the texts."""
 _HEAD_UIDS = 4
-_PADDING = b" \0\t\r\n"
+_BLANK = " \0\t\r\n"
+_PADDING = _BLANK.encode()
 _EXPLICIT_VR, _IMPLICIT_VR, _LENGTH = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
 _SHORT_HEAD, _LONG_HEAD = 8, 12
 _IS_EXPLICIT = {
@@ -527,6 +528,17 @@ def values(header: Dataset, keyword: str) -> tuple[str, ...]:
     return _parts(str(element.value))
 
 
+def texts(header: Dataset, element: DataElement | RawDataElement, vr: str) -> tuple[str, ...]:
+    """Return an element's values as text, the empty ones too, read by a VR that it need not state itself."""
+    if isinstance(element, RawDataElement):
+        text = _decoded(header, element.value or b"", vr)
+    else:
+        given = element.value
+        listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        text = "\\".join("" if one is None else str(one) for one in listed)
+    return tuple(one.strip(_BLANK) for one in text.split("\\"))
+
+
 def items(header: Dataset, keyword: str) -> tuple[Dataset, ...]:
     """Return the items of a sequence; none when it is missing, empty, or no sequence at all."""
     try:
@@ -561,7 +573,7 @@ def projection_plane(header: Dataset) -> str:
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part for one in text.split("\\") if (part := one.strip(" \0\t\r\n")))
+    return tuple(part for one in text.split("\\") if (part := one.strip(_BLANK)))
 
 
 def _decoded(header: Dataset, raw: bytes, vr: str) -> str:

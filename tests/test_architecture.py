@@ -49,7 +49,7 @@ ROOMS: dict[str, frozenset[str]] = {
         {
             *("pacs_ai", "pacs_ai.study", "pacs_ai.results", "pacs_ai.terms", "pacs_ai.uids"),
             *("pacs_ai.errors", "pacs_ai.settings", "pacs_ai.catalogue"),
-            *("pacs_ai.distributions", "pacs_ai.prototypes"),
+            *("pacs_ai.distributions", "pacs_ai.prototypes", "pacs_ai.times"),
         }
     ),
     "apart": frozenset({"pacs_ai.reference", "pacs_ai.phantom"}),

@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 from pacs_ai.errors import Fault
 from pacs_ai.settings import Source
 from pacs_ai.study import Study, values
+from pacs_ai.times import date_of
 
 _AGE_STRING = re.compile(r"^(\d{1,3})([DWMY])$")
 _PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
-_DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
 _OLDEST = 130.0
 _STUDY_DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 
@@ -165,14 +165,7 @@ def _from_age(header: Dataset, policy: AgePolicy, *, birth_known: bool) -> tuple
 
 
 def _date(given: Iterable[str]) -> date | None:
-    for text in given:
-        found = _DATE.match(text)
-        if found:
-            try:
-                return date(int(found[1]), int(found[2]), int(found[3]))
-            except ValueError:
-                return None
-    return None
+    return next((found for text in given if (found := date_of(text))), None)
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

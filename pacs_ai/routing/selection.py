@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pacs_ai.routing.conditions import Says, StudyFacts, Subject
@@ -15,6 +16,7 @@ from pacs_ai.routing.rules import Rule, Select, SelectImage
 from pacs_ai.routing.views import Side, View, ViewRule
 from pacs_ai.routing.words import Term
 from pacs_ai.study import Instance, Series, is_slide, values
+from pacs_ai.times import moments
 
 if TYPE_CHECKING:
     from pacs_ai.pixels.stacks import Stack
@@ -191,16 +193,18 @@ def _latest(instances: Sequence[Instance]) -> Instance | Unsuitable:
     if len(instances) == 1:
         return instances[0]
     for date, time in _CLOCKS:
-        clocks = [_clock(one, date, time) for one in instances]
-        if all(clocks):
-            best = max(clocks)
-            first, *others = (
-                one for one, clock in zip(instances, clocks, strict=True) if clock == best
+        spans = [span for one in instances if (span := _span(one, date, time))]
+        if len(spans) == len(instances):
+            latest = max(first for first, _ in spans)
+            one, *others = (
+                one for one, (_, last) in zip(instances, spans, strict=True) if last >= latest
             )
             if others:
-                names = f"{_name(first)} and {_name(others[0])}"
-                return Unsuitable(f"{time} is the same in {names}: ambiguous, keep one of them")
-            return _alone(first, instances)
+                names = f"{_name(one)} and {_name(others[0])}"
+                return Unsuitable(
+                    f"{time} does not tell which of {names} is later: ambiguous, keep one of them"
+                )
+            return _alone(one, instances)
     return Unsuitable("no AcquisitionTime or ContentTime in each of them tells which is the latest")
 
 
@@ -217,19 +221,15 @@ def _alone(latest: Instance, instances: Sequence[Instance]) -> Instance | Unsuit
 
 def _is_older(one: Instance, than: Instance) -> bool:
     for date, time in _CLOCKS:
-        clock, other = _clock(one, date, time), _clock(than, date, time)
-        if clock and other:
-            return clock < other
+        span, other = _span(one, date, time), _span(than, date, time)
+        if span and other:
+            return span[1] < other[0]
     return False
 
 
-def _clock(instance: Instance, date: str, time: str) -> str:
+def _span(instance: Instance, date: str, time: str) -> tuple[datetime, datetime] | None:
     day, clock = values(instance.header, date), values(instance.header, time)
-    if not day or not clock:
-        return ""
-    # TM and DA compare as text once old separators (PS3.5 §6.2) are gone and digits filled up.
-    whole, _, fraction = clock[0].replace(":", "").partition(".")
-    return f"{day[0].replace('.', '')}{whole:0<6}{fraction:0<6}"
+    return moments(day[0], clock[0]) if day and clock else None
 
 
 def _name(instance: Instance) -> str:
@@ -422,7 +422,8 @@ def _candidate(name: str, stack: Stack, select: Select, facts: StudyFacts) -> _C
         return unfit or f"FrameType has {word}"
     thickness, slices = _thickness(stack), len(stack.planes)
     if select.thickness is not None and not select.thickness.holds(thickness):
-        seen = "missing" if thickness == float("inf") else f"{thickness:g} mm"
+        unsaid = "no thickness" if first.text("SliceThickness") else "missing"
+        seen = unsaid if thickness == float("inf") else f"{thickness:g} mm"
         return f"SliceThickness is {seen}, not {select.thickness.text}"
     if select.slices is not None and not select.slices.holds(slices):
         return f"it has {slices} slices, not {select.slices.text}"
@@ -456,9 +457,16 @@ def _series_name(series: Series) -> str:
 
 
 def _thickness(stack: Stack) -> float:
-    """Return the greatest SliceThickness, in mm; infinite when one of its slices states none."""
-    found = [one.frame.values("SliceThickness")[:1] for one in stack.planes]
+    """Return the greatest SliceThickness, in mm; infinite when one of its slices states none.
+
+    What is not above 0 is none: taken at its word it would be the thinnest, and so the best.
+    """
+    return max(_millimetres(one.frame.values("SliceThickness")) for one in stack.planes)
+
+
+def _millimetres(found: tuple[str, ...]) -> float:
     try:
-        return max(float(one[0]) if one else float("inf") for one in found)
-    except ValueError:
+        number = float(found[0])
+    except (IndexError, ValueError):
         return float("inf")
+    return number if number > 0 else float("inf")

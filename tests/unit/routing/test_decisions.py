@@ -86,7 +86,7 @@ def test_orientation_is_a_source_of_the_view_where_the_rule_lists_it() -> None:
 
 
 def test_of_several_frontals_the_latest_is_taken_and_said() -> None:
-    early = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0800")
+    early = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="0759")
     late = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="080000.5")
     routing = routed([early, late], CXR)
     (job,) = routing.jobs
@@ -133,6 +133,55 @@ def test_frontals_that_no_time_tells_apart_are_not_suitable(time: str | None) ->
     assert "AcquisitionTime" in routing.refusals[0].reason
     if time:
         assert "2.25.1.1.1 and Instance 2.25.1.2.1" in routing.refusals[0].reason
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("time", ["90000", "9:00:00", "095", "240000", "096000", "09:0000", "none"])
+def test_what_is_no_time_makes_no_image_the_latest(time: str) -> None:
+    early = radiograph(1, AcquisitionDate="20261123", AcquisitionTime=time)
+    late = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="100000")
+    routing = routed([early, late], CXR)
+    assert not routing.jobs
+    assert "no AcquisitionTime or ContentTime in each of them" in routing.refusals[0].reason
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("day", ["2026112", "20261131", "2026.1123", "tomorrow"])
+def test_what_is_no_date_makes_no_image_the_latest(day: str) -> None:
+    early = radiograph(1, AcquisitionDate=day, AcquisitionTime="110000")
+    late = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="100000")
+    assert not routed([early, late], CXR).jobs
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_content_time_decides_where_acquisition_time_is_no_time() -> None:
+    clock = {"AcquisitionDate": "20261123", "ContentDate": "20261123"}
+    early = radiograph(1, **clock, AcquisitionTime="90000", ContentTime="090001")
+    late = radiograph(2, **clock, AcquisitionTime="100000", ContentTime="100001")
+    (job,) = routed([early, late], CXR).jobs
+    assert job.inputs["frontal"] == (late,)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("time", ["10", "1000", "100030", "10:00:30"])
+def test_a_time_that_leaves_out_what_tells_two_images_apart_is_not_suitable(time: str) -> None:
+    # 1000 is some time between 10:00:00 and 10:00:59.
+    one = radiograph(1, AcquisitionDate="20261123", AcquisitionTime=time)
+    other = radiograph(2, AcquisitionDate="2026.11.23", AcquisitionTime="100030.5")
+    routing = routed([one, other], CXR)
+    assert not routing.jobs
+    assert "AcquisitionTime does not tell which of" in routing.refusals[0].reason
+    (job,) = routed(
+        [one, radiograph(3, AcquisitionDate="20261123", AcquisitionTime="11")], CXR
+    ).jobs
+    assert job.inputs["frontal"][0].SOPInstanceUID == "2.25.1.3.1"
+
+
+def test_a_radiograph_of_no_known_view_in_the_same_minute_may_be_later() -> None:
+    frontal = radiograph(1, AcquisitionDate="20261123", AcquisitionTime="080030")
+    unread = radiograph(2, AcquisitionDate="20261123", AcquisitionTime="0800", ViewPosition=None)
+    (job,) = routed([frontal, unread], CXR).jobs
+    assert any("may be later" in one for one in job.parameters["notes"])
 
 
 def test_laterals_that_no_time_tells_apart_are_left_out_and_said() -> None:
@@ -233,6 +282,8 @@ def test_equally_good_series_are_ambiguous_and_both_named() -> None:
         ({"SeriesDescription": "cor MIP 10mm"}, "SeriesDescription has MIP"),
         ({"SliceThickness": "8"}, "SliceThickness is 8 mm, not <=5"),
         ({"SliceThickness": None}, "SliceThickness is missing, not <=5"),
+        ({"SliceThickness": "0"}, "SliceThickness is no thickness, not <=5"),
+        ({"SliceThickness": "-1"}, "SliceThickness is no thickness, not <=5"),
     ],
 )
 def test_a_series_that_does_not_suit_is_left_out_and_said(
@@ -241,6 +292,16 @@ def test_a_series_that_does_not_suit_is_left_out_and_said(
     routing = routed(slices(4, **elements), CT)
     assert not routing.jobs
     assert why in routing.refusals[0].reason
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("thickness", ["0", "-1", "nan"])
+def test_a_series_of_no_thickness_is_not_the_thinnest(thickness: str) -> None:
+    text = CT.replace('thickness: "<=5", ', "")
+    thick = slices(4, series=1, SliceThickness=thickness)
+    for thin in (slices(4, series=2, SliceThickness="2"), slices(4, series=0, SliceThickness="2")):
+        (job,) = routed([*thick, *thin], text).jobs
+        assert job.inputs["volume"][0].SeriesInstanceUID == thin[0].SeriesInstanceUID
 
 
 def test_a_series_with_a_reason_for_each_of_its_files_states_three_and_counts_the_rest() -> None:
