@@ -423,6 +423,8 @@ class Study:
         raise KeyError(sop_instance_uid)
 
 
+NEVER = "never "
+"""How the names of ``never`` rules begin; a number follows."""
 VIEW_FROM_PIXELS = "view from pixels"
 """Stands as the rule of the Jobs that only ask what an image shows, whatever rules want to know it."""
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, or_, select
 from pacs_ai.ledger import studies, tables, tallies
 from pacs_ai.ledger.engine import Database
 from pacs_ai.ledger.rows import Kind, State
-from pacs_ai.study import VIEW_FROM_PIXELS
+from pacs_ai.study import NEVER, VIEW_FROM_PIXELS
 
 _TROUBLE = (State.FAILED, State.HELD)
 
@@ -74,12 +74,13 @@ def _ended_state(connection: Connection, version_id: str) -> StudyState:
         return StudyState("done", _with_reasons("results are there", rows, refused))
     if rows or refused:
         return StudyState("not_suitable", "; ".join(_reasons(rows, refused)))
-    said_no = connection.execute(
-        select(tables.verdicts)
-        .where(tables.verdicts.c.version_id == version_id)
-        .order_by(tables.verdicts.c.position)
-    )
-    return StudyState("no_rule", "; ".join(f"{row.rule}: {row.deciding}" for row in said_no))
+    deciding = [
+        f"{row['rule']}: {row['deciding']}"
+        for row in _verdicts(connection, version_id)
+        # A rule that leaves something out and did not decides nothing.
+        if row["matched"] or not row["rule"].startswith(NEVER)
+    ]
+    return StudyState("no_rule", "; ".join(deciding) or "there is no rule")
 
 
 def _with_reasons(

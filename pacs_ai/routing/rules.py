@@ -16,6 +16,7 @@ from pacs_ai.routing.pixels import Asking, asking
 from pacs_ai.routing.views import ViewRule, parse_view
 from pacs_ai.routing.words import Term, parse_term
 from pacs_ai.settings import Settings, Source
+from pacs_ai.study import NEVER
 
 CTR_PROMPTS = frozenset({"heart", "left lung", "right lung"})
 """Masks that the cardiothoracic ratio is measured from."""
@@ -250,7 +251,7 @@ class _Reader:
         reason = source.value.get("reason")
         if not isinstance(reason, str) or not reason.strip():
             self.faults.append(source.fault("say in reason: why these Instances are left out"))
-        return Never(f"never {number}", condition, str(reason))
+        return Never(f"{NEVER}{number}", condition, str(reason))
 
     def _named(self, sources: Iterable[Source]) -> dict[str, Source]:
         named: dict[str, Source] = {}

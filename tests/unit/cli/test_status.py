@@ -99,6 +99,7 @@ def test_every_study_is_listed_with_its_state_and_why(
     assert study["StudyInstanceUID"] == brain.StudyInstanceUID
     assert study["state"] == "no_rule"
     assert "ct-chest:" in study["reason"]
+    assert "leaves out nothing" not in study["reason"]
     assert study["instances"] == {"source": 1}
     table = pacs_ai("status", "--config", config).out
     assert "no_rule" in table
