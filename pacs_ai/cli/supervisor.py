@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 
 from pacs_ai.processes import Ending, die_with_parent, killed_with_parent
 
@@ -133,9 +134,13 @@ class Supervisor:
             self._deaths[name] = 0
         deaths = self._deaths[name] = self._deaths.get(name, 0) + 1
         self._again_at[name] = at + min(60.0, self._restart_delay * 2 ** (deaths - 1))
-        sys.stderr.write(
-            f"{name} ended with {child.process.returncode}; starting it again{self._last_words(name)}\n"
-        )
+        sys.stderr.write(f"{name} {self._end(name, child.process.returncode)}\n")
+
+    def _end(self, name: str, code: int) -> str:
+        """Return how a child ended; what it last said is mostly why, unless it was killed."""
+        if code < 0:
+            return f"was ended by {Signals(-code).name}; starting it again"
+        return f"ended with {code}; starting it again{self._last_words(name)}"
 
     def _last_words(self, name: str) -> str:
         """Return where a child's log is and how it ends: mostly why the child did."""
