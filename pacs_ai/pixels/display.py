@@ -27,7 +27,15 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels import contrast, shutter
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
-from pacs_ai.pixels.modality import FrameValues, finite, frames, inverted, looked_up, standing
+from pacs_ai.pixels.modality import (
+    FrameValues,
+    check_hounsfield,
+    finite,
+    frames,
+    inverted,
+    looked_up,
+    standing,
+)
 from pacs_ai.pixels.placement import WHOLE, Cut, Turn
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
@@ -149,7 +157,8 @@ def display_image(
     frame : int, optional
         From 0; may be left out where there is one only.
     window : Window, optional
-        In modality values, in place of the header's own (LINEAR_EXACT, PS3.3 C.11.2.1.3.2).
+        In modality values, of CT in Hounsfield units, in place of the header's own (LINEAR_EXACT, PS3.3
+        C.11.2.1.3.2).
     common : Window, optional
         The same where the header has none, in place of what the frame's own values say: that of all
         frames together (:func:`pacs_ai.pixels.contrast.common`).
@@ -158,7 +167,8 @@ def display_image(
     ------
     PixelError
         When it cannot be decoded, it has several frames and none was named, its polarity is
-        contradictory, it has no contrast, or its PatientOrientation is not one of the view.
+        contradictory, it has no contrast, a window is asked for and it is CT that is not in Hounsfield
+        units, or its PatientOrientation is not one of the view.
     """
     description = describe(instance.header, instance.transfer_syntax_uid)
     if frame is None and description.frames != 1:
@@ -172,8 +182,10 @@ def display_image(
     if description.colour:
         pixels, edges, blank = _colour(instance, chosen, hidden)
     else:
-        if not contrast.is_said(instance, chosen):
-            window = window or common
+        if window is not None:
+            check_hounsfield(instance, frame=chosen)
+        elif not contrast.is_said(instance, chosen):
+            window = common
         pixels, edges, blank = _grey(instance, chosen, hidden, window)
     shape = aspect(instance, chosen)
     return DisplayImage(

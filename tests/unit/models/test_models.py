@@ -427,6 +427,19 @@ def test_a_volume_goes_out_in_the_window_of_each_prompt(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["parse2d", "parse3d", "insight"])
+def test_a_ct_without_hounsfield_units_is_not_suitable_and_nothing_is_sent(
+    tmp_path: Path, kind: str
+) -> None:
+    made = slices(tmp_path, CT, RescaleIntercept=None, RescaleSlope=None)
+    work = job(kind, {"volume": tuple(made)}, prompts=["liver"])
+    with endpoint(Answer([{}])) as fake:
+        outcome = model(kind)(work, fake.settings(kind), alone)  # type: ignore[arg-type]
+    assert isinstance(outcome, NotSuitable)
+    assert "2.25.100 is CT and has no RescaleSlope and no RescaleIntercept" in outcome.reason
+    assert not fake.asked
+
+
 @pytest.mark.parametrize("kind", ["parse3d", "insight"])
 def test_series_that_is_not_one_grid_is_not_suitable(tmp_path: Path, kind: str) -> None:
     made = slices(tmp_path, CT)
