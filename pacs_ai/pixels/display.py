@@ -27,6 +27,7 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels import contrast, shutter
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
+from pacs_ai.pixels.legible import is_hidden
 from pacs_ai.pixels.modality import (
     FrameValues,
     check_hounsfield,
@@ -77,7 +78,9 @@ class DisplayImage:
     border : Cut
         Stored rows and columns at the edges that show nothing of the patient.
     blank : bool
-        Whether all of it has one value, and shows nothing.
+        Whether all of it is drawn in one value, and shows nothing.
+    why_not : str
+        Why nothing, or next to nothing, is to be seen on it, and what can be done; else empty.
     recipe : str
         The path that made it.
     """
@@ -88,7 +91,20 @@ class DisplayImage:
     aspect: float = 1.0
     border: Cut = WHOLE
     blank: bool = False
+    why_not: str = ""
     recipe: str = PIXEL_PATH
+
+    def seen(self) -> DisplayImage:
+        """Return it, for a model to look at.
+
+        Raises
+        ------
+        PixelError
+            When next to nothing is to be seen on it: *nothing found* would read like an answer.
+        """
+        if self.why_not:
+            raise PixelError(self.why_not)
+        return self
 
     def without_border(self) -> DisplayImage:
         """Return it without its border, for a model that gets a padded square."""
@@ -181,12 +197,13 @@ def display_image(
     hidden = shutter.hidden(instance, description.rows, description.columns)
     if description.colour:
         pixels, edges, blank = _colour(instance, chosen, hidden)
+        why_not = contrast.one_value(instance) if blank else ""
     else:
         if window is not None:
             check_hounsfield(instance, frame=chosen)
         elif not contrast.is_said(instance, chosen):
             window = common
-        pixels, edges, blank = _grey(instance, chosen, hidden, window)
+        pixels, edges, blank, why_not = _grey(instance, chosen, hidden, window)
     shape = aspect(instance, chosen)
     return DisplayImage(
         turn.apply(pixels),
@@ -195,6 +212,7 @@ def display_image(
         1 / shape if turn.transpose else shape,
         edges,
         blank,
+        why_not,
     )
 
 
@@ -211,8 +229,8 @@ def _colour(
 
 def _grey(
     instance: Instance, index: int, hidden: NDArray[np.bool_], window: Window | None
-) -> tuple[NDArray[np.uint8], Cut, bool]:
-    """Draw a frame of a grey image on the stored grid; with its border, and whether it is blank.
+) -> tuple[NDArray[np.uint8], Cut, bool, str]:
+    """Draw a frame of a grey image on the stored grid; with its border, whether it is blank, and why.
 
     Here and below in place: of a radiograph, each further array of its size costs more than its arithmetic.
     """
@@ -225,7 +243,23 @@ def _grey(
     shown[one.padding | hidden] = 0.0
     shown *= 255.0
     pixels: NDArray[np.uint8] = np.rint(shown, out=shown).astype(np.uint8)
-    return pixels, edges, contrast.is_blank(one.values, has_say)
+    if contrast.is_blank(pixels, has_say):
+        return pixels, edges, True, _why_blank(instance, one, window, has_say)
+    # The window of a prompt may leave little of a slice that does not hold its organ.
+    by_header = window is None and contrast.is_said(instance, index)
+    if by_header and is_hidden(one.values, pixels, has_say, modality=instance.Modality):
+        return pixels, edges, False, contrast.hidden_by_header(instance, index)
+    return pixels, edges, False, ""
+
+
+def _why_blank(
+    instance: Instance, one: FrameValues, window: Window | None, has_say: NDArray[np.bool_]
+) -> str:
+    if contrast.is_blank(one.values, has_say):
+        return contrast.one_value(instance)
+    if window is None:
+        return contrast.hidden_by_header(instance, one.number)
+    return contrast.outside(instance, window)
 
 
 def aspect(instance: Instance, index: int) -> float:

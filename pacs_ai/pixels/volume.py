@@ -164,8 +164,23 @@ class Grey:
     recipe: str
 
     def planes(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield the planes, shape (Rows, Columns), along the normal."""
-        return self._drawn(self.volume.stack.planes)
+        """Yield the planes, shape (Rows, Columns), along the normal.
+
+        Raises
+        ------
+        PixelError
+            After the last, when all of them were black or white: *nothing found* would read like an answer.
+        """
+        blank = True
+        for drawn in self._drawn(self.volume.stack.planes):
+            blank = blank and drawn.min() == drawn.max()
+            yield drawn
+        if blank:
+            series = self.volume.stack.planes[0].frame.instance.SeriesInstanceUID
+            raise PixelError(
+                f"Series {series} is all black or all white from {self.low:g} to {self.high:g}: correct "
+                "RescaleSlope and RescaleIntercept at their source, or select another Series"
+            )
 
     def plane(self, index: int) -> NDArray[np.uint8]:
         """Return one plane; only that slice is decoded."""

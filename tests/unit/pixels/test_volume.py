@@ -197,6 +197,21 @@ def test_a_ct_is_windowed_in_hounsfield_units_or_refused(
         grey(assemble(made), Window(width=1500, level=-160))
 
 
+@pytest.mark.parametrize("level", [-4000, 4000])
+def test_a_volume_that_its_window_hides_is_refused(tmp_path: Path, level: float) -> None:
+    drawn = grey(assemble(slices(tmp_path, STORED)), Window(width=400, level=level))
+    with pytest.raises(
+        PixelError, match=r"^Series 2\.25\.2 is all black or all white from .*: correct"
+    ):
+        drawn_as(drawn)
+
+
+def test_slices_of_air_are_part_of_a_volume(tmp_path: Path) -> None:
+    stored = np.where(np.arange(5)[:, None, None] == 3, STORED, 0).astype(np.uint16)
+    drawn = drawn_as(grey(assemble(slices(tmp_path, stored)), Window(width=1500, level=-160)))
+    assert [plane.any() for plane in drawn] == [False, False, False, True, False]
+
+
 def test_frames_of_a_ct_in_other_units_are_refused(tmp_path: Path) -> None:
     flow = {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "US"}
     own = at(*[(0, 0, z) for z in range(5)], PixelValueTransformationSequence=flow)
