@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pydicom
 from pydicom.config import RAISE
@@ -214,7 +215,6 @@ _IMAGE_ELEMENTS = (
     "Columns",
     "PixelSpacing",
     "SliceThickness",
-    "SpacingBetweenSlices",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "FrameOfReferenceUID",
@@ -226,6 +226,9 @@ _IMAGE_ELEMENTS = (
     "InstanceNumber",
     "ImageType",
 )
+
+_DECIMALS = ("PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient")
+"""Those of VR DS. Some systems write more than its sixteen characters, which the number can do without."""
 
 
 def light_source(instance: Instance) -> Dataset:
@@ -243,13 +246,7 @@ def light_source(instance: Instance) -> Dataset:
     EncodingError
         When an element that names the image or its size is missing or not valid.
     """
-    source = Dataset()
-    for keyword in TYPE_2:
-        setattr(source, keyword, None)
-    for keyword in _IMAGE_ELEMENTS:
-        element = valid(instance.header, keyword)
-        if element is not None and not element.is_empty:
-            source.add(copy.deepcopy(element))
+    source = _image_elements(instance.header)
     require(source, ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns"))
     placed = "ImagePositionPatient" in source and "ImageOrientationPatient" in source
     if not placed or values(instance.header, "NumberOfFrames") not in ((), ("1",)):
@@ -258,8 +255,23 @@ def light_source(instance: Instance) -> Dataset:
         for keyword in ("PositionReferenceIndicator", "ImagePositionPatient"):
             source.pop(keyword, None)
         source.pop("ImageOrientationPatient", None)
-    if "Modality" not in source:
-        source.Modality = "OT"
+    return source
+
+
+def _image_elements(header: Dataset) -> Dataset:
+    """Return the image elements of a header that are valid, or can be said as their VR wants it."""
+    source = Dataset()
+    for keyword in TYPE_2:
+        setattr(source, keyword, None)
+    source.Modality = "OT"
+    for keyword in _IMAGE_ELEMENTS:
+        element = valid(header, keyword)
+        if element is not None and not element.is_empty:
+            source.add(copy.deepcopy(element))
+        elif keyword in _DECIMALS:
+            numbers = _shortened(values(header, keyword))
+            if numbers:
+                setattr(source, keyword, numbers if len(numbers) > 1 else numbers[0])
     return source
 
 
@@ -323,11 +335,7 @@ def _decimals(frame: Frame, *keywords: str) -> Dataset:
     """Return decimal elements of a frame, each in the sixteen bytes of its VR."""
     item = Dataset()
     for keyword in keywords:
-        found = frame.values(keyword)
-        try:
-            numbers = [DS(float(one), auto_format=True) for one in found]
-        except (ValueError, OverflowError):
-            numbers = []
+        numbers = _shortened(frame.values(keyword))
         if numbers:
             setattr(item, keyword, numbers if len(numbers) > 1 else numbers[0])
         elif keyword != "SliceThickness":
@@ -336,6 +344,14 @@ def _decimals(frame: Frame, *keywords: str) -> Dataset:
                 " that sets it"
             )
     return item
+
+
+def _shortened(texts: Sequence[str]) -> list[Any]:
+    """Return numbers in the sixteen bytes of VR DS each; none where one of the texts is no finite number."""
+    try:
+        return [DS(float(one), auto_format=True) for one in texts]
+    except (ValueError, OverflowError):
+        return []
 
 
 def require(header: Dataset, keywords: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ from pacs_ai.encoding.equipment import (
     plain,
     tracking_uid,
 )
-from pacs_ai.encoding.identity import light_frames, light_source, valid
+from pacs_ai.encoding.identity import light_frames, light_source, require, valid
 from pacs_ai.encoding.sequences import planes_of, spread, why_nowhere
 from pacs_ai.encoding.slides import light_tiles
 from pacs_ai.errors import EncodingError
@@ -44,6 +44,15 @@ KIND = "segmentation"
 
 _ROUNDING = 1e-4
 """How far direction cosines of slices of one volume may differ (``pixels/stacks.py``)."""
+
+_OF_A_PLANE = (
+    "FrameOfReferenceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+)
+"""What places a slice, and every Segmentation of slices has; the first is named that is missing."""
 
 
 def encode(work: Encoding) -> tuple[Dataset, ...]:
@@ -121,6 +130,9 @@ def _encode(
             "private: send the images in a current one"
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
+        if masks[0].volumetric and not masks[0].frames:
+            for source in sources:
+                require(source, _OF_A_PLANE)
         raise EncodingError(_no_geometry(instances[0], masks[0])) from error
     _say_orientation(dataset, instances[0])
     dataset.BurnedInAnnotation = "NO"

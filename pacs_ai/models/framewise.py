@@ -1,8 +1,8 @@
 """The 2-D model on every frame of a multi-frame Instance: one mask a frame, and nothing between them.
 
 The frames are a sequence, or tiles of a slide, and no volume: each is shown and asked as it would be alone,
-but for its contrast, which all frames without a window in the header have in common. A frame of one value
-shows nothing and is left out, and of a slide the tiles of empty background are.
+but for its contrast, which all frames without a window in the header have in common. A frame that is drawn in
+one value shows nothing and is left out, and of a slide the tiles of empty background are.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ def segment(job: Job, endpoint: Endpoint, seats: Seats) -> Outcome:
                 found[one.words] = Segmentation(
                     one.label, mask, uids, one.words, numbers, Axis.FRAMES
                 )
-    frames.check_not_blank()
     results = tuple(found[one.words] for one in prompts if one.words in found)
     missing = remark([one for one in prompts if one.words not in found])
     notes = (*frames.notes, *(frames.found_on(one) for one in results), *missing)
@@ -127,43 +126,83 @@ class _Frames:
         self.placement = Placement(description.rows, description.columns, SIZE, shape)
         self.chosen = chosen
         self._instance = instance
-        self._blank: set[int] = set()
+        self._seen: set[int] = set()
+        self._faint: set[int] = set()
+        self._why: dict[int, str] = {}
 
     def shown(self, window: Window | None) -> Iterator[Numbered]:
         """Yield what shows something, with its place among the chosen; each frame is decoded once.
 
         Without a window they are decoded once more before, for the contrast that they have in common.
+
+        Raises
+        ------
+        PixelError
+            When a frame cannot be shown, and at the end when none of them showed anything.
         """
         common = contrast.common(self._instance) if window is None else None
+        clear = False
         for place, number in enumerate(self.chosen.numbers):
             image = display_image(
                 self._instance, view=View.ANY, frame=number - 1, window=window, common=common
             )
             # A slide has a rule of its own for what is empty.
-            if image.blank and not self.chosen.tiles:
-                self._blank.add(number)
+            if not image.why_not or self.chosen.tiles:
+                clear = True
             else:
-                yield place, image.pixels
+                self._why[number] = image.why_not
+                if image.blank:
+                    continue
+                self._faint.add(number)
+            self._seen.add(number)
+            yield place, image.pixels
+        if not clear:
+            raise PixelError(self._nothing())
 
-    def check_not_blank(self) -> None:
-        """Refuse an Instance of which no frame showed anything."""
-        if len(self._blank) == len(self.chosen.numbers):
-            raise PixelError(
-                f"each of the {len(self._blank)} frames of Instance {self._instance.SOPInstanceUID} has "
-                "one value in all its pixels, which shows nothing: send the original"
-            )
+    def _nothing(self) -> str:
+        """Say why no frame shows anything, or more than next to nothing."""
+        other = [why for why in self._why.values() if why != self._one_value]
+        if other:
+            return other[0]
+        return (
+            f"each of the {len(self._why)} frames of Instance {self._instance.SOPInstanceUID} has "
+            "one value in all its pixels, which shows nothing: send the original"
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is said of frames that were not looked at."""
-        if not self._blank:
-            return self.chosen.notes
-        count = len(self.chosen.numbers)
-        note = (
-            f"{count - len(self._blank)} of {count} frames were looked at; left out because all pixels of "
-            f"each have one value: {_listed(sorted(self._blank))}"
-        )
-        return (*self.chosen.notes, note)
+        """What is said of frames that were not looked at, or show little."""
+        left = sorted(self._left)
+        blank = [number for number in left if self._why[number] == self._one_value]
+        hidden = [number for number in left if self._why[number] != self._one_value]
+        reasons = [
+            f"left out because {why}: {_listed(numbers)}"
+            for why, numbers in (
+                ("all pixels of each have one value", blank),
+                ("all of each is black or white in its window or VOI LUT", hidden),
+            )
+            if numbers
+        ]
+        found = list(self.chosen.notes)
+        if left:
+            count = len(self.chosen.numbers)
+            looked = f"{count - len(left)} of {count} frames were looked at"
+            found.append("; ".join((looked, *reasons)))
+        if self._faint:
+            found.append(
+                "Next to nothing is to be seen in the window or VOI LUT that the header has for "
+                f"{_listed(sorted(self._faint))}"
+            )
+        return tuple(found)
+
+    @property
+    def _one_value(self) -> str:
+        return contrast.one_value(self._instance)
+
+    @property
+    def _left(self) -> set[int]:
+        """Numbers of frames that were not looked at in any window."""
+        return set(self._why) - self._seen
 
     def found_on(self, mask: Segmentation) -> str:
         """Say on how many of what was looked at a mask is."""
@@ -171,7 +210,7 @@ class _Frames:
         where = sum(bool(mask.plane(index).any()) for index in range(count))
         what = "tiles" if self.chosen.tiles else "frames"
         label = f"{mask.label[:1].upper()}{mask.label[1:]}"
-        return f"{label} found on {where} of {count - len(self._blank)} {what}"
+        return f"{label} found on {where} of {count - len(self._left)} {what}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

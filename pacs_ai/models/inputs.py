@@ -25,13 +25,31 @@ def projection(job: Job, *roles: str, window: Window | None = None) -> DisplayIm
     Raises
     ------
     PixelError
-        When the Job has none of them, has several images in it, or its image cannot be shown.
+        When the Job has none of them, has several images in it, or its image cannot be shown or shows
+        nothing.
     """
+    number = job.parameters.get("frame")
+    frame = None if number is None else int(number) - 1
+    role = _first(job, *roles)
+    shown = display_image(single(job, role), view=_VIEWS[role], frame=frame, window=window)
+    return shown.seen()
+
+
+def image_of(job: Job, *roles: str) -> Instance:
+    """Return the Instance that :func:`projection` shows.
+
+    Raises
+    ------
+    PixelError
+        When the Job has none of the roles, or several images in the first.
+    """
+    return single(job, _first(job, *roles))
+
+
+def _first(job: Job, *roles: str) -> str:
     for role in roles:
         if role in job.inputs:
-            number = job.parameters.get("frame")
-            frame = None if number is None else int(number) - 1
-            return display_image(single(job, role), view=_VIEWS[role], frame=frame, window=window)
+            return role
     raise PixelError(
         f"rule {job.rule} hands no image to the model ({' or '.join(roles)}): "
         "name the view in the rule"

@@ -16,8 +16,9 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
 from pacs_ai.catalogue import Prompt
+from pacs_ai.errors import PixelError
 from pacs_ai.models.prompts import remark
-from pacs_ai.pixels.volume import Volume, planes
+from pacs_ai.pixels.volume import Volume, check_units, planes
 from pacs_ai.results import HOUNSFIELD, Done, Measurement, NothingFound, Segmentation
 from pacs_ai.terms import ABNORMAL, term
 
@@ -97,11 +98,11 @@ def _measured(label: str, value: float, unit: str, mask: Segmentation, method: s
 
 
 def _is_hounsfield(volume: Volume) -> bool:
-    # RescaleType may be left out where it is HU (PS3.3 C.8.2.1); other units are no attenuation.
-    frames = (plane.frame for plane in volume.stack.planes)
-    return volume.modality == "CT" and all(
-        frame.values("RescaleType")[:1] in ((), ("HU",)) for frame in frames
-    )
+    try:
+        check_units(volume)
+    except PixelError:
+        return False
+    return volume.modality == "CT"
 
 
 def _means(volume: Volume, masks: Sequence[Segmentation]) -> list[_Mean]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pacs_ai.catalogue import Prompt
 from pacs_ai.errors import PixelError
 from pacs_ai.models import cardiothoracic, framewise, slicewise
-from pacs_ai.models.inputs import frames_of, projection
+from pacs_ai.models.inputs import frames_of, image_of, projection
 from pacs_ai.models.prompts import RefusedPromptError, asked, by_window, calls, remark
 from pacs_ai.models.seats import Seats, alone
 from pacs_ai.models.square import MASKS, SIZE
@@ -24,6 +24,8 @@ from pacs_ai.pixels.placement import Placement
 from pacs_ai.results import Done, NothingFound, NotSuitable, Outcome, Result, Segmentation
 from pacs_ai.settings import Endpoint
 from pacs_ai.study import Job
+
+_ROLES = ("frontal", "image")
 
 
 def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
@@ -56,15 +58,16 @@ def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
 
 
 def _image(job: Job, endpoint: Endpoint, seats: Seats) -> Outcome:
-    image = projection(job, "frontal", "image").without_border()
-    instance = next(one for one in job.instances if one.SOPInstanceUID == image.source)
+    instance = image_of(job, *_ROLES)
     prompts, known = asked(job, endpoint, modality=instance.Modality)
     asking = Asking(endpoint, known, seats)
+    grouped = [
+        (projection(job, *_ROLES, window=window).without_border(), members)
+        for window, members in by_window(prompts, endpoint)
+    ]
+    image = grouped[0][0]  # they differ in their greys only
     found: dict[str, NDArray[np.bool_]] = {}
-    for window, members in by_window(prompts, endpoint):
-        shown = image
-        if window is not None:
-            shown = projection(job, "frontal", "image", window=window).without_border()
+    for shown, members in grouped:
         found |= _masks(asking, shown, members)
     ordered = [one for one in prompts if one.words in found]
     results: list[Result] = [

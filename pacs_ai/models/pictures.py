@@ -77,7 +77,7 @@ def pictures_of(job: Job, window: Window | None) -> Pictures:
 def _image(instance: Instance, chosen: int | None) -> Pictures:
     count = describe(instance.header, instance.transfer_syntax_uid).frames
     number = chosen or (count + 1) // 2
-    shown = display_image(instance, view=_plane(instance), frame=number - 1)
+    shown = display_image(instance, view=_plane(instance), frame=number - 1).seen()
     which = "" if chosen else ", the middle one"
     stated = f"frame {number} of {count}{which}" if count > 1 else "the one image"
     return Pictures((shown.pixels,), shown.source, stated, shown.recipe)

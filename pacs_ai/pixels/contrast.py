@@ -79,10 +79,32 @@ def own(instance: Instance, values: NDArray[np.float32]) -> tuple[float, float]:
     if low == high:
         low, high = values.min(), values.max()
     if low == high:
-        raise PixelError(
-            f"{named(instance)} has one value in all its PixelData, which shows nothing: send the original"
-        )
+        raise PixelError(one_value(instance))
     return float(low), float(high)
+
+
+def one_value(instance: Instance) -> str:
+    """Say that an image shows nothing whatever its contrast is."""
+    return f"{named(instance)} has one value in all its PixelData, which shows nothing: send the original"
+
+
+def outside(instance: Instance, window: Window) -> str:
+    """Say that all of an image is black or white in a window that was asked for."""
+    return (
+        f"{named(instance)} is all black or all white in the window of the prompt (width {window.width:g}, "
+        f"level {window.level:g}): correct its RescaleSlope and RescaleIntercept at its source, or select "
+        "other images"
+    )
+
+
+def hidden_by_header(instance: Instance, index: int) -> str:
+    """Say that the header's own VOI LUT or window hides what a frame (from 0) shows."""
+    table = standing(instance, index, "FrameVOILUTSequence").get("VOILUTSequence")
+    what = "VOILUTSequence" if table else "WindowCenter and WindowWidth"
+    return (
+        f"{named(instance)} has {what} that hide nearly all of its PixelData: correct them at its source, "
+        "or send it without them"
+    )
 
 
 def is_said(instance: Instance, index: int) -> bool:

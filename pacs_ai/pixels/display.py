@@ -27,7 +27,16 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels import contrast, shutter
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
-from pacs_ai.pixels.modality import FrameValues, finite, frames, inverted, looked_up, standing
+from pacs_ai.pixels.legible import is_hidden
+from pacs_ai.pixels.modality import (
+    FrameValues,
+    check_hounsfield,
+    finite,
+    frames,
+    inverted,
+    looked_up,
+    standing,
+)
 from pacs_ai.pixels.placement import WHOLE, Cut, Turn
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
@@ -69,7 +78,9 @@ class DisplayImage:
     border : Cut
         Stored rows and columns at the edges that show nothing of the patient.
     blank : bool
-        Whether all of it has one value, and shows nothing.
+        Whether all of it is drawn in one value, and shows nothing.
+    why_not : str
+        Why nothing, or next to nothing, is to be seen on it, and what can be done; else empty.
     recipe : str
         The path that made it.
     """
@@ -80,7 +91,20 @@ class DisplayImage:
     aspect: float = 1.0
     border: Cut = WHOLE
     blank: bool = False
+    why_not: str = ""
     recipe: str = PIXEL_PATH
+
+    def seen(self) -> DisplayImage:
+        """Return it, for a model to look at.
+
+        Raises
+        ------
+        PixelError
+            When next to nothing is to be seen on it: *nothing found* would read like an answer.
+        """
+        if self.why_not:
+            raise PixelError(self.why_not)
+        return self
 
     def without_border(self) -> DisplayImage:
         """Return it without its border, for a model that gets a padded square."""
@@ -149,7 +173,8 @@ def display_image(
     frame : int, optional
         From 0; may be left out where there is one only.
     window : Window, optional
-        In modality values, in place of the header's own (LINEAR_EXACT, PS3.3 C.11.2.1.3.2).
+        In modality values, of CT in Hounsfield units, in place of the header's own (LINEAR_EXACT, PS3.3
+        C.11.2.1.3.2).
     common : Window, optional
         The same where the header has none, in place of what the frame's own values say: that of all
         frames together (:func:`pacs_ai.pixels.contrast.common`).
@@ -158,7 +183,8 @@ def display_image(
     ------
     PixelError
         When it cannot be decoded, it has several frames and none was named, its polarity is
-        contradictory, it has no contrast, or its PatientOrientation is not one of the view.
+        contradictory, it has no contrast, a window is asked for and it is CT that is not in Hounsfield
+        units, or its PatientOrientation is not one of the view.
     """
     description = describe(instance.header, instance.transfer_syntax_uid)
     if frame is None and description.frames != 1:
@@ -171,10 +197,13 @@ def display_image(
     hidden = shutter.hidden(instance, description.rows, description.columns)
     if description.colour:
         pixels, edges, blank = _colour(instance, chosen, hidden)
+        why_not = contrast.one_value(instance) if blank else ""
     else:
-        if not contrast.is_said(instance, chosen):
-            window = window or common
-        pixels, edges, blank = _grey(instance, chosen, hidden, window)
+        if window is not None:
+            check_hounsfield(instance, frame=chosen)
+        elif not contrast.is_said(instance, chosen):
+            window = common
+        pixels, edges, blank, why_not = _grey(instance, chosen, hidden, window)
     shape = aspect(instance, chosen)
     return DisplayImage(
         turn.apply(pixels),
@@ -183,6 +212,7 @@ def display_image(
         1 / shape if turn.transpose else shape,
         edges,
         blank,
+        why_not,
     )
 
 
@@ -199,8 +229,8 @@ def _colour(
 
 def _grey(
     instance: Instance, index: int, hidden: NDArray[np.bool_], window: Window | None
-) -> tuple[NDArray[np.uint8], Cut, bool]:
-    """Draw a frame of a grey image on the stored grid; with its border, and whether it is blank.
+) -> tuple[NDArray[np.uint8], Cut, bool, str]:
+    """Draw a frame of a grey image on the stored grid; with its border, whether it is blank, and why.
 
     Here and below in place: of a radiograph, each further array of its size costs more than its arithmetic.
     """
@@ -213,7 +243,23 @@ def _grey(
     shown[one.padding | hidden] = 0.0
     shown *= 255.0
     pixels: NDArray[np.uint8] = np.rint(shown, out=shown).astype(np.uint8)
-    return pixels, edges, contrast.is_blank(one.values, has_say)
+    if contrast.is_blank(pixels, has_say):
+        return pixels, edges, True, _why_blank(instance, one, window, has_say)
+    # The window of a prompt may leave little of a slice that does not hold its organ.
+    by_header = window is None and contrast.is_said(instance, index)
+    if by_header and is_hidden(one.values, pixels, has_say, modality=instance.Modality):
+        return pixels, edges, False, contrast.hidden_by_header(instance, index)
+    return pixels, edges, False, ""
+
+
+def _why_blank(
+    instance: Instance, one: FrameValues, window: Window | None, has_say: NDArray[np.bool_]
+) -> str:
+    if contrast.is_blank(one.values, has_say):
+        return contrast.one_value(instance)
+    if window is None:
+        return contrast.hidden_by_header(instance, one.number)
+    return contrast.outside(instance, window)
 
 
 def aspect(instance: Instance, index: int) -> float:

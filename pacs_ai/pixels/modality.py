@@ -19,7 +19,7 @@ from pydicom.uid import UID
 from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import stored_frames
 from pacs_ai.pixels.description import describe, named, number
-from pacs_ai.study import Instance
+from pacs_ai.study import Instance, items, values
 
 _IN_UNITS = ("CT", "PT")
 """Modalities whose values mean the same whichever way they are displayed."""
@@ -139,6 +139,54 @@ def rescale(instance: Instance, *, frame: int = 0) -> tuple[float, float]:
     if slope == 0.0:
         raise PixelError(f"{named(instance)} has RescaleSlope 0: correct it at its source")
     return slope, intercept
+
+
+def is_rescaled(instance: Instance, *, frame: int = 0) -> bool:
+    """Tell whether RescaleSlope and RescaleIntercept are both stated, for a frame (from 0)."""
+    return not _unsaid(instance, frame)
+
+
+def _unsaid(instance: Instance, frame: int) -> tuple[str, ...]:
+    place = standing(instance, frame, "PixelValueTransformationSequence")
+    wanted = ("RescaleSlope", "RescaleIntercept")
+    return tuple(keyword for keyword in wanted if first(place, keyword) is None)
+
+
+def check_hounsfield(instance: Instance, *, frame: int = 0) -> None:
+    """Refuse a CT whose header does not put its values into Hounsfield units.
+
+    PS3.3 C.8.2.1 wants RescaleSlope and RescaleIntercept of every CT, and has RescaleType left out where
+    it is HU; of an enhanced one its functional groups say it (C.8.15.3.10). Nothing is taken for granted:
+    air at 0 looks like water, and water like bone.
+
+    Parameters
+    ----------
+    instance : Instance
+        Of another Modality it has no such units, and passes.
+    frame : int, optional
+        From 0.
+
+    Raises
+    ------
+    PixelError
+        Naming what is missing, or has another unit.
+    """
+    if instance.Modality != "CT":
+        return
+    tables = items(instance.header, "ModalityLUTSequence")
+    place = standing(instance, frame, "PixelValueTransformationSequence")
+    unit = values(tables[0], "ModalityLUTType") if tables else values(place, "RescaleType")
+    missing = () if tables else _unsaid(instance, frame)
+    if missing:
+        raise PixelError(
+            f"{named(instance)} is CT and has no {' and no '.join(missing)}, without which its values are "
+            "not in Hounsfield units: send it from a system that sets them"
+        )
+    if unit != ("HU",) and (tables or unit):
+        raise PixelError(
+            f"{named(instance)} is CT and its {'ModalityLUTType' if tables else 'RescaleType'} is not HU: "
+            "select images in Hounsfield units, or correct it at its source"
+        )
 
 
 def finite(

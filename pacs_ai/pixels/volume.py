@@ -19,7 +19,15 @@ from pacs_ai.errors import PixelError
 from pacs_ai.pixels.decode import check_header, stored_frames, stored_values
 from pacs_ai.pixels.frames import Frame
 from pacs_ai.pixels.histogram import Histogram
-from pacs_ai.pixels.modality import inverted, modality_values, padding_mask, padding_range, rescale
+from pacs_ai.pixels.modality import (
+    check_hounsfield,
+    inverted,
+    is_rescaled,
+    modality_values,
+    padding_mask,
+    padding_range,
+    rescale,
+)
 from pacs_ai.pixels.stacks import Plane, Stack, partition
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
@@ -85,7 +93,8 @@ def assemble(instances: Sequence[Instance], *, frames: Collection[int] = ()) -> 
     Raises
     ------
     PixelError
-        When they hold none or several (:func:`~pacs_ai.pixels.stacks.partition`), or one too large.
+        When they hold none or several (:func:`~pacs_ai.pixels.stacks.partition`), one too large, or one
+        of which only some slices are rescaled.
     """
     if not instances:
         raise PixelError("a volume needs two slices or more: select the whole Series")
@@ -107,6 +116,7 @@ def assemble(instances: Sequence[Instance], *, frames: Collection[int] = ()) -> 
     volume = Volume(found.usable[0], notes)
     for plane in volume.stack.planes:
         _check_plane(plane)
+    _check_alike(volume)
     if math.prod(volume.shape) > VOXEL_LIMIT:
         slices, rows, columns = volume.shape
         raise PixelError(
@@ -118,7 +128,7 @@ def assemble(instances: Sequence[Instance], *, frames: Collection[int] = ()) -> 
 
 
 def planes(volume: Volume) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Yield each plane in the units of RescaleType (HU for CT), and where it is padding.
+    """Yield each plane in the units of RescaleType (HU for CT: :func:`check_units`), and where it is padding.
 
     Yields
     ------
@@ -154,8 +164,23 @@ class Grey:
     recipe: str
 
     def planes(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield the planes, shape (Rows, Columns), along the normal."""
-        return self._drawn(self.volume.stack.planes)
+        """Yield the planes, shape (Rows, Columns), along the normal.
+
+        Raises
+        ------
+        PixelError
+            After the last, when all of them were black or white: *nothing found* would read like an answer.
+        """
+        blank = True
+        for drawn in self._drawn(self.volume.stack.planes):
+            blank = blank and drawn.min() == drawn.max()
+            yield drawn
+        if blank:
+            series = self.volume.stack.planes[0].frame.instance.SeriesInstanceUID
+            raise PixelError(
+                f"Series {series} is all black or all white from {self.low:g} to {self.high:g}: correct "
+                "RescaleSlope and RescaleIntercept at their source, or select another Series"
+            )
 
     def plane(self, index: int) -> NDArray[np.uint8]:
         """Return one plane; only that slice is decoded."""
@@ -196,8 +221,9 @@ def grey(volume: Volume, window: Window) -> Grey:
     ------
     PixelError
         When the Volume has one value everywhere, is padding only, its slices are displayed in two ways,
-        or it cannot be decoded.
+        it cannot be decoded, and as :func:`check_units`.
     """
+    check_units(volume)
     if volume.modality == "CT":
         low, high = window.level - window.width / 2, window.level + window.width / 2
         recipe = f"{PIXEL_PATH} W {window.width:g} L {window.level:g}"
@@ -208,6 +234,18 @@ def grey(volume: Volume, window: Window) -> Grey:
             low, high = high, low
         recipe = "{} P {:g} to {:g}".format(PIXEL_PATH, *_PERCENTILES)
     return Grey(volume, low, high, recipe)
+
+
+def check_units(volume: Volume) -> None:
+    """Refuse a CT of which a slice is not in Hounsfield units.
+
+    Raises
+    ------
+    PixelError
+        As :func:`~pacs_ai.pixels.modality.check_hounsfield`.
+    """
+    for plane in volume.stack.planes:
+        check_hounsfield(plane.frame.instance, frame=plane.frame.index)
 
 
 def _dark(volume: Volume) -> bool:
@@ -279,6 +317,18 @@ def _check_plane(plane: Plane) -> None:
             "send the Series with RescaleSlope and RescaleIntercept"
         )
     rescale(frame.instance, frame=frame.index)
+
+
+def _check_alike(volume: Volume) -> None:
+    """Refuse slices of which some are rescaled and others say nothing of it: one tissue, two values."""
+    frames = [plane.frame for plane in volume.stack.planes]
+    silent = [one for one in frames if not is_rescaled(one.instance, frame=one.index)]
+    scales = {rescale(one.instance, frame=one.index) for one in frames}
+    if silent and len(silent) < len(frames) and scales != {(1.0, 0.0)}:
+        raise PixelError(
+            f"{silent[0].named} lacks RescaleSlope or RescaleIntercept, which other slices of its Series "
+            "have: send it from a system that sets them"
+        )
 
 
 def _rescaled(frame: Frame, stored: NDArray[Any]) -> NDArray[np.float32]:

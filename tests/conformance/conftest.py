@@ -113,6 +113,8 @@ def works(folder: Path) -> dict[str, Encoding]:
     made = {f"volume {name}": turned(folder / name, axes) for name, axes in TURNED.items()}
     made["volume reversed"] = turned(folder / "reversed", make.AXIAL, order=-1)
     made["volume shuffled"] = turned(folder / "shuffled", TURNED["oblique"], order=0)
+    # What Spacing Between Slices says may be a gap, and is not copied.
+    made["volume gap"] = turned(folder / "gap", make.AXIAL, SpacingBetweenSlices="0")
     made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
     made["cine"] = cine()
     for name in PLACES:
@@ -126,10 +128,10 @@ def works(folder: Path) -> dict[str, Encoding]:
     return made
 
 
-def turned(folder: Path, axes: Sequence[float], *, order: int = 1) -> Encoding:
+def turned(folder: Path, axes: Sequence[float], *, order: int = 1, **elements: str) -> Encoding:
     """Return masks on a small volume of odd columns; ``order`` 0 shuffles its Instances."""
     folder.mkdir(parents=True, exist_ok=True)
-    scan = list(make.volume(folder, shape=(7, 22, 27), orientation=axes))
+    scan = list(make.volume(folder, shape=(7, 22, 27), orientation=axes, **elements))
     if order == 0:
         scan = [scan[index] for index in np.random.default_rng(5).permutation(len(scan))]
     else:

@@ -11,9 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from pacs_ai.encoding import ENCODERS, Encoding, on_volume
+from pacs_ai.encoding.identity import light_source
 from pacs_ai.errors import EncodingError
 from pacs_ai.results import Axis, Embedding, JobResults, NothingFound, NotSuitable, Segmentation
 from pacs_ai.study import Instance, read_instance
@@ -126,6 +129,75 @@ def test_frames_lie_where_their_slices_lie(scan: tuple[Instance, ...]) -> None:
     assert shared.PixelMeasuresSequence[0].PixelSpacing == scan[0].header.PixelSpacing
     orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
     assert orientation == scan[0].header.ImageOrientationPatient
+
+
+def written_as(instance: Instance, keyword: str, text: str) -> None:
+    """Set a decimal element to a text as a sender may write it, whatever its VR allows."""
+    value = text.encode() + b" " * (len(text) % 2)
+    instance.header[Tag(keyword)] = RawDataElement(
+        Tag(keyword), "DS", len(value), value, 0, is_implicit_VR=False, is_little_endian=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ("ImagePositionPatient", "-50.000000000000001\\-40\\100.00000000000000001"),
+        ("ImageOrientationPatient", "1.00000000000000001\\0\\0\\0\\1\\0"),
+        ("PixelSpacing", "0.80000000000000004\\0.69999999999999996"),
+        ("SliceThickness", "2.50000000000000001"),
+    ],
+)
+def test_a_number_of_more_characters_than_its_vr_allows_is_that_number(
+    scan: tuple[Instance, ...], keyword: str, text: str
+) -> None:
+    mask = noise((6, 20, 29), 1)
+    plain = encode(scan, mask_of(scan, mask))
+    written_as(scan[0], keyword, text)
+    dataset = encode(scan, mask_of(scan, mask))
+    assert on_volume(dataset)
+    assert dataset.FrameOfReferenceUID == plain.FrameOfReferenceUID
+    uids = tuple(one.SOPInstanceUID for one in scan)
+    assert (decoded(dataset, 1, uids) == mask).all()
+    assert places(dataset) == places(plain)
+
+
+def places(dataset: Dataset) -> list[list[float]]:
+    return [
+        [round(float(one), 9) for one in group.PlanePositionSequence[0].ImagePositionPatient]
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def test_a_text_that_is_no_number_stays_out_of_what_a_library_sees(
+    scan: tuple[Instance, ...],
+) -> None:
+    written_as(scan[3], "SliceThickness", "2.5 mm and then some")
+    assert "SliceThickness" not in light_source(scan[3])
+
+
+@pytest.mark.parametrize("said", ["-2.5", "0.5", "0", "3"])
+def test_the_distance_of_slices_is_that_of_their_positions(tmp_path: Path, said: str) -> None:
+    scan = make.volume(tmp_path, SpacingBetweenSlices=said)
+    (measures,) = (
+        encode(scan, mask_of(scan, make.square((6, 20, 30))))
+        .SharedFunctionalGroupsSequence[0]
+        .PixelMeasuresSequence
+    )
+    assert float(measures.SpacingBetweenSlices) == 2.5
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "SliceThickness"])
+def test_what_places_a_slice_and_is_missing_is_named_with_its_instance(
+    tmp_path: Path, keyword: str
+) -> None:
+    scan = make.volume(tmp_path)
+    for one in scan:
+        del one.header[keyword]
+    with pytest.raises(
+        EncodingError, match=f"{keyword} is missing .* {scan[0].SOPInstanceUID}: send"
+    ):
+        encode(scan, mask_of(scan, make.square((6, 20, 30))))
 
 
 def test_references_name_exactly_the_slices_that_have_a_mask(scan: tuple[Instance, ...]) -> None:

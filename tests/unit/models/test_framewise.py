@@ -86,7 +86,7 @@ def test_notes_say_on_how_many_frames_it_was_found(tmp_path: Path) -> None:
             job(cine(tmp_path), "left heart ventricle", "fetal head"), fake.settings("parse2d")
         )
     assert isinstance(outcome, Done)
-    assert "Left heart ventricle found on 10 of 11 frames" in outcome.notes
+    assert "Left heart ventricle found on 10 of 10 frames" in outcome.notes
 
 
 def test_nothing_is_measured_between_frames(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_nothing_is_measured_between_frames(tmp_path: Path) -> None:
 def test_frames_share_calls(tmp_path: Path) -> None:
     with endpoint(bright) as fake:
         parse2d.infer(job(cine(tmp_path), "left heart ventricle"), fake.settings("parse2d"))
-    assert [len(sent(asked)) for asked in fake.asked] == [8, 3]
+    assert [len(sent(asked)) for asked in fake.asked] == [8, 2]
 
 
 def test_a_small_limit_of_a_request_costs_calls_and_no_frame(tmp_path: Path) -> None:
@@ -128,13 +128,13 @@ def test_one_prompt_in_two_spellings_is_one_mask(tmp_path: Path) -> None:
 
 
 def test_what_is_on_no_frame_is_not_found(tmp_path: Path) -> None:
-    dark = np.where(CINE > 1000, 200, CINE).astype(np.uint16)
+    dark = np.where(CINE > 1000, 900, CINE).astype(np.uint16)
     with endpoint(bright) as fake:
         outcome = parse2d.infer(
             job(cine(tmp_path, dark), "left heart ventricle"), fake.settings("parse2d")
         )
     assert isinstance(outcome, NothingFound)
-    assert "left heart ventricle" in outcome.notes[0]
+    assert "left heart ventricle" in outcome.notes[-1]
 
 
 def test_a_frame_that_cannot_be_shown_refuses_the_whole_and_names_it(tmp_path: Path) -> None:
@@ -236,6 +236,42 @@ def test_a_cine_of_blank_frames_is_not_suitable_and_nothing_is_sent(
     assert isinstance(outcome, NotSuitable)
     assert f"each of the 3 frames of Instance {one.SOPInstanceUID} has one value" in outcome.reason
     assert not fake.asked
+
+
+def test_a_frame_that_its_window_draws_in_one_value_is_left_out_and_named(tmp_path: Path) -> None:
+    one = cine(tmp_path)
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(job(one, "left heart ventricle"), fake.settings("parse2d"))
+    assert isinstance(outcome, Done)
+    assert outcome.notes[0] == (
+        "10 of 11 frames were looked at; left out because all of each is black or white in its window or "
+        "VOI LUT: frame 4"
+    )
+
+
+def test_a_frame_that_its_window_nearly_hides_is_looked_at_and_named(tmp_path: Path) -> None:
+    frames = CINE.copy()
+    frames[3] = np.where(CINE[0] > 1000, 200, 0)
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(
+            job(cine(tmp_path, frames), "left heart ventricle"), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, Done)
+    assert [len(sent(asked)) for asked in fake.asked] == [8, 3]
+    assert outcome.notes[0] == (
+        "Next to nothing is to be seen in the window or VOI LUT that the header has for frame 4"
+    )
+
+
+@pytest.mark.parametrize("window", [(40000, 400), (-2000, 400), (32768, 65535)])
+def test_a_cine_that_its_window_hides_is_not_suitable(
+    tmp_path: Path, window: tuple[int, int]
+) -> None:
+    one = cine(tmp_path, WindowCenter=window[0], WindowWidth=window[1])
+    with endpoint(bright) as fake:
+        outcome = parse2d.infer(job(one, "left heart ventricle"), fake.settings("parse2d"))
+    assert isinstance(outcome, NotSuitable)
+    assert f"{one.SOPInstanceUID} has WindowCenter and WindowWidth that hide" in outcome.reason
 
 
 def test_the_model_sees_one_grey_for_one_value_on_every_frame(tmp_path: Path) -> None:

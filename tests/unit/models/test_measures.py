@@ -13,7 +13,7 @@ from scipy import ndimage
 from pacs_ai.models.measures import measure
 from pacs_ai.pixels.volume import Volume, assemble
 from pacs_ai.results import HOUNSFIELD, Measurement, Segmentation
-from tests.unit.pixels.made import slices
+from tests.unit.pixels.made import at, enhanced, slices
 
 SHAPE = (4, 12, 10)
 
@@ -52,12 +52,21 @@ def test_padding_is_no_attenuation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"Modality": "MR"}, {"RescaleType": "MGML"}], ids=["MR", "other units"]
+    "changes",
+    [{"Modality": "MR"}, {"RescaleType": "MGML"}, {"RescaleSlope": None, "RescaleIntercept": None}],
+    ids=["MR", "other units", "no units"],
 )
 def test_what_is_not_in_hounsfield_units_has_no_attenuation(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:
     volume = volume_of(tmp_path, **changes)
+    assert measure(volume, [masked(volume, np.ones(SHAPE, bool), "liver")]) == ()
+
+
+def test_frames_that_are_not_in_hounsfield_units_have_no_attenuation(tmp_path: Path) -> None:
+    flow = {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}
+    own = at(*[(0, 0, z) for z in range(4)], PixelValueTransformationSequence=flow)
+    volume = assemble([enhanced(tmp_path, np.zeros(SHAPE, np.uint16), own=own)])
     assert measure(volume, [masked(volume, np.ones(SHAPE, bool), "liver")]) == ()
 
 

@@ -241,6 +241,41 @@ def test_image_that_cannot_be_shown_is_not_suitable_and_nothing_is_sent(
     assert not fake.asked
 
 
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [(kind, "frontal") for kind in ("insight", "parse2d", "cxrreport")]
+    + [("cxrreport", "lateral")],
+)
+@pytest.mark.parametrize("center", [40000, 300])
+def test_an_image_that_its_window_hides_is_not_suitable_and_nothing_is_sent(
+    tmp_path: Path, kind: str, role: str, center: int
+) -> None:
+    hidden = image(tmp_path, shapes(), WindowCenter=center, WindowWidth=50)
+    images = {"frontal": (hidden,)}
+    if role == "lateral":
+        images = {"frontal": (image(tmp_path, shapes(), uid="2.25.11", **EXACT),), role: (hidden,)}
+    work = job(kind, images, prompts=["heart"])
+    with endpoint(Answer([{}])) as fake:
+        outcome = model(kind)(work, fake.settings(kind), alone)  # type: ignore[arg-type]
+    assert isinstance(outcome, NotSuitable)
+    assert "Instance 2.25.10 has WindowCenter and WindowWidth that hide" in outcome.reason
+    assert not fake.asked
+
+
+def test_a_ct_slice_in_the_window_of_a_prompt_needs_none_of_its_header(tmp_path: Path) -> None:
+    stored = np.where(shapes() > 0, 1064, 0).astype(np.uint16)
+    units = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    hidden = image(tmp_path, stored, Modality="CT", WindowCenter=40000, WindowWidth=50, **units)
+    with endpoint(
+        lambda asked: [{"image_features": packed(np.zeros((1, 1024, 1024), np.uint8))}]
+    ) as fake:
+        outcome = parse2d.infer(
+            job("parse2d", {"image": (hidden,)}, prompts=["liver"]), fake.settings("parse2d")
+        )
+    assert isinstance(outcome, NothingFound)
+    assert len(fake.asked) == 1
+
+
 @pytest.mark.parametrize("kind", ["parse2d", "parse3d"])
 def test_rule_without_prompts_is_not_suitable(tmp_path: Path, kind: str) -> None:
     inputs = {"frontal": (image(tmp_path, shapes(), **EXACT),)}
@@ -425,6 +460,19 @@ def test_a_volume_goes_out_in_the_window_of_each_prompt(tmp_path: Path) -> None:
         ("liver in abdomen CT & spleen in abdomen CT", round(260 / 400 * 255)),
         ("vertebra l1 in spine CT", round(600 / 1800 * 255)),
     ]
+
+
+@pytest.mark.parametrize("kind", ["parse2d", "parse3d", "insight"])
+def test_a_ct_without_hounsfield_units_is_not_suitable_and_nothing_is_sent(
+    tmp_path: Path, kind: str
+) -> None:
+    made = slices(tmp_path, CT, RescaleIntercept=None, RescaleSlope=None)
+    work = job(kind, {"volume": tuple(made)}, prompts=["liver"])
+    with endpoint(Answer([{}])) as fake:
+        outcome = model(kind)(work, fake.settings(kind), alone)  # type: ignore[arg-type]
+    assert isinstance(outcome, NotSuitable)
+    assert "2.25.100 is CT and has no RescaleSlope and no RescaleIntercept" in outcome.reason
+    assert not fake.asked
 
 
 @pytest.mark.parametrize("kind", ["parse3d", "insight"])
@@ -650,7 +698,9 @@ def test_cine_is_embedded_by_one_frame_which_is_stated(
 ) -> None:
     cine = grey_image(np.zeros((16, 16), np.uint8), uid="2.25.77", **EXACT)
     cine.NumberOfFrames = 5
-    cine.PixelData = np.repeat(np.arange(10, 60, 10, dtype=np.uint8), 256).tobytes()
+    frames = np.zeros((5, 16, 16), np.uint8)
+    frames[:, :, ::2] = np.arange(20, 120, 20)[:, np.newaxis, np.newaxis]  # 10, 20, ... in the mean
+    cine.PixelData = frames.tobytes()
     stored = written(tmp_path, cine)
     with endpoint(each_by_its_grey) as fake:
         outcome = insight.infer(

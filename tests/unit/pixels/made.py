@@ -89,7 +89,7 @@ def enhanced(
         "PixelValueTransformationSequence": {
             "RescaleSlope": 1,
             "RescaleIntercept": -1024,
-            "RescaleType": "US",
+            "RescaleType": "HU" if modality == "CT" else "US",
         },
         **(shared or {}),
     }

@@ -217,6 +217,29 @@ def test_a_window_that_is_asked_for_goes_before_the_header_s(tmp_path: Path) -> 
     assert shown[1, 4] == 128  # stored 1000, value 0
 
 
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"RescaleSlope": 1}, "has no RescaleIntercept"),
+        ({"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}, "RescaleType is not HU"),
+        ({"table": "US"}, "ModalityLUTType is not HU"),
+    ],
+)
+def test_a_window_in_hounsfield_units_is_for_values_in_them(
+    tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    dataset = grey(GREYS, uid="2.25.10", Modality="CT", **WINDOW)
+    for keyword, value in elements.items():
+        if keyword == "table":
+            dataset.ModalityLUTSequence = [Dataset()]
+            dataset.ModalityLUTSequence[0].ModalityLUTType = value
+        else:
+            setattr(dataset, keyword, value)
+    instance = written(tmp_path, dataset)
+    with pytest.raises(PixelError, match=reason):
+        display_image(instance, view=View.ANY, window=Window(width=1000, level=0))
+
+
 def test_colour_is_shown_upright_and_never_windowed(tmp_path: Path) -> None:
     instance = colour(tmp_path, RGB.tobytes(), "RGB", PatientOrientation=["R", "F"], **WINDOW)
     shown = display_image(instance, view=View.FRONTAL)

@@ -21,7 +21,7 @@ from pacs_ai.pixels.volume import Grey, Volume, assemble, grey, planes
 from pacs_ai.results import PIXEL_PATH
 from pacs_ai.settings import Window
 from pacs_ai.study import Instance, read_instance
-from tests.unit.pixels.made import SHARED, slices
+from tests.unit.pixels.made import SHARED, at, enhanced, slices
 
 STORED = np.random.default_rng(7).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -174,6 +174,65 @@ def test_window_takes_its_edges_to_0_and_255(tmp_path: Path, dtype: type[Any]) -
     drawn = grey(assemble(made), Window(width=1500, level=-160))
     assert drawn_as(drawn).tolist() == [[[0, 0, 128, 255, 255]]] * 2
     assert drawn.recipe == f"{PIXEL_PATH} W 1500 L -160"
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"RescaleIntercept": None}, "is CT and has no RescaleIntercept,"),
+        (
+            {"RescaleSlope": None, "RescaleIntercept": ""},
+            "no RescaleSlope and no RescaleIntercept,",
+        ),
+        ({"RescaleType": "US"}, "RescaleType is not HU"),
+        ({"RescaleType": "MGML"}, "RescaleType is not HU"),
+    ],
+)
+@pytest.mark.parametrize("where", [{}, {3}], ids=["every slice", "one slice"])
+def test_a_ct_is_windowed_in_hounsfield_units_or_refused(
+    tmp_path: Path, elements: dict[str, Any], reason: str, where: set[int]
+) -> None:
+    made = slices(tmp_path, STORED, changes=dict.fromkeys(where or range(5), elements))
+    with pytest.raises(PixelError, match=rf"2\.25\.10\d (.*{reason}|lacks RescaleSlope)"):
+        grey(assemble(made), Window(width=1500, level=-160))
+
+
+@pytest.mark.parametrize("level", [-4000, 4000])
+def test_a_volume_that_its_window_hides_is_refused(tmp_path: Path, level: float) -> None:
+    drawn = grey(assemble(slices(tmp_path, STORED)), Window(width=400, level=level))
+    with pytest.raises(
+        PixelError, match=r"^Series 2\.25\.2 is all black or all white from .*: correct"
+    ):
+        drawn_as(drawn)
+
+
+def test_slices_of_air_are_part_of_a_volume(tmp_path: Path) -> None:
+    stored = np.where(np.arange(5)[:, None, None] == 3, STORED, 0).astype(np.uint16)
+    drawn = drawn_as(grey(assemble(slices(tmp_path, stored)), Window(width=1500, level=-160)))
+    assert [plane.any() for plane in drawn] == [False, False, False, True, False]
+
+
+def test_frames_of_a_ct_in_other_units_are_refused(tmp_path: Path) -> None:
+    flow = {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "US"}
+    own = at(*[(0, 0, z) for z in range(5)], PixelValueTransformationSequence=flow)
+    made = enhanced(tmp_path, STORED, own=own)
+    with pytest.raises(PixelError, match="RescaleType is not HU"):
+        grey(assemble([made]), Window(width=1500, level=-160))
+
+
+def test_slices_of_which_only_some_are_rescaled_are_refused(tmp_path: Path) -> None:
+    silent = {2: {"RescaleSlope": None, "RescaleIntercept": None}}
+    made = slices(tmp_path, STORED, changes=silent, Modality="PT", RescaleSlope=0.5)
+    with pytest.raises(PixelError, match=r"2\.25\.102 lacks RescaleSlope or .*: send"):
+        assemble(made)
+
+
+def test_slices_that_say_nothing_lie_beside_those_that_say_that_nothing_changes(
+    tmp_path: Path,
+) -> None:
+    silent = {2: {"RescaleSlope": None, "RescaleIntercept": None}}
+    made = slices(tmp_path, STORED, changes=silent, Modality="MR", RescaleIntercept=0)
+    np.testing.assert_array_equal(array(assemble(made)), STORED)
 
 
 @pytest.mark.parametrize("modality", ["MR", "PT", "CT"])
