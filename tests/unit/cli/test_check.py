@@ -8,7 +8,6 @@ import re
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -27,15 +26,6 @@ from tests.peers import free_port
 from tests.peers.rejecting import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, rejecting
 from tests.unit.cli.conftest import Command, begun, write_config
 from tests.unit.test_grouping import arrival
-
-
-@pytest.fixture
-def taken() -> Iterator[int]:
-    """A port of loopback that another program listens on."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        yield int(other.getsockname()[1])
 
 
 def _endpoint(**values: object) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ import yaml
 from tests.peers import free_port
 from tests.peers.postgresql import Cluster
 from tests.unit.cli.conftest import Command, begun, write_config
-
-
-@pytest.fixture
-def taken() -> Iterator[int]:
-    """A port of loopback that another program listens on."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        yield int(other.getsockname()[1])
 
 
 def _with_model_at(folder: Path, port: int) -> Path:
