@@ -218,8 +218,15 @@ class Ledger:
             return work.backlog(connection)
 
     def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
-        """Stop or start delivery or routing at once; written as an event."""
+        """Stop or start delivery or routing at once; written as an event.
+
+        What waited meanwhile may be tried for as long after as it could not be.
+        """
         with self.database.write() as connection:
+            switch = tables.switches.c
+            since = connection.scalar(select(switch.paused_at).where(switch.name == name))
+            if since is not None and not paused:
+                work.put_deadlines_off(connection, _PAUSED_KINDS[name], since=since)
             value = {"paused_at": now() if paused else None, "actor": actor}
             connection.execute(
                 upsert(connection.dialect.name, tables.switches)

@@ -410,7 +410,30 @@ def release_held(
         if row.deadline is not None and Kind(row.kind) in patience:
             fresh["deadline"] = at + patience[Kind(row.kind)]
         _move(connection, row, State.READY, actor=actor, **fresh)
+    for kind, time in patience.items():
+        # What waited for that person's word has as long; what is held or failed was given it above.
+        connection.execute(
+            update(table)
+            .where(
+                table.c.study_instance_uid == study,
+                table.c.kind == kind,
+                table.c.state == State.READY,
+                table.c.deadline < at + time,
+            )
+            .values(deadline=at + time)
+        )
     return len(rows)
+
+
+def put_deadlines_off(connection: Connection, kind: Kind, *, since: datetime) -> None:
+    """Give what is ready as long as it could not be tried, from a moment until now."""
+    waiting = select(table.c.id, table.c.deadline, table.c.created_at).where(
+        table.c.kind == kind, table.c.state == State.READY, table.c.deadline.is_not(None)
+    )
+    at = now()
+    for row in connection.execute(waiting.with_for_update(skip_locked=True)).all():
+        deadline = row.deadline + max(timedelta(), at - max(since, row.created_at))
+        connection.execute(update(table).where(table.c.id == row.id).values(deadline=deadline))
 
 
 def due(

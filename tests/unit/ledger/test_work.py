@@ -251,6 +251,43 @@ def test_what_is_released_is_tried_as_long_as_what_is_new(ledger: Ledger) -> Non
     assert timedelta(minutes=29) < _row(ledger).deadline - now() < timedelta(minutes=31)
 
 
+def test_what_waited_for_a_persons_word_is_tried_as_long_as_what_is_new(ledger: Ledger) -> None:
+    _add(ledger, deadline=now() - timedelta(minutes=1))
+    ledger.release(STUDY, actor="anna", patience={Kind.INFER: timedelta(minutes=30)})
+    assert timedelta(minutes=29) < _row(ledger).deadline - now() < timedelta(minutes=31)
+
+
+def test_the_time_of_a_pause_is_none_in_which_a_delivery_was_tried(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(subject: str, *, days: int) -> None:
+        with ledger.database.write() as connection:
+            deadline = now() + timedelta(days=days)
+            work.add(
+                connection,
+                Kind.DELIVER,
+                queue="deliver.pacs",
+                subject=subject,
+                study=STUDY,
+                deadline=deadline,
+            )
+
+    ask("before", days=7)
+    ledger.set_switch("delivery", actor="anna", paused=True)
+    begun = now()
+    for later, subject in ((6, "meanwhile"), (8, None)):
+        at = begun + timedelta(days=later)
+        monkeypatch.setattr("pacs_ai.ledger.work.now", lambda at=at: at)
+        if subject is not None:
+            ask(subject, days=6 + 7)
+    ledger.set_switch("delivery", actor="anna", paused=False)
+    left = {
+        subject: round((_row(ledger, subject).deadline - at) / timedelta(days=1))
+        for subject in ("before", "meanwhile")
+    }
+    assert left == {"before": 7, "meanwhile": 7}
+
+
 def test_a_paused_kind_is_not_started_until_it_goes_on(ledger: Ledger) -> None:
     with ledger.database.write() as connection:
         work.add(connection, Kind.DELIVER, queue="deliver.pacs", subject=STUDY, study=STUDY)
