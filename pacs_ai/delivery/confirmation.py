@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 
 from pacs_ai.delivery import Find, Outgoing
+from pacs_ai.errors import ConfigError, TransientError
 from pacs_ai.peers.identity import IDENTITY, NotOfferedError, differing
 from pacs_ai.settings import DicomDestination
 
@@ -33,11 +34,13 @@ def doubt(batch: tuple[Outgoing, ...], destination: DicomDestination, find: Find
     Raises
     ------
     TransientError
-        When the destination gave no answer: nothing is known, so nothing is sent.
+        When the destination gave no answer, or its key cannot be read: nothing is known, so nothing is sent.
     """
     study = batch[0].StudyInstanceUID
     try:
         held = find(study, destination)
+    except ConfigError as error:  # while its key is rotated it may be away for a moment
+        raise TransientError(f"{destination.ae_title} cannot be asked: {error}") from error
     except NotOfferedError as error:
         return f"its identity could not be confirmed: {error}"
     if not held:

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pacs_ai import http
-from pacs_ai.errors import InferenceError, InferenceUnavailableError, TransientError
+from pacs_ai.errors import ConfigError, InferenceError, InferenceUnavailableError, TransientError
 from pacs_ai.models import answer
-from pacs_ai.settings import Endpoint
+from pacs_ai.settings import Endpoint, Secret
 
 BODY_LIMIT = 2**30
 """Most bytes of an answer that are read."""
@@ -55,7 +55,7 @@ def score(
     ------
     InferenceUnavailableError
         When no answer came, or one that says "later": 408, 429, 5xx, 424 with an inner 5xx or
-        none.
+        none; and when the key cannot be read.
     InferenceError
         When the endpoint refused for good, or answered something that is not an answer; and when the
         request of one row is larger than its ``maximum_request``.
@@ -107,11 +107,18 @@ def send(endpoint: Endpoint, body: bytes, *, count: int) -> list[dict[str, Any]]
     return answer.records(answer.parse(response.body, what="the answer"), count=count)
 
 
+def _key(endpoint: Endpoint, key: Secret) -> str:
+    try:
+        return key.read()
+    except ConfigError as error:  # while it is rotated it may be away for a moment
+        raise InferenceUnavailableError(f"endpoint of {endpoint.name}: {error}") from error
+
+
 def _ask(endpoint: Endpoint, body: bytes) -> http.Response:
     request_id = str(uuid.uuid4())
     headers = {_REQUEST_ID: request_id, "Content-Type": "application/json"}
     if endpoint.key is not None:
-        headers["Authorization"] = f"Bearer {endpoint.key.read()}"
+        headers["Authorization"] = f"Bearer {_key(endpoint, endpoint.key)}"
     if endpoint.deployment is not None:
         headers["azureml-model-deployment"] = endpoint.deployment
     try:

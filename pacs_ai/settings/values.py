@@ -197,6 +197,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_KEY = re.compile(r"[!-~]+")
+"""What an Authorization header can carry (RFC 6750 section 2.1 allows less)."""
+
+
 class Secret(Section):
     """A key that lives in a file or an environment variable, never in the settings file.
 
@@ -221,7 +225,7 @@ class Secret(Section):
         ------
         ConfigError
             When the file or variable is missing or empty, or the file is readable by everyone, or
-            cannot be read as text.
+            cannot be read as text, or what it holds is no key.
         """
         kind, _, name = self.reference.partition(":")
         if kind == "env":
@@ -233,12 +237,17 @@ class Secret(Section):
             if path.stat().st_mode & stat.S_IROTH:
                 raise ConfigError([Fault(f"the key file {path} is world-readable: chmod 600 it")])
             try:
-                value = path.read_text(encoding="utf-8").strip()
+                value = path.read_text(encoding="utf-8-sig").strip()  # as some editors begin a file
             except (OSError, UnicodeDecodeError):
                 fault = f"the key file {path} cannot be read: it is to hold the key as UTF-8 text"
                 raise ConfigError([Fault(fault)]) from None  # the cause holds the key's bytes
         if not value:
             raise ConfigError([Fault(f"the key {self.reference} is empty: put the key there")])
+        if not _KEY.fullmatch(value):
+            fault = (
+                f"the key {self.reference} is more than one word of ASCII: put the key alone there"
+            )
+            raise ConfigError([Fault(fault)])
         return value
 
     def __repr__(self) -> str:

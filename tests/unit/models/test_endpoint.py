@@ -171,6 +171,23 @@ def test_key_is_read_again_once_after_401(tmp_path: Path) -> None:
     assert [one.headers["authorization"] for one in fake.asked] == ["Bearer old", "Bearer new"]
 
 
+@pytest.mark.parametrize("held", [None, b"", b"one\ntwo", "ключ".encode()])
+def test_a_key_that_is_being_rotated_is_waited_for(tmp_path: Path, held: bytes | None) -> None:
+    secret = tmp_path / "key"
+    with endpoint(FINE) as fake:
+        if held is not None:
+            secret.write_bytes(held)
+            secret.chmod(0o600)
+        with pytest.raises(InferenceUnavailableError, match="put the key") as caught:
+            ask(fake, key=key(str(secret)))
+        assert "ключ" not in str(caught.value)
+        secret.write_bytes(b"\xef\xbb\xbfkey\r\n")
+        secret.chmod(0o600)
+        assert ask(fake, key=key(str(secret))) == [{"x": 1}]
+    (asked,) = fake.asked
+    assert asked.headers["authorization"] == "Bearer key"
+
+
 def test_second_401_is_a_wrong_key() -> None:
     with endpoint(Answer(b"", 401)) as fake, pytest.raises(InferenceError, match="key") as caught:
         ask(fake)
