@@ -55,8 +55,9 @@ class Prototype:
     nearest : float
         Cosine similarity below which a picture is like none of its examples.
     leads : tuple of (float, bool)
-        Of each example that was given this label when it was judged without its patient: how far the label
-        was ahead of the next one, in cosine similarity, and whether it was the right one.
+        Of each patient with examples that were given this label when they were judged without that patient:
+        how far the label was ahead of the next one, in cosine similarity, and whether it was the right one.
+        One that was given it rightly and wrongly stands for both.
     """
 
     vector: NDArray[np.float64] = field(repr=False)

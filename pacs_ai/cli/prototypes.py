@@ -151,8 +151,8 @@ def _judged(one: Prototype) -> str:
     right = sum(judged for _, judged in one.leads)
     most = likeness.certainty_of(one, math.inf)
     return (
-        f"{len(one.leads)} examples were given this name, judged without their patient, {right} of them "
-        f"rightly; certainty at most {most:.3f}"
+        f"pictures of {right} patients were given this name rightly, of {len(one.leads) - right} wrongly, "
+        f"each judged without its patient; certainty at most {most:.3f}"
     )
 
 

@@ -2,9 +2,10 @@
 
 A picture is named after the nearest prototype (cosine similarity). The certainty is no softmax of
 similarities, which is no probability of anything. It is counted on the site's own examples, each judged
-without its patient: of those that got the same name with no greater lead over the next one, the share
-that was named rightly, or rather the least that share may be (one-sided 95 % bound of Clopper and
-Pearson), so that few examples never make anything certain. A picture that is farther from the
+without its patient, and in patients, because the pictures of one are like each other: of those that got the
+same name with no greater lead over the next one, the share that was named rightly, or rather the least that
+share may be (one-sided 95 % bound of Clopper and Pearson), so that few patients never make anything certain.
+A picture that is farther from the
 prototype than nearly all of its examples is like none of them, and nothing is said.
 """
 
@@ -24,9 +25,10 @@ from pacs_ai.study import Job, values
 from pacs_ai.terms import CONTRADICTIONS
 
 LEAST_EXAMPLES = 10
-"""Of each label; a certainty of 0.9 takes 29 at least, one of 0.95 takes 59."""
+"""Of each label."""
 
 LEAST_PATIENTS = 5
+"""Of each label; a certainty of 0.9 takes 29 at least, one of 0.95 takes 59."""
 
 _FARTHEST = 5
 """Percent of a label's own examples that may lie farther from it than a picture that gets its name."""
@@ -92,7 +94,7 @@ def _nearest(vector: Floats, prototypes: Mapping[str, Floats]) -> tuple[str, flo
 
 
 def certainty_of(prototype: Prototype, lead: float) -> float:
-    """Return the least share of right names among examples that were named with no greater lead."""
+    """Return the least share of right names among patients that were named with no greater lead."""
     judged = [right for one, right in prototype.leads if one <= lead]
     right = sum(judged)
     # Clopper and Pearson 1934: the smallest share that makes so many right ones likelier than the doubt.
@@ -180,13 +182,17 @@ def _learned(labels: Mapping[str, Sequence[Example]]) -> dict[str, Prototype]:
             label: [o for o in members if o.patient == patient] for label, members in labels.items()
         }
         without = {label: _unit(sums[label] - _sum(own[label])) for label in labels}
+        judged: dict[tuple[str, bool], list[float]] = {}
         for label, members in own.items():
             for one in members:
                 vector = one.embedding.vector.astype(np.float64)
                 name, similarity, lead = _nearest(vector, without)
-                leads[name].append((lead, name == label))
+                judged.setdefault((name, name == label), []).append(lead)
                 if name == label:
                     similar[label].append(similarity)
+        for (name, right), found in judged.items():
+            # A patient tells once, and late where it speaks for the name, soon where it speaks against it.
+            leads[name].append((max(found) if right else min(found), right))
     return {
         label: Prototype(
             _unit(sums[label]),

@@ -90,9 +90,8 @@ def test_labelled_folders_become_the_file_that_finds_a_contradiction(
     # The settings may name the file that is about to be made.
     named = settings(tmp_path, models, prototypes={"file": str(out)})
     assert make(labelled, named, None, out) == 0
-    assert (
-        "view frontal: 30 examples were given this name, judged without their patient, 30 of "
-        in (capsys.readouterr().out)
+    assert "view frontal: pictures of 30 patients were given this name rightly, of 0 wrongly, " in (
+        capsys.readouterr().out
     )
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert "SECRET" not in out.read_text()

@@ -190,8 +190,32 @@ def test_examples_are_judged_without_their_patient() -> None:
     # Ten pictures of one patient are like each other, else like the other label's more than their own.
     odd = [example("frontal", 99, 0.3, 0.5, 1) for _ in range(10)]
     made = learned([*two_labels(), *odd])[RECIPE]
-    assert [right for _, right in made["lateral"].leads].count(False) == 10
+    assert [right for _, right in made["lateral"].leads].count(False) == 1
     assert [right for _, right in made["frontal"].leads] == [True] * 12
+
+
+def test_many_pictures_of_one_patient_make_nothing_more_certain() -> None:
+    many = [example("frontal", 0, 1.0, 0.001 * number) for number in range(60)]
+    made, few = learned([*two_labels(), *many])[RECIPE], learned(two_labels())[RECIPE]
+    assert len(made["frontal"].leads) == len(few["frontal"].leads) == 12
+    assert certainty_of(made["frontal"], math.inf) == certainty_of(few["frontal"], math.inf) < 0.8
+
+
+def test_a_patient_speaks_late_for_a_name_and_soon_against_it() -> None:
+    pair = [example("lateral", 0, 1.0, 0.5), example("lateral", 0, 1.0, 0.0)]
+    against = [
+        lead
+        for lead, right in learned([*two_labels(), *pair])[RECIPE]["frontal"].leads
+        if not right
+    ]
+    alone = [
+        lead
+        for one in pair
+        for lead, right in learned([*two_labels(), one])[RECIPE]["frontal"].leads
+        if not right
+    ]
+    assert len(against) == 1
+    assert against[0] == pytest.approx(min(alone), abs=0.05)
 
 
 def test_recipes_are_never_mixed() -> None:
