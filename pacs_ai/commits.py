@@ -20,7 +20,6 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.rows import Kind
 from pacs_ai.ledger.studies import JobRow, Version
-from pacs_ai.ledger.work import Claimed
 from pacs_ai.prototypes import prototypes_of
 from pacs_ai.records import Gathered, Listing
 from pacs_ai.results import (
@@ -395,32 +394,35 @@ def delivered(commit: Commit, study: str, destination: str, receipts: Sequence[R
 # ---------------------------------------------------------------------- worklist
 
 
-def listed(commit: Commit, claimed: Claimed, listing: Listing) -> None:
+def listed(commit: Commit, study: str, listing: Listing, looks: int) -> None:
     """Add the Workitems that rules ask for; one that waits is renewed, its priority never lowered.
 
-    One that they ask for no more keeps up with the patient, and says so or ends. Who has
-    looked at the Study before another did writes nothing over what that one knew.
+    One that they ask for no more keeps up with the patient, and says so or ends. Where another look at the
+    Study has ended since there were so many, it may have known more: nothing is written, and a new one asked
+    for.
     """
     connection = commit.connection
-    if work.is_overtaken(connection, claimed):
-        commit.said = "a later look at the Study knows more"
+    if work.looks(connection, study) != looks:
+        commit.said = "another look at the Study ended meanwhile"
+        work.add_worklist(connection, study)
         return
     standing = [
         _Standing(uid, label, audience, workitem.from_json(data_set))
-        for uid, label, audience, data_set in workitems.of_study(connection, claimed.study)
+        for uid, label, audience, data_set in workitems.of_study(connection, study)
     ]
     waiting = {one.label: one for one in standing if not workitem.is_final(one.data_set)}
     asked = {order.decision.label: order for order in listing.orders}
     for label, order in asked.items():
         uid, data_set, kept = order.uid, order.data_set, waiting.get(label)
         if kept is not None:
-            uid, data_set = kept.uid, workitem.renew(kept.data_set, data_set, when=listing.when)
+            uid = kept.uid
+            data_set = workitem.renew(
+                kept.data_set, data_set, asked=order.decision.priority, when=listing.when
+            )
         elif ended := sum(one.label == label for one in standing):
             uid = derived_uid("workitem again", uid, str(ended))
         data_set.SOPInstanceUID = uid
-        _put(
-            connection, claimed.study, _Standing(uid, label, str(order.decision.audience), data_set)
-        )
+        _put(connection, study, _Standing(uid, label, str(order.decision.audience), data_set))
     for kept in waiting.values():
         if kept.label in asked:
             continue
@@ -429,7 +431,7 @@ def listed(commit: Commit, claimed: Claimed, listing: Listing) -> None:
         )
         if listing.settled:
             data_set = workitem.outlive(data_set, when=listing.when)
-        _put(connection, claimed.study, replace(kept, data_set=data_set))
+        _put(connection, study, replace(kept, data_set=data_set))
     commit.said = ", ".join(asked) or None
 
 

@@ -21,11 +21,11 @@ from pydicom.dataset import Dataset
 from pacs_ai import commits, encoding, models, prototypes, results, routing
 from pacs_ai.delivery import Outgoing, doubt, sender
 from pacs_ai.encoding import Encoding
-from pacs_ai.errors import EncodingError, PacsAiError, TransientError
+from pacs_ai.errors import DeliveryUnavailableError, EncodingError, PacsAiError, TransientError
 from pacs_ai.failpoint import failpoint
 from pacs_ai.grouping import GroupCommit
 from pacs_ai.intake import Context, Incoming
-from pacs_ai.ledger import Commit, arrivals, deliveries, retention, work
+from pacs_ai.ledger import Commit, arrivals, deliveries, retention, work, workitems
 from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.presence import open_ledger, refuse_lost_spool
@@ -178,8 +178,11 @@ class Gateway:
             if doubted:
                 with attempt.commit(State.HELD, doubted):
                     return True
-            # Asking takes its time: what was superseded meanwhile stays here.
+            # Asking takes its time: what was superseded or put in question meanwhile stays here.
             still = {*self._released(study, destination)}
+            with self.ledger.database.read() as connection:
+                if work.is_in_question(connection, attempt.claimed):
+                    raise DeliveryUnavailableError("newer Instances of the Study have come")
             outgoing = tuple(one for one in outgoing if one in still)
             receipts = sender(target.kind)(outgoing, target) if outgoing else ()
             failpoint("deliver.sent")
@@ -200,15 +203,21 @@ class Gateway:
             if attempt is None:
                 return False
             study = attempt.claimed.study
+            with self.ledger.database.read() as connection:
+                looks = work.looks(connection, study)
+                listed = workitems.of_study(connection, study)
             facts = self.records.facts(study)
             decisions = worklist_rules.decide(self.worklist_rules, facts)
+            if not decisions and not listed:
+                with attempt.commit():
+                    return True
             try:
                 listing = self.records.listing(attempt.claimed, decisions, facts.state)
             except RemovedError as error:  # no header is left to name the patient by
                 with attempt.commit(reason=f"not listed: {error}"):
                     return True
             with attempt.commit() as commit:
-                commits.listed(commit, attempt.claimed, listing)
+                commits.listed(commit, study, listing, looks)
             failpoint("worklist.committed")
         return True
 

@@ -543,12 +543,17 @@ def identity_fault(study: Study, identity: Identity) -> str:
         return ""
     for instance in study.instances:
         for keyword in ("PatientID", "PatientName"):
-            if not values(instance.header, keyword):
+            said = values(instance.header, keyword)
+            if not "".join(said).strip("^= "):
                 return (
                     f"Instance {instance.SOPInstanceUID} has no {keyword}: "
                     "correct it at the sender, or set identity: lenient"
                 )
-            if valid(instance.header, keyword) is None:
+            if (
+                len(said) > 1
+                or not said[0].isprintable()
+                or valid(instance.header, keyword) is None
+            ):
                 return (
                     f"Instance {instance.SOPInstanceUID} has a {keyword} that breaks the rules for one "
                     "(PS3.5 section 6.2: its length or characters), so that no result could carry it: "

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 from pydicom.uid import UID
@@ -20,6 +21,7 @@ from pacs_ai.encoding import ENCODERS, TRANSFER_SYNTAX_UID
 from pacs_ai.errors import ConfigError, Fault, PacsAiError, TransientError
 from pacs_ai.http import CertificateError, UnreachableError, exchange, handshake, session
 from pacs_ai.ledger.soundness import CLOCK_TOLERANCE
+from pacs_ai.models.endpoint import REFERENCE_HEADER
 from pacs_ai.peers.contexts import refused
 from pacs_ai.peers.echo import echo
 from pacs_ai.settings import Confirm, DicomDestination, Endpoint, Settings
@@ -27,6 +29,11 @@ from pacs_ai.uids import derived_uid
 
 _DEADLINE = timedelta(seconds=5)
 _BODY_LIMIT = 1024 * 1024
+
+
+class _Limits(TypedDict):
+    deadline: timedelta
+    body_limit: int
 
 
 def broker(settings: Settings) -> Iterator[Fault]:
@@ -68,22 +75,23 @@ def endpoints(settings: Settings) -> Iterator[Fault]:
 
 
 def _takes_key(endpoint: Endpoint) -> bool:
-    """Tell whether who answers for a reference model knows its key; nothing is asked of the model."""
-    try:
-        key = endpoint.key.read() if endpoint.key is not None else ""
-        with session() as asking:
-            answer = exchange(
-                asking,
-                "POST",
-                endpoint.url,
-                deadline=_DEADLINE,
-                body_limit=_BODY_LIMIT,
-                headers={"Authorization": f"Bearer {key}"},
-                data=b"",
-            )
-    except PacsAiError:
-        return False
-    return answer.status == HTTPStatus.FAILED_DEPENDENCY  # an empty body is no request
+    """Tell whether who answers for a reference model is one and knows its key; the model is asked nothing."""
+    limits: _Limits = {"deadline": _DEADLINE, "body_limit": _BODY_LIMIT}
+    address = urlsplit(endpoint.url)
+    with session() as asking:
+        try:
+            key = endpoint.key.read() if endpoint.key is not None else ""
+            health = exchange(asking, "GET", f"{address.scheme}://{address.netloc}/", **limits)
+        except PacsAiError:
+            return False
+        if REFERENCE_HEADER not in health.headers:
+            return False  # no stranger is shown the key
+        headers = {"Authorization": f"Bearer {key}"}
+        try:
+            answer = exchange(asking, "POST", endpoint.url, headers=headers, data=b"", **limits)
+        except PacsAiError:
+            return True  # it is at work
+    return answer.status != HTTPStatus.UNAUTHORIZED
 
 
 def _tls(where: str, host: str, port: int) -> Iterator[Fault]:

@@ -148,14 +148,12 @@ def _take_in_all(gateway: Gateway, paths: Sequence[Path]) -> list[dict[str, str]
 def _carry_out_all(gateway: Gateway, heed: Callable[[], None]) -> None:
     """Carry out work in this process until none is left, waiting for what is put off."""
     queues = Gateway.queue_names(gateway.settings)
-    views = Views(gateway.ledger.database)
     while True:
         heed()
         busy = [queue for queue in queues if gateway.carry_out(queue)]
         if busy:
             continue
-        work = views.health()["work"]
-        if not work.get("ready") and not work.get("running"):
+        if not gateway.ledger.waits():
             return
         time.sleep(_POLL_SECONDS)
 

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,15 +109,22 @@ def refuse_taken(places: Mapping[str, tuple[str, int]]) -> None:
     PacsAiError
         With every place that is taken, or is none of this machine's.
     """
-    taken = []
+    taken = [
+        f"{one} and {other} are both at {place[0]}:{place[1]}"
+        for (one, place), (other, same) in combinations(places.items(), 2)
+        if place == same
+    ]
     for name, (host, port) in places.items():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             socket.create_server((host, port), family=family).close()
         except OSError as error:
-            taken.append(
-                f"{name}: cannot listen at {host}:{port} ({os.strerror(error.errno or 0)})"
+            why = (
+                error.strerror
+                if isinstance(error, socket.gaierror)
+                else os.strerror(error.errno or 0)
             )
+            taken.append(f"{name}: cannot listen at {host}:{port} ({why})")
     if taken:
         raise PacsAiError(
             f"{'; '.join(taken)}: choose another host or port, or end the program that listens there, which "

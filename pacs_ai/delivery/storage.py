@@ -120,7 +120,8 @@ def read_status(status: int) -> tuple[Answer, str]:
 
 
 def _note_answered(event: evt.Event, answered: deque[int]) -> None:
-    answered.append(event.message.command_set.get("MessageIDBeingRespondedTo", 0))
+    if "MessageIDBeingRespondedTo" in event.message.command_set:
+        answered.append(event.message.command_set.MessageIDBeingRespondedTo)
 
 
 def _store(

@@ -217,6 +217,11 @@ class Ledger:
         with self.database.read() as connection:
             return work.backlog(connection)
 
+    def waits(self) -> bool:
+        """Tell whether some work is under way, or will start without anybody's word."""
+        with self.database.read() as connection:
+            return work.waits(connection)
+
     def set_switch(self, name: str, *, actor: str, paused: bool) -> None:
         """Stop or start delivery or routing at once; written as an event.
 

@@ -23,6 +23,8 @@ _LIMITS = (
     "SET statement_timeout = '30s'",
     "SET idle_in_transaction_session_timeout = '60s'",
 )
+_SETTINGS = ("SET jit = off",)
+"""Questions of the ledger take milliseconds; to compile one takes half a second."""
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -71,8 +73,8 @@ def engine(url: URL) -> Engine:
     def _configure(driver: Any, record: ConnectionPoolEntry) -> None:
         driver.adapters.register_dumper(str, _TextDumper)
         with driver.cursor() as cursor:
-            for limit in _LIMITS:
-                cursor.execute(limit)
+            for setting in (*_LIMITS, *_SETTINGS):
+                cursor.execute(setting)
             for name in _DURABLE:
                 cursor.execute(f"SHOW {name}")
                 if cursor.fetchone() == ("off",):

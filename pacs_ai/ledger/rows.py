@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import AHEAD, now
@@ -52,27 +52,39 @@ def due_at(at: datetime) -> ColumnElement[bool]:
     """Tell whether a row may start."""
     # A row that a clock dated which was ahead would wait for as long as it was; its next start is dated anew.
     last = func.coalesce(table.c.started_at, table.c.created_at)
-    return and_(
-        table.c.state == State.READY,
-        or_(table.c.not_before <= at, last > at + AHEAD),
-        or_(table.c.kind != Kind.DELIVER, ~_in_question()),
-    )
+    return and_(startable(), or_(table.c.not_before <= at, last > at + AHEAD))
 
 
-def _in_question() -> ColumnElement[bool]:
+def startable() -> ColumnElement[bool]:
+    """Tell whether a row may start when its time has come, without anybody's word."""
+    return and_(table.c.state == State.READY, or_(table.c.kind != Kind.DELIVER, ~in_question()))
+
+
+def in_question() -> ColumnElement[bool]:
     """Tell whether something came to a row's Study that may change whose it is, or what is asked of it.
 
-    Until that is looked at, and while a person must look, nothing of the Study leaves.
+    Until that is looked at, and while a person must look, nothing of the Study leaves. How a version was
+    routed that is not the newest any more changes nothing.
     """
-    look, later = table.alias(), table.alias()
+    look, later, versions = table.alias(), table.alias(), tables.versions
     again = exists().where(
         later.c.kind == look.c.kind,
         later.c.subject == look.c.subject,
         later.c.created_at > look.c.created_at,
     )
+    newest = (
+        select(versions.c.id)
+        .where(versions.c.study_instance_uid == table.c.study_instance_uid)
+        .order_by(versions.c.number.desc())
+        .limit(1)
+        .correlate(table)
+        .scalar_subquery()
+    )
     return exists().where(
         look.c.study_instance_uid == table.c.study_instance_uid,
-        look.c.kind.in_([Kind.ASSEMBLE, Kind.ROUTE]),
+        or_(
+            look.c.kind == Kind.ASSEMBLE, and_(look.c.kind == Kind.ROUTE, look.c.subject == newest)
+        ),
         or_(
             look.c.state.in_([State.READY, State.RUNNING]),
             and_(look.c.state.in_([State.HELD, State.FAILED]), ~again),

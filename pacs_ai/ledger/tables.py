@@ -232,9 +232,7 @@ work = Table(
     Column("kind", String(16), nullable=False),
     Column("queue", String(96), nullable=False),
     Column("subject", String(64), nullable=False),
-    Column(
-        "study_instance_uid", ForeignKey("studies.study_instance_uid"), nullable=False, index=True
-    ),
+    Column("study_instance_uid", ForeignKey("studies.study_instance_uid"), nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("strikes", Integer, nullable=False),
@@ -250,6 +248,7 @@ work = Table(
     Column("ended_at", Instant),
     Index(None, "queue", "state", "not_before"),
     Index(None, "kind", "subject", "state"),
+    Index(None, "study_instance_uid", "kind", "state"),
 )
 
 events = Table(

@@ -33,7 +33,17 @@ from pacs_ai.ledger import events, tables
 from pacs_ai.ledger.clock import AHEAD, now
 from pacs_ai.ledger.dialects import lock_queue, lock_studies
 from pacs_ai.ledger.prepared import Prepared
-from pacs_ai.ledger.rows import TRANSITIONS, Kind, State, due_at, expired, orphaned_from, run_out
+from pacs_ai.ledger.rows import (
+    TRANSITIONS,
+    Kind,
+    State,
+    due_at,
+    expired,
+    in_question,
+    orphaned_from,
+    run_out,
+    startable,
+)
 from pacs_ai.settings import WorkTimes
 
 table = tables.work
@@ -206,15 +216,20 @@ def add_worklist(connection: Connection, study: str) -> None:
     add(connection, Kind.WORKLIST, queue=WORKLIST, subject=study, study=study)
 
 
-def is_overtaken(connection: Connection, work: Claimed) -> bool:
-    """Tell whether the same was asked for and begun again after this work began."""
-    later = select(table.c.id).where(
-        table.c.kind == work.kind,
-        table.c.subject == work.subject,
-        table.c.id != work.id,
-        table.c.started_at > work.started_at,
+def looks(connection: Connection, study: str) -> int:
+    """Return how many looks at a Study for the worklist have ended: another number is another's look."""
+    ended = select(func.count()).where(
+        table.c.study_instance_uid == study,
+        table.c.kind == Kind.WORKLIST,
+        table.c.state == State.DONE,
     )
-    return connection.scalar(later) is not None
+    return connection.scalar(ended) or 0
+
+
+def is_in_question(connection: Connection, work: Claimed) -> bool:
+    """Tell whether what came since a delivery was claimed may change what it sends."""
+    found = select(table.c.id).where(table.c.id == work.id, in_question())
+    return connection.scalar(found) is not None
 
 
 def page_subject(version_id: str) -> str:
@@ -453,6 +468,12 @@ def backlog(connection: Connection) -> int:
     """Return how many rows could start now and have not."""
     count = select(func.count()).select_from(table).where(due_at(now()))
     return connection.scalar(count) or 0
+
+
+def waits(connection: Connection) -> bool:
+    """Tell whether some work is under way, or will start without anybody's word."""
+    found = select(table.c.id).where(or_(table.c.state == State.RUNNING, startable())).limit(1)
+    return connection.scalar(found) is not None
 
 
 def is_moving(connection: Connection, *, times: WorkTimes, since: datetime) -> bool:

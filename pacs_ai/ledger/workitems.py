@@ -34,7 +34,9 @@ def put(
     table = tables.workitems
     at = now()
     changed = connection.execute(
-        update(table).where(table.c.uid == uid).values(data_set=data_set, updated_at=at)
+        update(table)
+        .where(table.c.uid == uid)
+        .values(audience=audience, data_set=data_set, updated_at=at)
     )
     if not changed.rowcount:
         connection.execute(

@@ -30,6 +30,7 @@ UNIFIED_PROCEDURE_STEP_PUSH = "1.2.840.10008.5.1.4.34.6.1"
 
 UNVERIFIED = "Unverified AI output; a person must read the Study."
 OUTLIVED = " The newest results do not ask for it any more."
+EARLIER = " Its priority was given for: "
 
 TURNAROUND = timedelta(hours=24)
 """Expected completion of a Workitem whose rule sets no expiry."""
@@ -166,62 +167,51 @@ def _put_subject(dataset: Dataset, header: Dataset, inputs: tuple[Reference, ...
     dataset.InputReadinessState = "READY" if inputs else "INCOMPLETE"
 
 
-def raise_priority(dataset: Dataset, priority: Priority, *, when: datetime) -> Dataset:
-    """Return a Workitem with at least this priority; the given one is not changed.
-
-    A priority never falls, and a Workitem that a person has taken up (not SCHEDULED) stays as it
-    is.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        A Workitem.
-    priority : Priority
-    when : datetime
-        Becomes its Modification DateTime (0040,4010) where it changes; with its time zone.
-    """
-    changed = deepcopy(dataset)
-    current = Priority(dataset.ScheduledProcedureStepPriority)
-    if dataset.ProcedureStepState == _SCHEDULED and _RANK[priority] > _RANK[current]:
-        changed.ScheduledProcedureStepPriority = priority.value
-        changed.ScheduledProcedureStepModificationDateTime = _date_time(when)
-    return changed
-
-
-def renew(kept: Dataset, fresh: Dataset, *, when: datetime) -> Dataset:
+def renew(kept: Dataset, fresh: Dataset, *, asked: Priority | None, when: datetime) -> Dataset:
     """Return a Workitem as the results of now ask for it.
 
-    Patient, inputs, reason and performers become those of now; the priority is the higher of the two, and
-    where that is the earlier one its reason and performers stay. It is never due later than it was. What a
-    person has taken up (not SCHEDULED) is not touched.
+    Patient, inputs, reason and performers become those of now. A priority only rises; where the earlier one
+    is the higher, its reason and performers stay beside those of now. It is not put off: where it was due
+    sooner and still is to come, that stays. What a person has taken up (not SCHEDULED) is not touched.
 
     Parameters
     ----------
     kept, fresh : Dataset
         Both of one Study and Worklist Label.
+    asked : Priority or None
+        What the rules ask for now; None leaves the priority as it is.
     when : datetime
-        Becomes the Modification DateTime (0040,4010); with its time zone.
+        Becomes the Modification DateTime (0040,4010) where anything changes; with its time zone.
     """
     if kept.ProcedureStepState != _SCHEDULED:
         return kept
     before = Priority(kept.ScheduledProcedureStepPriority)
+    raised = asked is not None and _RANK[asked] > _RANK[before]
     renewed = deepcopy(fresh)
-    if _RANK[before] > _RANK[Priority(fresh.ScheduledProcedureStepPriority)]:
-        said = kept.CommentsOnTheScheduledProcedureStep.removesuffix(OUTLIVED)
-        renewed.CommentsOnTheScheduledProcedureStep = said
-        before_now = [*kept.ScheduledHumanPerformersSequence]
-        renewed.ScheduledHumanPerformersSequence = Sequence(
-            [
-                *before_now,
-                *(one for one in fresh.ScheduledHumanPerformersSequence if one not in before_now),
-            ]
-        )
+    if not raised:
+        renewed.ScheduledProcedureStepPriority = before.value
+        if _RANK[before] > _RANK[asked or Priority.MEDIUM]:
+            _keep_reason(renewed, kept)
     renewed.ScheduledProcedureStepStartDateTime = kept.ScheduledProcedureStepStartDateTime
     for keyword in ("ExpectedCompletionDateTime", "ScheduledProcedureStepExpirationDateTime"):
-        due = [one.get(keyword) for one in (kept, fresh) if one.get(keyword)]
+        due = [one for one in (kept.get(keyword), fresh.get(keyword)) if one]
+        # A time that is over would hide what has just become urgent.
+        if raised:
+            due = [one for one in due if _moment(one) > when]
         if due:
             setattr(renewed, keyword, min(due, key=_moment))
-    return raise_priority(renewed, before, when=when)
+    modified = kept.ScheduledProcedureStepModificationDateTime
+    renewed.ScheduledProcedureStepModificationDateTime = modified
+    return _modified(kept, renewed, when)
+
+
+def _keep_reason(renewed: Dataset, kept: Dataset) -> None:
+    """Say beside the reason and performers of now those that the higher priority was given for."""
+    said = kept.CommentsOnTheScheduledProcedureStep.removesuffix(OUTLIVED).rpartition(EARLIER)[2]
+    renewed.CommentsOnTheScheduledProcedureStep += EARLIER + said
+    performers = [*kept.ScheduledHumanPerformersSequence]
+    performers += [one for one in renewed.ScheduledHumanPerformersSequence if one not in performers]
+    renewed.ScheduledHumanPerformersSequence = Sequence(performers)
 
 
 def keep_up(
@@ -264,7 +254,7 @@ def outlive(kept: Dataset, *, when: datetime) -> Dataset:
 
 
 def _modified(before: Dataset, after: Dataset, when: datetime) -> Dataset:
-    if after != before:
+    if to_json(after) != to_json(before):  # an empty value reads back in another form
         after.ScheduledProcedureStepModificationDateTime = _date_time(when)
     return after
 

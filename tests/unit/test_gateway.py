@@ -356,6 +356,27 @@ def test_strict_identity_holds_what_no_result_could_carry(
     assert LONG not in str(timeline)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "said"),
+    [
+        ("PatientName", "^", "has no PatientName"),
+        ("PatientID", "A\\B", "has a PatientID that breaks the rules"),
+    ],
+)
+def test_strict_identity_is_one_id_and_one_name(
+    driver: Callable[..., Driver],
+    radiographs: tuple[pydicom.Dataset, ...],
+    keyword: str,
+    value: str,
+    said: str,
+) -> None:
+    one = driver(identity="strict")
+    one.receive(*(_changed(film, **{keyword: value}) for film in radiographs))
+    one.carry_out()
+    timeline = one.timeline(_study(radiographs))
+    assert (timeline["state"], said in timeline["reason"]) == ("held", True)
+
+
 def _lengthened(data: bytes, keyword: str) -> bytes:
     """Return a data set, Explicit VR Little Endian, with 80 letters in an element."""
     tag = tag_for_keyword(keyword)

@@ -12,6 +12,7 @@ import pytest
 
 from pacs_ai import commits
 from pacs_ai.delivery import Answer, Outgoing, Receipt
+from pacs_ai.errors import EncodingError
 from tests.unit.test_gateway import Driver, driver, radiographs
 
 __all__ = ["driver", "radiographs"]
@@ -153,6 +154,38 @@ def test_what_is_superseded_while_the_destination_is_asked_stays(
 
     monkeypatch.setattr("pacs_ai.gateway.doubt", ask)
     one.receive(*radiographs)
+    one.carry_out()
+    assert pacs.names
+    assert set(pacs.names) == {RIGHT}
+
+
+def test_what_comes_into_question_while_the_destination_is_asked_waits(
+    driver: Callable[..., Driver],
+    radiographs: Films,
+    pacs: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver()
+    other = [_changed(radiographs, PatientID="OTHER")]
+    monkeypatch.setattr("pacs_ai.gateway.doubt", lambda *_: one.receive(*other.pop()))
+    one.receive(*radiographs)
+    one.carry_out()
+    assert not pacs.names
+    assert one.timeline(_study(radiographs))["state"] == "held"
+    assert not one.gateway.ledger.waits(), "a person's word is waited for, and nothing else"
+
+
+def test_an_overtaken_version_that_fails_late_keeps_nothing_of_the_newer_one_in(
+    driver: Callable[..., Driver], radiographs: Films, pacs: Pacs
+) -> None:
+    one = driver()
+    one.receive(*radiographs)
+    assert one.gateway.assemble()
+    with one.gateway.ledger.claim("route"):
+        one.receive(*_changed(radiographs, PatientName=RIGHT))
+        assert one.gateway.assemble()
+        assert one.gateway.route()
+        raise EncodingError("as played")
     one.carry_out()
     assert pacs.names
     assert set(pacs.names) == {RIGHT}

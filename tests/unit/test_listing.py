@@ -12,6 +12,7 @@ import pytest
 
 from pacs_ai import commits, models
 from pacs_ai.delivery import Answer, Outgoing, Receipt
+from pacs_ai.ledger import work
 from pacs_ai.worklist import rules
 from pacs_ai.worklist.workitem import OUTLIVED
 from tests.unit.test_gateway import Driver, driver, radiographs
@@ -95,16 +96,49 @@ def test_who_looked_first_writes_nothing_over_what_a_later_look_found(
         pass
     with one.gateway.ledger.claim("worklist") as slow:
         assert slow is not None
-        facts = one.gateway.records.facts(slow.claimed.study)
+        study = slow.claimed.study
+        with one.gateway.ledger.database.read() as connection:
+            looks = work.looks(connection, study)
+        facts = one.gateway.records.facts(study)
         decisions = rules.decide(one.gateway.worklist_rules, facts)
         listing = one.gateway.records.listing(slow.claimed, decisions, facts.state)
         one.receive(*_renamed(radiographs, "Phantom^Corrected"))
         one.carry_out()
         with slow.commit() as commit:
-            commits.listed(commit, slow.claimed, listing)
+            commits.listed(commit, study, listing, looks)
     one.carry_out()
     (listed,) = one.views.workitems()
     assert listed["00100010"]["Value"] == [{"Alphabetic": "Phantom^Corrected"}]
+
+
+def test_a_study_that_nothing_lists_is_not_read_for_the_worklist(
+    driver: Callable[..., Driver], radiographs: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = driver(worklist=[])
+    read: list[object] = []
+    monkeypatch.setattr(one.gateway.records, "listing", lambda *asked: read.append(asked))
+    one.receive(*radiographs)
+    one.carry_out()
+    assert not read
+
+
+def test_who_a_workitem_is_for_follows_the_rule(
+    driver: Callable[..., Driver], radiographs: Films
+) -> None:
+    before = driver(cxrreport="opacity", worklist=[{**WORKLIST[0], "priority": "unchanged"}])
+    before.receive(*radiographs)
+    before.carry_out()
+    before.gateway.close()
+    rule = {
+        "when": {"state": ["done"]},
+        "label": "AI-CXR-REVIEW",
+        "audience": "imaging-it",
+    }
+    after = driver(cxrreport="opacity", worklist=[rule])
+    after.receive(*_renamed(radiographs, "Phantom^Corrected"))
+    after.carry_out()
+    (item,) = _items(after, radiographs)
+    assert item["audience"] == "imaging-it"
 
 
 def test_a_workitem_refers_to_results_where_they_are_stored_and_to_no_others(

@@ -4,6 +4,7 @@ import json
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,6 +16,7 @@ from pydicom.sequence import Sequence
 from pacs_ai.errors import WorklistError
 from pacs_ai.worklist import Audience, Decision, Priority
 from pacs_ai.worklist.workitem import (
+    EARLIER,
     OUTLIVED,
     UNVERIFIED,
     Reference,
@@ -23,7 +25,6 @@ from pacs_ai.worklist.workitem import (
     is_final,
     keep_up,
     outlive,
-    raise_priority,
     renew,
     to_json,
 )
@@ -274,37 +275,64 @@ def test_a_workitem_without_retrievable_inputs_is_not_called_ready() -> None:
         (Priority.HIGH, Priority.MEDIUM, "HIGH"),
         (Priority.HIGH, Priority.LOW, "HIGH"),
         (Priority.LOW, Priority.LOW, "LOW"),
+        (Priority.LOW, None, "LOW"),
+        (Priority.HIGH, None, "HIGH"),
     ],
 )
-def test_a_priority_only_rises(before: Priority, asked: Priority, after: str) -> None:
+def test_a_priority_only_rises(before: Priority, asked: Priority | None, after: str) -> None:
     dataset = made(priority=before)
-    later = WHEN + timedelta(hours=1)
-    changed = raise_priority(dataset, asked, when=later)
+    changed = again(dataset, made(priority=asked), asked)
     assert changed.ScheduledProcedureStepPriority == after
     assert dataset.ScheduledProcedureStepPriority == before.value
-    rose = after != before.value
-    moved = changed.ScheduledProcedureStepModificationDateTime == "20260301093000+0100"
-    assert moved == rose
+
+
+def again(kept: Dataset, fresh: Dataset, asked: Priority | None = None, **later: Any) -> Dataset:
+    return renew(kept, fresh, asked=asked, when=WHEN + timedelta(**later))
+
+
+def test_a_look_that_finds_the_same_changes_nothing() -> None:
+    kept = from_json(json.loads(json.dumps(to_json(made()))))
+    later = WHEN + timedelta(hours=1)
+    for now in (
+        again(kept, made(), Priority.HIGH, hours=1),
+        keep_up(kept, header=header(), inputs=(reference(1),), when=later),
+    ):
+        assert to_json(now) == to_json(kept)
 
 
 def test_a_workitem_is_never_due_later_than_it_was() -> None:
     kept = made(expires=timedelta(hours=4))
     later = WHEN + timedelta(days=3)
-    renewed = renew(kept, made(when=later, expires=timedelta(hours=4)), when=later)
-    sooner = renew(made(expires=None), made(expires=timedelta(hours=1)), when=WHEN)
+    renewed = again(kept, made(when=later, expires=timedelta(hours=4)), Priority.HIGH, days=3)
+    sooner = again(made(expires=None), made(expires=timedelta(hours=1)), Priority.HIGH)
     for keyword in ("ExpectedCompletionDateTime", "ScheduledProcedureStepExpirationDateTime"):
         assert renewed[keyword].value == kept[keyword].value == "20260301123000+0100"
         assert sooner[keyword].value == "20260301093000+0100"
 
 
+@pytest.mark.parametrize("expires", [timedelta(hours=4), None])
+def test_what_becomes_urgent_is_not_born_expired(expires: timedelta | None) -> None:
+    kept = made(priority=None, expires=timedelta(seconds=1))
+    later = WHEN + timedelta(hours=2)
+    raised = again(kept, made(when=later, expires=expires), Priority.HIGH, hours=2)
+    assert raised.ScheduledProcedureStepPriority == "HIGH"
+    assert raised.ExpectedCompletionDateTime > "20260301103000+0100"
+    until = raised.get("ScheduledProcedureStepExpirationDateTime")
+    assert until == ("20260301143000+0100" if expires else None)
+
+
 def test_the_reason_and_performers_of_a_priority_stay_with_it() -> None:
     kept = made(priority=Priority.HIGH, reason="Urgent", performers=("thoracic",))
     fresh = made(priority=None, reason="Less so", performers=("general", "thoracic"))
-    renewed = renew(kept, fresh, when=WHEN)
-    assert renewed.CommentsOnTheScheduledProcedureStep.startswith("Urgent.")
+    renewed = kept
+    for _ in range(3):
+        renewed = again(renewed, fresh)
+    said = renewed.CommentsOnTheScheduledProcedureStep
+    assert said.startswith("Less so.")
+    assert said.count(EARLIER + "Urgent.") == said.count(EARLIER) == 1
     performers = [one.HumanPerformerName for one in renewed.ScheduledHumanPerformersSequence]
     assert performers == ["thoracic", "general"]
-    raised = renew(fresh, kept, when=WHEN)
+    raised = again(fresh, kept, Priority.HIGH)
     assert raised.CommentsOnTheScheduledProcedureStep.startswith("Urgent.")
     assert len(raised.ScheduledHumanPerformersSequence) == 1
 
@@ -323,7 +351,7 @@ def test_a_workitem_that_nothing_asks_for_any_more_stays_for_the_reader_and_says
     assert first.CommentsOnTheScheduledProcedureStep.count(OUTLIVED) == 1
     assert first.ScheduledProcedureStepModificationDateTime == "20260301093000+0100"
     assert outlive(first, when=later + timedelta(hours=1)) == first
-    asked_again = renew(first, made(priority=Priority.LOW), when=later)
+    asked_again = again(first, made(priority=Priority.LOW), Priority.LOW)
     assert OUTLIVED not in asked_again.CommentsOnTheScheduledProcedureStep
 
 
@@ -356,7 +384,7 @@ def test_what_a_person_took_up_is_not_touched(change: str) -> None:
     taken = made()
     taken.ProcedureStepState = "IN PROGRESS"
     changed = {
-        "renew": lambda: renew(taken, made(header(PatientName="Doe^June")), when=WHEN),
+        "renew": lambda: again(taken, made(header(PatientName="Doe^June")), Priority.HIGH),
         "keep_up": lambda: keep_up(
             taken, header=header(PatientName="Doe^June"), inputs=(), when=WHEN
         ),
@@ -378,13 +406,6 @@ def test_a_number_that_is_none_in_an_item_is_left_out_and_the_rest_is_told() -> 
     assert sorted(item) == ["00100020", "00101030", "00720074"]
     assert item["00100020"]["Value"] == ["P2"]
     assert "Value" not in item["00720074"]
-
-
-def test_a_workitem_that_a_person_took_keeps_its_priority() -> None:
-    dataset = made(priority=Priority.LOW)
-    dataset.ProcedureStepState = "IN PROGRESS"
-    changed = raise_priority(dataset, Priority.HIGH, when=WHEN)
-    assert changed.ScheduledProcedureStepPriority == "LOW"
 
 
 def test_the_same_arguments_give_the_same_json() -> None:
