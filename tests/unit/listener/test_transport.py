@@ -619,7 +619,7 @@ def test_who_sends_nothing_but_new_keys_holds_nobody(
             client.socket.sendall(flood)
 
     pouring = threading.Thread(target=pour)
-    slowest = 0.0
+    slowest, start = 0.0, time.monotonic()
     pouring.start()
     while pouring.is_alive():
         began = time.monotonic()
@@ -627,7 +627,8 @@ def test_who_sends_nothing_but_new_keys_holds_nobody(
         slowest = max(slowest, time.monotonic() - began)
     pouring.join()
     client.close()
-    assert slowest < 1
+    # Whoever waits for the flood waits for all of it, however busy the machine is.
+    assert slowest < max(1, (time.monotonic() - start) / 2)
 
 
 @pytest.mark.parametrize("listening", ["tls"], indirect=True)
