@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -31,6 +32,12 @@ WORKLIST = [
     },
     {"when": {"state": ["failed"]}, "label": "AI-STATUS", "audience": "imaging-it"},
 ]
+
+
+@pytest.fixture
+def ledger_url(tmp_path: Path) -> str:
+    """Return one ledger's URL: nothing here asks a database for more than another."""
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
 
 
 def _renamed(films: Films, name: str) -> Films:
