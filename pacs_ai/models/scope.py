@@ -37,10 +37,16 @@ JOINT = re.compile(
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|there|remains?|persists?)\b")
 _DESCRIBED = re.compile(
     r"^(?:an? )?(?:small|tiny|trace|mild|moderate|severe|large|left|right|bilateral|bibasilar|bibasal"
-    r"|new|acute|subtle|stable|persistent|unchanged|increase\w*|increasing|worsening|patchy"
-    r"|multifocal|residual|minimal)(?:ly)?\b"
+    r"|new|stable|persistent|unchanged|increase\w*|increasing|worsening|patchy"
+    r"|multifocal|residual|minimal|possibl[ey]|probabl[ey]|likely|suspected|questionable|presumed)"
+    r"(?:ly)?\b"
 )
 _ARTICLE = re.compile(r"^(?:an?|the)\b")
+# Words that go with what is denied; any other word ("dense", "apical") describes what is seen.
+_NEUTRAL = re.compile(
+    r"(?:(?:focal|definite|discrete|overt|frank|visible|significant|suspicious|evidence of|other|any"
+    r"|displaced|rib|bony|lung|pulmonary|lobar|interstitial|pleural|pericardial)\b ?)*"
+)
 _SIZED = re.compile(r"^(?:an?|small|tiny|trace|mild|moderate|severe|large)\b")
 _NEW_PHRASE = re.compile(
     r",? with(?: an?| small| moderate| large| mild| persistent| stable| unchanged| left| right"
@@ -49,7 +55,8 @@ _NEW_PHRASE = re.compile(
 # "... obscured by effusion" is not denied by what stands before it.
 _CAUSED = re.compile(
     r":|\b(?:due to|secondary to|because of|given|obscured by|after|following|despite|from"
-    r"|in the setting of|as a result of)\b|\w+ (?:consistent|compatible|in keeping) with\b"
+    r"|in the setting of|as a result of)\b"
+    r"|(?:,[\w ]*|^ \w+ [\w ]+) (?:consistent|compatible|in keeping) with\b"
 )
 _LEAVES = re.compile(f"{JOINT.pattern}|{_CAUSED.pattern}")
 _LIST_ENDS = re.compile(
@@ -57,6 +64,7 @@ _LIST_ENDS = re.compile(
 )
 _ITEM_ENDS = re.compile(r",|;|\band\b|\bwith\b")
 _SAID_TO_BE = re.compile(rf"^[\w ]*?\b(?:is|are|was|were) (?:again |now |still )?{SEEN}\b")
+_HAS_A_VERB = re.compile(r"^[\w ]*?\b(?:is|are|was|were|has|have|appears?|measur\w+)\b")
 _AT_A_SIDE = re.compile(r"^ (?:(?:on|in|at) )?(?:the )?(?:right|left|both)\b")
 _GOES_ON = re.compile(r"^ (?:persists?|remains?|measur\w+)\b|^[\w ]*? (?:is|are|has|have) (?!no)")
 _FRESH = re.compile(r"\b(?:development of|developing|now|newly|new|acute|superimposed)\b")
@@ -222,7 +230,7 @@ def _denied(
         items += 1
         # An "or" closes a list: "no a or b, c" begins again.
         open_list = not OR.search(between[: joint.start()])
-        bare = _bare(item, place.after if final else "") and scope is Scope.INSIDE
+        bare = (_bare(item, place.after) if final else not _anew(item)) and scope is Scope.INSIDE
         if joint[0] == ",":
             scope = _behind_comma(item, reached=bare and a_list and open_list)
         elif not (bare and (governs or (items > 2 and open_list)) and joint[0] != "with"):
@@ -236,10 +244,15 @@ def _behind_comma(item: str, *, reached: bool) -> Scope:
     return Scope.INSIDE if reached else Scope.UNCLEAR
 
 
+def _anew(item: str) -> bool:
+    return bool(_DESCRIBED.match(f"{item} ") or _ARTICLE.match(item))
+
+
 def _bare(item: str, after: str) -> bool:
-    """Tell whether an item of a list is only named, and nothing is said of it."""
-    anew = _DESCRIBED.match(f"{item} ") or _ARTICLE.match(item)
-    return not (anew or _AT_A_SIDE.match(after) or _SAID_TO_BE.match(after))
+    """Tell whether the concept of a list's item is only named, and nothing is said of it."""
+    return bool(_NEUTRAL.fullmatch(item)) and not (
+        _AT_A_SIDE.match(after) or _HAS_A_VERB.match(after)
+    )
 
 
 def backwards(trigger: re.Pattern[str], place: Place) -> Scope:

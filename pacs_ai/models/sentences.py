@@ -431,6 +431,10 @@ def _unsaid(place: Place) -> bool:
     """Tell whether a concept is only named: not judged, or asked about."""
     if carries(_NO_NEW, place.before) or backwards(_UNSAID_AFTER, place) is Scope.INSIDE:
         return True
+    # "Neither has resolved" denies no finding.
+    gone = backwards(_GONE_AFTER, place) is Scope.INSIDE
+    if gone and forwards(NEGATION, place) is Scope.INSIDE:
+        return True
     return forwards(_UNSAID_BEFORE, place) is not Scope.OUTSIDE
 
 

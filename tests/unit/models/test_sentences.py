@@ -248,6 +248,21 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
     ("No interval growth of the nodule.", [(NODULE, P, "")]),
     ("No evidence of interval change in pneumothorax.", [(PTX, P, "")]),
     ("No resolution of the pneumothorax.", [(PTX, P, "")]),
+    ("No consolidation, possible nodule.", [(CONSOLIDATION, A, ""), (NODULE, U, "")]),
+    ("There is no pneumothorax, effusion is small.", [(PTX, A, "")]),
+    (
+        "Hyperinflation without focal consolidation, consistent with emphysema.",
+        [(CONSOLIDATION, A, "")],
+    ),
+    ("No findings consistent with pneumonia.", [(PNEUMONIA, A, "")]),
+    ("No effusion, dense consolidation.", [(EFFUSION, A, "")]),
+    ("No mass, apical pneumothorax.", [("mass", A, "")]),
+    ("No pneumothorax, acute fracture.", [(PTX, A, "")]),
+    (
+        "No pneumothorax, acute fracture, or effusion.",
+        [(PTX, A, ""), (FRACTURE, A, ""), (EFFUSION, A, "")],
+    ),
+    ("No mass, rib fractures, effusion.", [("mass", A, ""), (FRACTURE, A, ""), (EFFUSION, A, "")]),
     # "No a and b" may go on with what is there; a longer list and "of" do not.
     ("No effusion and pneumothorax.", [(EFFUSION, A, "")]),
     ("Lungs are clear without effusion and pneumothorax.", [(OPACITY, A, ""), (EFFUSION, A, "")]),
@@ -348,6 +363,7 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
     ),
     ("Left basilar opacity, infection is possible.", [(OPACITY, P, "left")]),
     # Resolved.
+    ("Neither the right nor the left pneumothorax has resolved.", []),
     ("The left lower lobe consolidation has now completely cleared.", [(CONSOLIDATION, H, "left")]),
     ("The right pneumothorax has completely resolved.", [(PTX, H, "right")]),
     ("Pneumothorax has since resolved.", [(PTX, H, "")]),
