@@ -34,6 +34,8 @@ from pacs_ai.study import Job
 PRIOR_REMARK = "compares with a prior image that was not supplied"
 
 _LONGEST_SENTENCE = 2000
+# A longer draft is a model that repeats itself; each sentence costs time to read.
+_MOST_SENTENCES = 200
 
 
 def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
@@ -68,11 +70,11 @@ def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
     record = score(endpoint, tuple(row), [tuple(row.values())])[0]
     written = _written(record, frontal, endpoint)
     sources = (frontal.source,) + ((lateral.source,) if lateral is not None else ())
-    findings = [finding for sentence in written for finding in _findings(sentence, frontal.source)]
+    findings, notes = _coded(written, frontal.source)
     results: tuple[Result, ...] = (Narrative(written, sources), *findings)
     if any(finding.assertion is Assertion.PRESENT for finding in findings):
-        return Done(results)
-    return NothingFound(results)
+        return Done(results, notes)
+    return NothingFound(results, notes)
 
 
 def _picture(image: DisplayImage) -> bytes:
@@ -143,6 +145,30 @@ def _displayed(x: float, y: float, frontal: DisplayImage) -> tuple[float, float]
     rows, columns = frontal.pixels.shape[:2]
     side = min(rows, columns)
     return x * side + (columns - side) // 2, y * side + (rows - side) // 2
+
+
+def _coded(
+    written: tuple[Sentence, ...], source: str
+) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """Read the Findings of a draft, and note what is left to be read in its sentences."""
+    findings: list[Finding] = []
+    notes: list[str] = []
+    for number, sentence in enumerate(written[:_MOST_SENTENCES], 1):
+        said = _findings(sentence, source)
+        # A box on an absence contradicts it: the sentence was read wrongly, or is wrong.
+        if sentence.boxes and said and all(one.assertion is Assertion.ABSENT for one in said):
+            notes.append(
+                f"Sentence {number} of the draft says only what is absent, and points at the image:"
+                " nothing of it is coded. Look at the image"
+            )
+            continue
+        findings.extend(said)
+    if len(written) > _MOST_SENTENCES:
+        notes.append(
+            f"The draft has {len(written)} sentences, more than a report has: only the first"
+            f" {_MOST_SENTENCES} are coded. Look at the image"
+        )
+    return tuple(findings), tuple(notes)
 
 
 def _findings(sentence: Sentence, source: str) -> tuple[Finding, ...]:

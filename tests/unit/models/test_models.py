@@ -545,6 +545,59 @@ def test_draft_without_a_present_finding_is_nothing_found_with_its_sentences(
     assert [type(one) for one in outcome.results] == [Narrative, Finding, Finding]
 
 
+@pytest.mark.parametrize(
+    "text", ["No pneumothorax.", "The heart is not enlarged.", "No effusion or consolidation."]
+)
+def test_a_sentence_that_points_at_what_it_denies_gives_no_finding_and_a_note(
+    tmp_path: Path, text: str
+) -> None:
+    frontal = image(tmp_path, shapes(), **EXACT)
+    draft = drafted(["No nodule.", None], [text, [[0.1, 0.1, 0.2, 0.2]]])
+    with endpoint(draft) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    assert isinstance(outcome, NothingFound)
+    narrative, nodule = outcome.results
+    assert isinstance(narrative, Narrative)
+    assert narrative.sentences[1].boxes
+    assert isinstance(nodule, Finding)
+    assert nodule.label == "lung nodule"
+    (note,) = outcome.notes
+    assert note.startswith("Sentence 2 of the draft says only what is absent, and points")
+
+
+def test_a_box_stays_with_what_its_sentence_says_is_there_beside_an_absence(tmp_path: Path) -> None:
+    frontal = image(tmp_path, shapes(), **EXACT)
+    draft = drafted(["No effusion, small right pneumothorax.", [[0.1, 0.1, 0.2, 0.2]]])
+    with endpoint(draft) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    assert isinstance(outcome, Done)
+    found = {one.label: one for one in outcome.results if isinstance(one, Finding)}
+    assert found["pleural effusion"].assertion is Assertion.ABSENT
+    assert found["pneumothorax"].assertion is Assertion.PRESENT
+    assert len(found["pneumothorax"].boxes) == 1
+    assert outcome.notes == ()
+
+
+def test_a_draft_that_repeats_itself_is_coded_up_to_a_limit_and_kept_whole(tmp_path: Path) -> None:
+    frontal = image(tmp_path, shapes(), **EXACT)
+    with endpoint(drafted(*[["No effusion.", None]] * 250, ["Opacity.", None])) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    assert isinstance(outcome, NothingFound)
+    narrative, *findings = outcome.results
+    assert isinstance(narrative, Narrative)
+    assert len(narrative.sentences) == 251
+    assert len(findings) == 200
+    (note,) = outcome.notes
+    assert note.startswith("The draft has 251 sentences")
+    assert "only the first 200 are coded" in note
+
+
 def test_comparison_with_a_prior_that_was_not_sent_is_remarked(tmp_path: Path) -> None:
     frontal = image(tmp_path, shapes(), **EXACT)
     draft = drafted(

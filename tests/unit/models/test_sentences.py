@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pacs_ai import terms
@@ -177,6 +179,265 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
     ("Costophrenic angles are sharp.", []),
     ("Lungs are otherwise clear.", []),
     ("", []),
+    # A negation ends where the clause begins anew; where it may, nothing is said.
+    ("There is no pleural effusion and a moderate right pneumothorax.", [(EFFUSION, A, "")]),
+    ("No effusion, pneumothorax on the right.", [(EFFUSION, A, "")]),
+    (
+        "There is no pleural effusion, pneumothorax is present on the right.",
+        [(EFFUSION, A, ""), (PTX, P, "right")],
+    ),
+    (
+        "There is no pleural effusion, consolidation is seen in the left lower lobe.",
+        [(EFFUSION, A, ""), (CONSOLIDATION, P, "left")],
+    ),
+    (
+        "There is no focal consolidation and right apical pneumothorax is seen.",
+        [(CONSOLIDATION, A, ""), (PTX, P, "right")],
+    ),
+    ("No pneumothorax on the right and a small pneumothorax on the left.", [(PTX, A, "right")]),
+    (
+        "There is no pneumothorax and small bilateral pleural effusions are unchanged.",
+        [(PTX, A, ""), (EFFUSION, P, "bilateral")],
+    ),
+    (
+        "The cardiac silhouette is normal and mediastinum is widened.",
+        [(HEART, A, ""), (WIDE, P, "")],
+    ),
+    ("No consolidation and large right pneumothorax.", [(CONSOLIDATION, A, "")]),
+    ("No pneumothorax - small left effusion.", [(PTX, A, ""), (EFFUSION, P, "left")]),
+    ("No pneumothorax: small left effusion.", [(PTX, A, "")]),
+    ("No pneumothorax, small left effusion, consolidation.", [(PTX, A, ""), (EFFUSION, P, "left")]),
+    (
+        "No pneumothorax, small left effusion with atelectasis or consolidation.",
+        [(PTX, A, ""), (EFFUSION, P, "left")],
+    ),
+    (
+        "No pneumothorax or effusion is seen, consolidation is present in the right base.",
+        [(PTX, A, ""), (EFFUSION, A, ""), (CONSOLIDATION, P, "right")],
+    ),
+    (
+        "No pneumothorax or effusion and a moderate right lower lobe consolidation.",
+        [(PTX, A, ""), (EFFUSION, A, "")],
+    ),
+    (
+        "No effusion or edema, moderate right pneumothorax.",
+        [(EFFUSION, A, ""), (EDEMA, A, ""), (PTX, P, "right")],
+    ),
+    ("No effusion and right pneumothorax or consolidation.", [(EFFUSION, A, "")]),
+    ("No effusion on the left and pneumothorax on the right.", [(EFFUSION, A, "left")]),
+    ("No pneumothorax, pneumonia is present.", [(PTX, A, "")]),
+    ("Effusion absent, pneumothorax present on the left.", [(EFFUSION, A, ""), (PTX, P, "left")]),
+    (
+        "Atelectasis without pneumothorax with small effusion.",
+        [(ATELECTASIS, P, ""), (PTX, A, ""), (EFFUSION, P, "")],
+    ),
+    ("Widened mediastinum and normal heart size.", [(HEART, A, ""), (WIDE, P, "")]),
+    ("The heart is enlarged and the mediastinum is not widened.", [(HEART, P, ""), (WIDE, A, "")]),
+    ("Heart size is normal with a widened mediastinum.", [(HEART, A, ""), (WIDE, P, "")]),
+    ("Costophrenic angle is not seen due to effusion.", []),
+    ("Without a lateral view, effusion is difficult to assess.", []),
+    ("Right pneumothorax, effusion is not seen.", [(PTX, P, "right"), (EFFUSION, A, "")]),
+    (
+        "The left effusion is not as large as the right effusion.",
+        [(EFFUSION, P, "left"), (EFFUSION, P, "right")],
+    ),
+    ("No more than a small left effusion.", [(EFFUSION, P, "left")]),
+    ("Non-displaced left rib fracture.", [(FRACTURE, P, "left")]),
+    ("Right effusion with or without pneumonia.", [(EFFUSION, P, "right"), (PNEUMONIA, U, "")]),
+    ("The lungs are clear with a small right opacity.", [(OPACITY, P, "right")]),
+    ("No interval growth of the nodule.", [(NODULE, P, "")]),
+    ("No evidence of interval change in pneumothorax.", [(PTX, P, "")]),
+    ("No resolution of the pneumothorax.", [(PTX, P, "")]),
+    ("No consolidation, possible nodule.", [(CONSOLIDATION, A, ""), (NODULE, U, "")]),
+    ("There is no pneumothorax, effusion is small.", [(PTX, A, "")]),
+    (
+        "Hyperinflation without focal consolidation, consistent with emphysema.",
+        [(CONSOLIDATION, A, "")],
+    ),
+    ("No findings consistent with pneumonia.", [(PNEUMONIA, A, "")]),
+    ("No effusion, dense consolidation.", [(EFFUSION, A, "")]),
+    ("No mass, apical pneumothorax.", [("mass", A, "")]),
+    ("No pneumothorax, acute fracture.", [(PTX, A, "")]),
+    (
+        "No pneumothorax, acute fracture, or effusion.",
+        [(PTX, A, ""), (FRACTURE, A, ""), (EFFUSION, A, "")],
+    ),
+    ("No mass, rib fractures, effusion.", [("mass", A, ""), (FRACTURE, A, ""), (EFFUSION, A, "")]),
+    # "No a and b" may go on with what is there; a longer list and "of" do not.
+    ("No effusion and pneumothorax.", [(EFFUSION, A, "")]),
+    ("Lungs are clear without effusion and pneumothorax.", [(OPACITY, A, ""), (EFFUSION, A, "")]),
+    ("No effusion and no pneumothorax.", [(EFFUSION, A, ""), (PTX, A, "")]),
+    (
+        "No focal consolidation, pleural effusion, and pneumothorax.",
+        [(CONSOLIDATION, A, ""), (EFFUSION, A, ""), (PTX, A, "")],
+    ),
+    ("No evidence of consolidation and effusion.", [(CONSOLIDATION, A, ""), (EFFUSION, A, "")]),
+    (
+        "The lungs are free of focal consolidation and edema.",
+        [(CONSOLIDATION, A, ""), (EDEMA, A, "")],
+    ),
+    (
+        "No consolidation, left pneumothorax, or effusion.",
+        [(CONSOLIDATION, A, "left"), (PTX, A, "left"), (EFFUSION, A, "")],
+    ),
+    ("No pleural effusion or pneumothorax.", [(EFFUSION, A, ""), (PTX, A, "")]),
+    ("Without effusion or pneumothorax.", [(EFFUSION, A, ""), (PTX, A, "")]),
+    (
+        "There is neither consolidation, effusion nor pneumothorax.",
+        [(CONSOLIDATION, A, ""), (EFFUSION, A, ""), (PTX, A, "")],
+    ),
+    (
+        "No signs of pneumonia, effusion, or edema, and no fracture.",
+        [(PNEUMONIA, A, ""), (EFFUSION, A, ""), (EDEMA, A, ""), (FRACTURE, A, "")],
+    ),
+    ("No displaced fracture and pneumothorax is not seen.", [(FRACTURE, A, ""), (PTX, A, "")]),
+    ("The heart size and mediastinal contours are normal.", [(HEART, A, ""), (WIDE, A, "")]),
+    # What is old or gone beside a finding does not make it so.
+    (
+        "Old right rib fractures with moderate right pneumothorax.",
+        [(FRACTURE, H, "right"), (PTX, P, "right")],
+    ),
+    (
+        "Median sternotomy wires and prior valve replacement with moderate right pneumothorax.",
+        [(PTX, P, "right")],
+    ),
+    (
+        "Postoperative changes of prior CABG with moderate left pleural effusion.",
+        [(EFFUSION, P, "left")],
+    ),
+    ("Remote rib fractures and acute left pneumothorax.", [(FRACTURE, H, ""), (PTX, P, "left")]),
+    (
+        "Old right rib fractures and a moderate right pneumothorax.",
+        [(FRACTURE, H, "right"), (PTX, P, "right")],
+    ),
+    ("Old rib fractures and pneumothorax.", [(FRACTURE, H, "")]),
+    ("Old left rib fractures, no pneumothorax.", [(FRACTURE, H, "left"), (PTX, A, "")]),
+    ("Opacity overlying healed rib fractures.", [(OPACITY, P, ""), (FRACTURE, H, "")]),
+    (
+        "Interval removal of right chest tube with residual pneumothorax.",
+        [(DEVICE, H, ""), (PTX, P, "")],
+    ),
+    (
+        "Interval removal of the left chest tube and development of a left pneumothorax.",
+        [(DEVICE, H, ""), (PTX, P, "left")],
+    ),
+    ("Interval removal of chest tube and new pneumothorax.", [(DEVICE, H, ""), (PTX, P, "")]),
+    ("Interval resolution of the effusion and pneumothorax.", [(EFFUSION, H, "")]),
+    ("Status post CABG, pneumothorax on the right.", [(PTX, P, "right")]),
+    ("S/p CABG with small left effusion.", [(EFFUSION, P, "left")]),
+    ("S/p chest tube removal, no pneumothorax.", [(DEVICE, H, ""), (PTX, A, "")]),
+    ("S/p right lobectomy, small right pneumothorax.", [(PTX, P, "right")]),
+    (
+        "History of pneumonia, now with right effusion.",
+        [(PNEUMONIA, H, ""), (EFFUSION, P, "right")],
+    ),
+    ("History of right pneumothorax and left pleural effusion.", [(PTX, H, "right")]),
+    (
+        "Previously noted left effusion and right pneumothorax are unchanged.",
+        [(EFFUSION, P, "left"), (PTX, P, "right")],
+    ),
+    (
+        "Left effusion, previously seen, has resolved and right effusion persists.",
+        [(EFFUSION, H, "left"), (EFFUSION, P, "right")],
+    ),
+    (
+        "The right chest tube has been removed and there is a new pneumothorax.",
+        [(DEVICE, H, ""), (PTX, P, "")],
+    ),
+    (
+        "Right pneumothorax, the left effusion has resolved.",
+        [(PTX, P, "right"), (EFFUSION, H, "left")],
+    ),
+    ("Pneumothorax and effusion have resolved.", [(PTX, H, ""), (EFFUSION, H, "")]),
+    ("Right pneumothorax was seen on the prior study.", [(PTX, H, "right")]),
+    ("Treated pneumonia with new left effusion.", [(PNEUMONIA, H, ""), (EFFUSION, P, "left")]),
+    ("The left rib fractures are healed.", [(FRACTURE, H, "left")]),
+    # What is denied behind a finding may be another thing.
+    ("Right pneumothorax, mediastinal shift is not seen.", [(PTX, P, "right")]),
+    ("Right pneumothorax, rib fractures are not seen.", [(PTX, P, "right"), (FRACTURE, A, "")]),
+    ("Moderate right pneumothorax and the mediastinum is not shifted.", [(PTX, P, "right")]),
+    ("Pneumothorax with mediastinal shift is not seen.", []),
+    (
+        "Pneumothorax, effusion, and consolidation are not seen.",
+        [(PTX, A, ""), (EFFUSION, A, ""), (CONSOLIDATION, A, "")],
+    ),
+    ("Left basilar opacity, infection is possible.", [(OPACITY, P, "left")]),
+    # Resolved.
+    ("Neither the right nor the left pneumothorax has resolved.", []),
+    ("The left lower lobe consolidation has now completely cleared.", [(CONSOLIDATION, H, "left")]),
+    ("The right pneumothorax has completely resolved.", [(PTX, H, "right")]),
+    ("Pneumothorax has since resolved.", [(PTX, H, "")]),
+    ("The right pleural effusion has essentially resolved.", [(EFFUSION, H, "right")]),
+    ("Pulmonary edema has largely resolved.", [(EDEMA, P, "")]),
+    ("Effusion may have resolved.", [(EFFUSION, U, "")]),
+    ("The effusion hasn't resolved.", [(EFFUSION, P, "")]),
+    ("No longer seen is the right effusion.", [(EFFUSION, H, "right")]),
+    # Not to be judged, or asked about.
+    ("Limited evaluation for pneumothorax.", []),
+    ("Evaluation for pneumothorax is limited.", []),
+    ("Supine positioning limits sensitivity for pneumothorax.", []),
+    ("Pneumothorax cannot be assessed.", []),
+    (
+        "Limited evaluation of the bases, moderate right pneumothorax is present.",
+        [(PTX, P, "right")],
+    ),
+    ("Evaluation of the left base is limited due to effusion.", [(EFFUSION, P, "left")]),
+    ("Indication: pneumonia.", []),
+    ("Correlate clinically for pneumonia.", []),
+    ("The nodule isn't well seen.", [(NODULE, U, "")]),
+    ("Pneumothorax cannot be entirely excluded.", [(PTX, U, "")]),
+    ("Pneumothorax hasn't been excluded.", [(PTX, U, "")]),
+    # Denied in other words.
+    ("Pneumothorax isn't seen.", [(PTX, A, "")]),
+    ("Pneumothorax can't be seen.", [(PTX, A, "")]),
+    ("There isn't a pneumothorax.", [(PTX, A, "")]),
+    ("There isn’t a pneumothorax.", [(PTX, A, "")]),
+    ("Doesn't show pneumothorax.", [(PTX, A, "")]),
+    ("Pneumothorax has not developed.", [(PTX, A, "")]),
+    ("Pneumothorax has not been seen.", [(PTX, A, "")]),
+    ("Pneumothorax has not recurred.", [(PTX, A, "")]),
+    ("Absent pneumothorax.", [(PTX, A, "")]),
+    ("Pneumothorax absent.", [(PTX, A, "")]),
+    ("Lack of pneumothorax.", [(PTX, A, "")]),
+    ("Negative pneumothorax.", [(PTX, A, "")]),
+    ("Pneumothorax ruled out.", [(PTX, A, "")]),
+    ("Pneumonia was ruled out.", [(PNEUMONIA, A, "")]),
+    ("Fails to demonstrate pneumothorax.", [(PTX, A, "")]),
+    ("Pneumothorax is not reproduced.", []),
+    ("Pneumothorax is not under tension.", [(PTX, P, "")]),
+    # Doubted.
+    ("Skin fold mimicking pneumothorax.", [(PTX, U, "")]),
+    ("Skin fold simulates a pneumothorax.", [(PTX, U, "")]),
+    ("Findings should not be mistaken for pneumothorax.", [(PTX, U, "")]),
+    ("Pneumothorax is doubtful.", [(PTX, U, "")]),
+    ("Pneumothorax is felt to be unlikely.", [(PTX, U, "")]),
+    ("Opacity in the left base, unlikely pneumonia.", [(OPACITY, P, "left"), (PNEUMONIA, U, "")]),
+    ("?pneumothorax", [(PTX, U, "")]),
+    ("Findings raise the possibility of pneumonia.", [(PNEUMONIA, U, "")]),
+    ("The pneumothorax, if present, is tiny.", [(PTX, U, "")]),
+    ("No sizable pneumothorax.", [(PTX, U, "")]),
+    (
+        "No definite pneumothorax is seen, although right apical lucency is suspicious for pneumothorax.",
+        [(PTX, U, "right")],
+    ),
+    ("The lungs are probably clear.", []),
+    # Other languages deny in other words.
+    ("Kein Pneumothorax.", []),
+    ("Pneumothorax nicht nachweisbar.", []),
+    ("Ohne Pneumothorax.", []),
+    ("Pas de pneumothorax.", []),
+    ("Poumons sans pneumothorax.", []),
+    ("Aucun pneumothorax.", []),
+    ("Sin pneumothorax.", []),
+    ("No hay pneumothorax.", []),
+    ("Nessun pneumothorax.", []),
+    ("Senza pneumothorax.", []),
+    ("Geen pneumothorax.", []),
+    # The documented sample of the model, and the reference server's own.
+    ("Cardiac silhouette remains normal in size.", [(HEART, A, "")]),
+    ("There is a dense opacity in the right lower lung zone.", [(OPACITY, P, "right")]),
+    ("No dense opacity is seen in the left lung.", [(OPACITY, A, "left")]),
+    ("There is diffuse opacity in the left lung.", [(OPACITY, P, "left")]),
 ]
 
 
@@ -202,6 +463,138 @@ def test_an_absence_is_never_read_as_present_whatever_the_concept() -> None:
     ]:
         assert read(f"There is no {words}.") == (Statement(label, A),)
         assert read(f"{words} is not visualized.") == (Statement(label, A),)
+
+
+JOINTS = [" and ", ", ", " with ", ", and ", "; ", " but ", " - ", ": ", ", with ", " plus "]
+THERE = [
+    "a moderate right {}",
+    "small left {}",
+    "right {}",
+    "{} is present on the right",
+    "{} is seen",
+    "{} on the left",
+    "a {} is noted",
+    "there is a {}",
+    "large {} is unchanged",
+    "{} persists",
+    "a new {}",
+    "acute {}",
+    "increased {}",
+    "a persistent small left {}",
+    "{} has increased",
+]
+DENIED = [
+    "No pleural effusion",
+    "There is no pleural effusion",
+    "There is no evidence of pleural effusion",
+    "Without pleural effusion",
+    "No pleural effusion or edema",
+    "Pleural effusion is not seen",
+    "There isn't a pleural effusion",
+    "No pleural effusion is seen",
+    "Negative for pleural effusion",
+    "Lungs are free of pleural effusion",
+]
+PAST = [
+    "Old rib fractures",
+    "Healed rib fractures are seen",
+    "Interval removal of the right chest tube",
+    "Resolution of the right pleural effusion",
+    "The effusion has resolved",
+    "The previously seen effusion is gone",
+    "The endotracheal tube has been removed",
+    "Status post CABG",
+    "S/p CABG",
+    "Prior sternotomy",
+    "History of pneumonia",
+]
+
+
+@pytest.mark.parametrize("joint", JOINTS)
+@pytest.mark.parametrize("first", DENIED + PAST)
+def test_what_is_said_to_be_there_is_never_absent_or_historical_by_what_stands_before_it(
+    first: str, joint: str
+) -> None:
+    for item in THERE:
+        sentence = f"{first}{joint}{item.format('pneumothorax')}."
+        said = {one.assertion for one in read(sentence) if one.label == "pneumothorax"}
+        assert said <= {P, U}, sentence
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "has interval resolved",
+        "is nowhere seen",
+        "is not suspected",
+        "did not develop",
+        "does not persist",
+        "is not confirmed",
+        "is not likely",
+        "is denied",
+        "failed to recur",
+        "is thought to have resolved",
+        "was excluded",
+        "is not well assessed",
+    ],
+)
+@pytest.mark.parametrize("name", ["Pneumothorax", "The previously seen right pneumothorax"])
+def test_what_is_not_said_to_be_there_is_not_present(name: str, end: str) -> None:
+    assert P not in {one.assertion for one in read(f"{name} {end}.")}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "Low likelihood of",
+        "Risk of",
+        "Monitor for",
+        "Recommend CT for",
+        "Insensitive for",
+        "Reason for exam:",
+        "History:",
+        "Query",
+        "Devoid of",
+        "Instead of",
+        "Former",
+        "Disappearance of",
+        "Lacks a",
+        "Exclude",
+    ],
+)
+def test_what_is_only_asked_about_is_not_present(start: str) -> None:
+    assert P not in {one.assertion for one in read(f"{start} pneumothorax.")}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "mass in ",
+        "no mass, ",
+        "the mass and ",
+        "opacity word ",
+        "No pneumothorax or ",
+        "there is no consolidation. ",
+        "collapse of the lung ",
+        "heart and ",
+        "not seen effusion is ",
+        "possible nodule, ",
+        "prior ",
+        "? ",
+        "is not clearly ",
+        "x",
+        "right pneumothorax, unchanged; ",
+    ],
+)
+def test_a_sentence_that_repeats_itself_takes_no_time(unit: str) -> None:
+    sentence = (unit * 2000)[:2000]
+    started = time.process_time()
+    read(sentence)
+    assert time.process_time() - started < 0.2
+
+
+def test_a_clause_that_names_more_than_a_radiologist_lists_says_nothing() -> None:
+    assert read("opacity and " * 50) == ()
 
 
 @pytest.mark.parametrize(
