@@ -41,6 +41,7 @@ _DESCRIBED = re.compile(
     r"|multifocal|residual|minimal|possibl[ey]|probabl[ey]|likely|suspected|questionable|presumed)"
     r"(?:ly)?\b"
 )
+_INDEFINITE = re.compile(r"^an?\b")
 _ARTICLE = re.compile(r"^(?:an?|the)\b")
 # Words that go with what is denied; any other word ("dense", "apical") describes what is seen.
 _NEUTRAL = re.compile(
@@ -175,6 +176,9 @@ def forwards(trigger: re.Pattern[str], place: Place) -> Scope:
     if trigger is not NEGATION:
         return _past(item, joints, place, found[0])
     affirmed = _affirmed(item, place.after, place.before[: found.start()])
+    # Nobody denies "a small one": behind "no" and "and" it is there.
+    if joints[-1][0] == "and" and found[0] in ("no", "without") and _INDEFINITE.match(item):
+        affirmed = not OR.search(_ITEM_ENDS.split(place.after)[0])
     return Scope.OUTSIDE if affirmed else _denied(between, joints, place, found)
 
 

@@ -180,7 +180,13 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
     ("Lungs are otherwise clear.", []),
     ("", []),
     # A negation ends where the clause begins anew; where it may, nothing is said.
-    ("There is no pleural effusion and a moderate right pneumothorax.", [(EFFUSION, A, "")]),
+    (
+        "There is no pleural effusion and a moderate right pneumothorax.",
+        [(EFFUSION, A, ""), (PTX, P, "right")],
+    ),
+    ("No effusion and a small pneumothorax or a large one.", [(EFFUSION, A, "")]),
+    ("There is no effusion and a tiny nodule is not seen.", [(EFFUSION, A, ""), (NODULE, A, "")]),
+    ("No effusion and a possible nodule.", [(EFFUSION, A, ""), (NODULE, U, "")]),
     ("No effusion, pneumothorax on the right.", [(EFFUSION, A, "")]),
     (
         "There is no pleural effusion, pneumothorax is present on the right.",
@@ -194,7 +200,10 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
         "There is no focal consolidation and right apical pneumothorax is seen.",
         [(CONSOLIDATION, A, ""), (PTX, P, "right")],
     ),
-    ("No pneumothorax on the right and a small pneumothorax on the left.", [(PTX, A, "right")]),
+    (
+        "No pneumothorax on the right and a small pneumothorax on the left.",
+        [(PTX, A, "right"), (PTX, P, "left")],
+    ),
     (
         "There is no pneumothorax and small bilateral pleural effusions are unchanged.",
         [(PTX, A, ""), (EFFUSION, P, "bilateral")],
@@ -217,7 +226,7 @@ TABLE: list[tuple[str, list[tuple[str, Assertion, str]]]] = [
     ),
     (
         "No pneumothorax or effusion and a moderate right lower lobe consolidation.",
-        [(PTX, A, ""), (EFFUSION, A, "")],
+        [(PTX, A, ""), (EFFUSION, A, ""), (CONSOLIDATION, P, "right")],
     ),
     (
         "No effusion or edema, moderate right pneumothorax.",
