@@ -1,7 +1,7 @@
 """Which pictures stand on a results page: source images as displayed, with masks, boxes and sides.
 
-A radiograph is shown upright; a volume as axial, coronal and sagittal planes through its largest
-mask, each at its true proportions. Letters on the edges say which way the patient lies, from the
+An image is shown turned as its model saw it, a frontal or lateral one upright; a volume as axial,
+coronal and sagittal planes through its largest mask, each at its true proportions. Letters on the edges say which way the patient lies, from the
 header's own elements; where the header does not say it, there are none and the caption says so.
 """
 
@@ -33,7 +33,7 @@ from pacs_ai.results import (
     Segmentation,
 )
 from pacs_ai.settings import Window
-from pacs_ai.study import Instance
+from pacs_ai.study import Instance, projection_plane
 from pacs_ai.terms import term
 
 Colour = tuple[int, int, int]
@@ -41,8 +41,6 @@ Colour = tuple[int, int, int]
 WINDOW = Window(width=1500, level=-160)
 """Window of CT planes on a page: lungs, mediastinum and bone in one picture (HU)."""
 
-_LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
-_FRONTAL_VIEWS = frozenset({"PA", "AP"})
 _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "H": "F", "F": "H"}
 _DIRECTIONS = ("L", "R"), ("P", "A"), ("H", "F")
 """Letters of the rising and falling patient axes x, y, z (LPS; PS3.3 C.7.6.1.1.1)."""
@@ -211,17 +209,23 @@ def _volumes(work: Encoding) -> list[list[Segmentation]]:
 
 
 def _view(work: Encoding, instance: Instance) -> View:
-    """Return what an image is known to show: from its header, or from the rule that chose it."""
-    stated = str(instance.header.get("ViewPosition", "") or "").upper()
-    if stated in _LATERAL_VIEWS:
-        return View.LATERAL
-    if stated in _FRONTAL_VIEWS:
-        return View.FRONTAL
+    """Return what an image was taken for, so that it stands as its model saw it.
+
+    The Job's role decides, never ViewPosition: a rule finds the view in other elements as well, in a
+    site's own words or in the pixels, and no element of the header says what it found. Only a Job
+    with a frontal image has a ``view``, and its lateral one comes after it.
+    """
+    kinds = set()
     for entry in work.entries:
-        known = str(entry.parameters.get("view", "")).upper() in _FRONTAL_VIEWS
-        if known and entry.sources and entry.sources[0] == instance.SOPInstanceUID:
-            return View.FRONTAL
-    return View.ANY
+        if instance.SOPInstanceUID not in entry.sources:
+            continue
+        if "view" in entry.parameters:
+            first = entry.sources[0] == instance.SOPInstanceUID
+            return View.FRONTAL if first else View.LATERAL
+        kinds.add(entry.kind)
+    # An embedding is of an image that is turned by its PatientOrientation alone.
+    plane = projection_plane(instance.header) if kinds == {"insight"} else ""
+    return View(plane) if plane in (View.FRONTAL, View.LATERAL) else View.ANY
 
 
 def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:

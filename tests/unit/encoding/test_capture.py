@@ -14,6 +14,8 @@ from pacs_ai.encoding import ENCODERS, Encoding
 from pacs_ai.encoding.canvas import Canvas, picture, plain_text
 from pacs_ai.encoding.capture import WIDTH, render
 from pacs_ai.encoding.scenes import Scene, scenes
+from pacs_ai.models.inputs import projection
+from pacs_ai.models.pictures import pictures_of
 from pacs_ai.results import (
     Assertion,
     Box,
@@ -25,10 +27,11 @@ from pacs_ai.results import (
     Narrative,
     NothingFound,
     NotSuitable,
+    Result,
     Segmentation,
     Sentence,
 )
-from pacs_ai.study import Instance, read_instance
+from pacs_ai.study import Instance, Job, read_instance
 from tests.unit.encoding import sources as make
 from tests.unit.pixels.made import SHARED
 
@@ -58,6 +61,11 @@ def film_work(film: Instance, *entries: JobResults, **changes: Any) -> Encoding:
 
 def mask(film: Instance, array: NDArray[np.bool_], label: str = "left lung") -> Segmentation:
     return Segmentation(label, array, (film.SOPInstanceUID,), "p")
+
+
+def as_frontal(film: Instance, *results: Result, view: str = "PA") -> JobResults:
+    """Return what a model said of an image that its rule took as frontal."""
+    return make.entry(*results, sources=[film.SOPInstanceUID], parameters={"view": view})
 
 
 def test_the_page_says_first_that_nobody_verified_it(tmp_path: Path, said: list[str]) -> None:
@@ -208,7 +216,8 @@ def test_a_radiograph_is_shown_upright_however_it_is_stored(tmp_path: Path, how:
         float(rows.max() + 1),
     )
     finding = Finding("lung opacity", Assertion.PRESENT, (film.SOPInstanceUID,), (box,))
-    work = film_work(film, make.entry(mask(film, np.ascontiguousarray(stored_mask)), finding))
+    results = (mask(film, np.ascontiguousarray(stored_mask)), finding)
+    work = film_work(film, as_frontal(film, *results))
     ((scene,),) = scenes(work)
     assert scene.edges == ("R", "L", "H", "F")
     assert (scene.masks[0][0] == array).all()
@@ -216,6 +225,60 @@ def test_a_radiograph_is_shown_upright_however_it_is_stored(tmp_path: Path, how:
     assert (frame.left, frame.top, frame.right, frame.bottom) == (20, 5, 28, 9)
     expected = np.rint(np.clip((upright - 2047.5 + 0.5) / 4095 + 0.5, 0, 1) * 255)
     assert np.abs(scene.pixels - expected).max() <= 1
+
+
+def shown_to_the_model(kind: str, **inputs: Instance) -> NDArray[np.uint8]:
+    roles = {role: (one,) for role, one in inputs.items()}
+    return projection(Job("r", "e", kind, roles, {}), *inputs).pixels
+
+
+@pytest.mark.parametrize("position", ["", "THORAX", "PA"])
+@pytest.mark.parametrize("how", ["RF", "LH", "FL", "FR"])
+def test_a_frontal_image_is_shown_as_the_model_saw_it_wherever_its_rule_found_the_view(
+    tmp_path: Path, how: str, position: str
+) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=list(how), ViewPosition=position or None)
+    finding = Finding("lung opacity", Assertion.PRESENT, (film.SOPInstanceUID,))
+    ((scene,),) = scenes(film_work(film, as_frontal(film, finding, view=position)))
+    assert (scene.pixels == shown_to_the_model("cxrreport", frontal=film)).all()
+    assert scene.edges == ("R", "L", "H", "F")
+    assert scene.caption.startswith("Frontal")
+
+
+def test_a_lateral_image_is_shown_as_the_model_saw_it_wherever_its_rule_found_the_view(
+    tmp_path: Path,
+) -> None:
+    frontal = make.radiograph(tmp_path, ViewPosition=None)
+    lateral = make.radiograph(
+        tmp_path, number=2, ViewPosition="SEITLICH", PatientOrientation=["F", "A"]
+    )
+    uids = [frontal.SOPInstanceUID, lateral.SOPInstanceUID]
+    finding = Finding("lung opacity", Assertion.PRESENT, (uids[0],))
+    entry = make.entry(finding, kind="cxrreport", sources=uids, parameters={"view": ""})
+    ((first, second),) = scenes(make.encoding(make.study([frontal, lateral]), entry))
+    assert (first.pixels == shown_to_the_model("cxrreport", frontal=frontal)).all()
+    assert (second.pixels == shown_to_the_model("cxrreport", lateral=lateral)).all()
+    assert second.caption == "Lateral (SEITLICH)"
+
+
+def test_an_image_that_no_rule_took_as_frontal_is_shown_as_the_model_saw_it(tmp_path: Path) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["R", "F"])
+    one = mask(film, make.square((60, 50)))
+    ((scene,),) = scenes(film_work(film, make.entry(one, sources=[film.SOPInstanceUID])))
+    assert (scene.pixels == shown_to_the_model("parse2d", image=film)).all()
+    assert scene.edges == ("L", "R", "H", "F")
+
+
+def test_an_image_that_was_only_embedded_is_shown_as_it_was_embedded(tmp_path: Path) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["R", "F"], ViewPosition=None)
+    uid = film.SOPInstanceUID
+    against = Finding("body part contradicts header", Assertion.PRESENT, (uid,), sentence="x")
+    entry = make.entry(
+        Embedding(np.ones(2, np.float32), uid, "r"), against, kind="insight", sources=[uid]
+    )
+    ((scene,),) = scenes(film_work(film, entry))
+    (embedded,) = pictures_of(Job("r", "e", "insight", {"image": (film,)}, {}), None).pixels
+    assert (scene.pixels == embedded).all()
 
 
 def test_without_patient_orientation_there_are_no_letters(tmp_path: Path) -> None:
@@ -333,11 +396,12 @@ def test_planes_go_through_the_widest_part_at_true_proportions(tmp_path: Path) -
 
 def test_a_source_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     film = make.radiograph(tmp_path, PatientOrientation=["A", "F"])
-    ((scene,),) = scenes(film_work(film, make.entry(mask(film, make.square((60, 50))))))
+    work = film_work(film, as_frontal(film, mask(film, make.square((60, 50)))))
+    ((scene,),) = scenes(work)
     assert scene.pixels.size == 0
     assert "cannot be shown" in scene.caption
     assert "PatientOrientation" in scene.caption
-    assert render(film_work(film, make.entry(mask(film, make.square((60, 50)))))).shape[1] == WIDTH
+    assert render(work).shape[1] == WIDTH
 
 
 def test_text_is_folded_to_letters_that_the_font_has() -> None:
