@@ -1,8 +1,9 @@
 """Which pictures stand on a results page: source images as displayed, with masks, boxes and sides.
 
 An image is shown turned as its model saw it, a frontal or lateral one upright; a volume as axial,
-coronal and sagittal planes through its largest mask, each at its true proportions. Letters on the edges say which way the patient lies, from the
-header's own elements; where the header does not say it, there are none and the caption says so.
+coronal and sagittal planes through its largest mask, each at its true proportions. Letters on the
+edges say which way the patient lies, from the header's own elements; where the header does not say
+it, there are none and the caption says so.
 """
 
 from __future__ import annotations
