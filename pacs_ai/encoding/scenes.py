@@ -42,6 +42,10 @@ Colour = tuple[int, int, int]
 WINDOW = Window(width=1500, level=-160)
 """Window of CT planes on a page: lungs, mediastinum and bone in one picture (HU)."""
 
+MOST = 12
+"""Most single images on a page: with as many it is 3700 rows high before its text."""
+
+_IN_A_ROW = 3
 _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "H": "F", "F": "H"}
 _DIRECTIONS = ("L", "R"), ("P", "A"), ("H", "F")
 """Letters of the rising and falling patient axes x, y, z (LPS; PS3.3 C.7.6.1.1.1)."""
@@ -97,11 +101,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A box with its finding, as the page numbers it."""
+    """A box with its finding, as the page numbers it; ``frame`` is that of a multi-frame Instance."""
 
     tag: str
     box: Box
     label: str
+    frame: int | None = None
 
 
 def results_of(entry: JobResults) -> tuple[Any, ...]:
@@ -120,31 +125,35 @@ def marks_of(work: Encoding) -> tuple[Mark, ...]:
     """Return every box of a finding that is present or uncertain, numbered over the page."""
     marks: list[Mark] = []
     for entry in work.entries:
+        frame = _frame_shown(work, entry)
         for finding in results_of(entry):
             if isinstance(finding, Finding) and finding.assertion in (
                 Assertion.PRESENT,
                 Assertion.UNCERTAIN,
             ):
                 for box in finding.boxes:
-                    marks.append(Mark(str(len(marks) + 1), box, finding.label))
+                    marks.append(Mark(str(len(marks) + 1), box, finding.label, frame))
     return tuple(marks)
 
 
 def scenes(work: Encoding) -> tuple[tuple[Scene, ...], ...]:
     """Return the pictures of a page, in rows; the first of a row is the large one."""
-    rows = []
-    shown = _projections(work)
-    if shown:
-        rows.append(tuple(_projection(work, instance, frame) for instance, frame in shown[:3]))
+    shown = [_projection(work, *place) for place in _projections(work)[:MOST]]
+    rows = [tuple(shown[first : first + _IN_A_ROW]) for first in range(0, len(shown), _IN_A_ROW)]
     for masks in _volumes(work):
         rows.append(_planes(work, masks))
     return tuple(rows)
 
 
+def left_out(work: Encoding) -> int:
+    """Return how many single images were analysed and have no picture on the page."""
+    return max(0, len(_projections(work)) - MOST)
+
+
 def instances_shown(work: Encoding) -> tuple[Instance, ...]:
     """Return the source Instances that a page is made of."""
     volumes = (uid for masks in _volumes(work) for uid in masks[0].sources)
-    flat = dict.fromkeys(instance.SOPInstanceUID for instance, _ in _projections(work)[:3])
+    flat = dict.fromkeys(instance.SOPInstanceUID for instance, _ in _projections(work)[:MOST])
     return tuple(work.study.instance(uid) for uid in (*flat, *volumes))
 
 
@@ -165,7 +174,8 @@ def _projections(work: Encoding) -> list[tuple[Instance, int | None]]:
             for uid in entry.sources:
                 weight.setdefault((uid, frame), 0)
     for mark in marks_of(work):
-        weight[mark.box.source, None] = weight.get((mark.box.source, None), 0) + 2
+        place = (mark.box.source, mark.frame)
+        weight[place] = weight.get(place, 0) + 2
     # A slice is a picture of its own where it was analysed alone.
     flat = [
         place
@@ -251,7 +261,11 @@ def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
         for mask in masks_of(work)
         if (plane := _plane_on(mask, uid, frame)) is not None
     )
-    frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
+    frames = tuple(
+        _frame(mark, shown.turn)
+        for mark in marks_of(work)
+        if (mark.box.source, mark.frame) == (uid, frame)
+    )
     return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
 
 

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pacs_ai.encoding import ENCODERS, Encoding
-from pacs_ai.encoding.canvas import Canvas, picture, plain_text
+from pacs_ai.encoding.canvas import Canvas, font, picture, plain_text, wrapped
 from pacs_ai.encoding.capture import WIDTH, render
-from pacs_ai.encoding.scenes import Scene, scenes
+from pacs_ai.encoding.scenes import MOST, Scene, scenes
 from pacs_ai.models.inputs import projection
 from pacs_ai.models.pictures import pictures_of
 from pacs_ai.results import (
@@ -437,3 +437,112 @@ def test_each_frame_that_was_looked_at_is_a_picture_with_its_own_mask() -> None:
         ("As stored, frame 17 of 34", 1),
     ]
     assert not np.array_equal(shown[0].pixels, shown[1].pixels)
+
+
+# What is not on a picture is not spoken of as if it were.
+
+
+def many(folder: Path, count: int) -> Encoding:
+    """Return work on as many radiographs, each with a nodule in a box of its own."""
+    films = [make.radiograph(folder, number=number + 1) for number in range(count)]
+    entries = []
+    for film in films:
+        box = Box(film.SOPInstanceUID, 10, 20, 30, 40)
+        nodule = Finding("lung nodule", Assertion.PRESENT, (film.SOPInstanceUID,), (box,))
+        entries.append(as_frontal(film, nodule))
+    return make.encoding(make.study(films), *entries)
+
+
+def tags(work: Encoding) -> list[str]:
+    return [frame.tag for row in scenes(work) for scene in row for frame in scene.frames]
+
+
+def test_pictures_beyond_three_stand_in_further_rows(tmp_path: Path, said: list[str]) -> None:
+    work = many(tmp_path, 5)
+    assert [len(row) for row in scenes(work)] == [3, 2]
+    (dataset,) = ENCODERS["capture"](work)
+    assert tags(work) == ["1", "2", "3", "4", "5"]
+    assert {f"Present: lung nodule (box {tag})" for tag in tags(work)} <= set(said)
+    assert not any("not shown" in one for one in said)
+    assert len(dataset.SourceImageSequence) == 5
+
+
+def test_pictures_that_a_page_has_no_room_for_are_counted_and_no_box_on_them_is_named(
+    tmp_path: Path, said: list[str]
+) -> None:
+    work = many(tmp_path, MOST + 2)
+    (dataset,) = ENCODERS["capture"](work)
+    assert len(tags(work)) == MOST
+    assert "2 more pictures were analysed and are not shown" in said
+    named = {f"Present: lung nodule (box {tag})" for tag in tags(work)}
+    assert {one for one in said if "(box" in one} == named
+    unseen = "Present: lung nodule (localised on a picture that is not shown)"
+    assert said.count(unseen) == 2
+    assert len(dataset.SourceImageSequence) == MOST
+
+
+def test_a_box_on_a_picture_that_cannot_be_shown_is_not_named(
+    tmp_path: Path, said: list[str]
+) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["A", "F"])
+    uid = film.SOPInstanceUID
+    nodule = Finding("lung nodule", Assertion.PRESENT, (uid,), (Box(uid, 10, 20, 30, 40),))
+    render(film_work(film, as_frontal(film, nodule)))
+    assert "Present: lung nodule (localised on a picture that is not shown)" in said
+
+
+def test_a_box_lies_on_the_frame_that_was_looked_at() -> None:
+    cine = read_instance(SHARED / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    uid = cine.SOPInstanceUID
+    nodule = Finding("lung nodule", Assertion.PRESENT, (uid,), (Box(uid, 100, 200, 300, 400),))
+    entry = make.entry(nodule, sources=[uid], parameters={"frame": 3})
+    ((scene,),) = scenes(make.encoding(make.study([cine]), entry))
+    assert [frame.tag for frame in scene.frames] == ["1"]
+    assert "frame 3 of 34" in scene.caption
+
+
+def test_the_caption_of_a_small_picture_is_whole(said: list[str]) -> None:
+    caption = "As stored (LEFT DECUBITUS W), frame 17 of 34; sides are not stated in the header"
+    grey = np.full((60, 50), 100, np.uint8)
+    scene = Scene(grey, 1.0, (), (), ("", "", "", ""), caption)
+    canvas = Canvas(300, 300)
+    canvas.scene(scene, (0, 0, 300, 300))
+    assert " ".join(reversed(said)) == caption
+    shown = (canvas.pixels == 100).all(axis=2).any(axis=1).nonzero()[0]
+    assert shown.max() < 300 - 24 * len(said)  # no line lies on the picture
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HEART SIZE AND MEDIASTINUM MUST NOT BE JUDGED WITHOUT AN UPRIGHT IMAGE. " * 3,
+        "W" * 300,
+        "series 1.2.826.0.1.3680043." + "8" * 90 + " is not one grid",
+        "iiii llll " * 60,
+    ],
+)
+@pytest.mark.parametrize(("width", "size"), [(752, 20), (200, 17)])
+def test_no_line_is_wider_than_its_room_and_no_letter_is_lost(
+    text: str, width: int, size: int
+) -> None:
+    lines = wrapped(text, width, size)
+    assert max(font(size).getlength(line) for line in lines) <= width
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_note_in_capitals_ends_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[float] = []
+    text = Canvas.text
+
+    def noting(self: Canvas, where: tuple[int, int], words: str, size: int, *rest: Any) -> None:
+        ends.append(where[0] + font(size).getlength(plain_text(words)))
+        text(self, where, words, size, *rest)
+
+    monkeypatch.setattr(Canvas, "text", noting)
+    film = make.radiograph(tmp_path)
+    note = "PORTABLE IMAGE: HEART AND MEDIASTINUM MUST NOT BE JUDGED WITHOUT AN UPRIGHT IMAGE. "
+    entry = make.entry(mask(film, make.square((60, 50))), parameters={"notes": [note * 3]})
+    render(film_work(film, entry))
+    assert max(ends) <= WIDTH
