@@ -18,6 +18,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from pacs_ai.encoding import Encoding
 from pacs_ai.encoding.canvas import AMBER, BLACK, FAINT, RED, TEXT, WHITE, Canvas, wrapped
+from pacs_ai.encoding.document import done_without, no_finding
 from pacs_ai.encoding.equipment import (
     MODEL_NAME,
     NOT_VERIFIED,
@@ -261,7 +262,7 @@ def _findings(work: Encoding, drawn: Set[str]) -> Iterator[_Line]:
     for entry in work.entries:
         if isinstance(entry.outcome, NothingFound):
             flagged = True
-            yield _Line(f"No finding flagged by {entry.model.label}; not a normal result")
+            yield _Line(no_finding(entry))
     if not flagged:
         looked = "None flagged" if others else "No model looked for findings"
         yield _Line(f"{looked}; not a normal result")
@@ -319,7 +320,7 @@ def _came_to(entry: JobResults) -> str:
     if isinstance(outcome, Failed):
         return f"failed. {outcome.reason}"
     if isinstance(outcome, NothingFound):
-        return "done, no finding flagged; not a normal result"
+        return done_without(entry)
     counts: dict[str, int] = {}
     for result in outcome.results:
         kind = _WORDS[type(result)]

@@ -329,7 +329,7 @@ class _Content:
         words += identity_of(self.work.study.instances[0]).notes
         words += [o.sentence for o in self._of(Finding) if o.label in CONTRADICTIONS.values()]
         if self._flagged_nothing():
-            words.insert(0, no_finding(self.entry.model))
+            words.insert(0, no_finding(self.entry))
         for text in words:
             self.groups[-1][0].ContentSequence.append(text_item(text))
 

@@ -153,6 +153,21 @@ def test_nothing_found_is_not_a_normal_result(tmp_path: Path, said: list[str]) -
     assert dataset.BurnedInAnnotation == "YES"
 
 
+def test_beside_an_uncertain_finding_nothing_is_flagged_as_present(
+    tmp_path: Path, said: list[str]
+) -> None:
+    film = make.radiograph(tmp_path)
+    uid = film.SOPInstanceUID
+    unsure = Finding("lung nodule", Assertion.UNCERTAIN, (uid,), (Box(uid, 4, 5, 12, 20),))
+    entry = make.entry(model=make.REPORTER, outcome=NothingFound((unsure,)), sources=[uid])
+    render(film_work(film, entry))
+    assert "Uncertain: lung nodule (box 1)" in said
+    assert "No finding flagged as present by CXRReportGen 7; not a normal result" in said
+    came_to = "done, no finding flagged as present; not a normal result"
+    assert f"CXRReportGen 7 (Microsoft): {came_to}" in said
+    assert not any("flagged by" in one or "flagged;" in one for one in said)
+
+
 def test_silence_of_a_segmenter_is_not_silence_about_findings(
     tmp_path: Path, said: list[str]
 ) -> None:
@@ -542,7 +557,6 @@ def test_a_note_in_capitals_ends_on_the_page(
 
     monkeypatch.setattr(Canvas, "text", noting)
     film = make.radiograph(tmp_path)
-    note = "PORTABLE IMAGE: HEART AND MEDIASTINUM MUST NOT BE JUDGED WITHOUT AN UPRIGHT IMAGE. "
-    entry = make.entry(mask(film, make.square((60, 50))), parameters={"notes": [note * 3]})
+    entry = make.entry(mask(film, make.square((60, 50))), parameters={"notes": ["WARM AWAY " * 40]})
     render(film_work(film, entry))
     assert max(ends) <= WIDTH

@@ -176,6 +176,13 @@ def test_nothing_found_is_not_a_normal_result(film: Instance) -> None:
     assert values(groups(dataset)[0], "CODE")["36118008"] == ABSENT
 
 
+def test_beside_an_uncertain_finding_nothing_is_flagged_as_present(film: Instance) -> None:
+    unsure = finding(film, "lung nodule", Assertion.UNCERTAIN)
+    said = texts(report(film, outcome=NothingFound((unsure,))))
+    assert "No finding flagged as present by CXRReportGen 7; not a normal result" in said
+    assert not any("finding flagged by" in one for one in said)
+
+
 def test_a_measurement_has_unit_method_and_region(film: Instance) -> None:
     ratio = Measurement(
         "cardiothoracic ratio", 0.5555555, "1", (film.SOPInstanceUID,), "heart over thorax"
