@@ -316,7 +316,8 @@ class Done:
 class NothingFound:
     """The model ran and flagged nothing; its absences and draft still count as results.
 
-    Always shown as "No finding flagged by MODEL; not a normal result".
+    Always shown as "No finding flagged by MODEL; not a normal result"; as "flagged as present" where a
+    finding is uncertain.
     """
 
     results: tuple[Result, ...] = ()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -27,6 +26,8 @@ WHITE: Colour = (255, 255, 255)
 _FILL = 0.10
 """How much of a mask's colour lies over its inside: the tissue stays readable."""
 _LINE = 2
+_CAPTION = 24
+"""Height of a line of a caption."""
 
 
 @lru_cache(maxsize=16)
@@ -100,11 +101,11 @@ class Canvas:
         """Draw a picture, its letters and its caption into a box (left, top, right, bottom)."""
         left, top, right, bottom = box
         self.draw.rectangle((left, top, right - 1, bottom - 1), fill=PANEL)
-        room = (right - left, bottom - top - 34)
-        lines = wrapped(scene.caption, room[0] - 24, 17)
+        lines = wrapped(scene.caption, right - left - 24, 17)
+        room = (right - left, bottom - top - 10 - _CAPTION * len(lines))
         if scene.pixels.size == 0:
             for number, line in enumerate(lines):
-                self.text((left + 12, top + 30 + 24 * number), line, 17, AMBER)
+                self.text((left + 12, top + 30 + _CAPTION * number), line, 17, AMBER)
             return
         shown, scale = picture(scene, room)
         rows, columns = shown.shape[:2]
@@ -114,7 +115,8 @@ class Canvas:
         for frame in scene.frames:
             self._frame(frame, (x, y), scale)
         self._letters(scene.edges, (left, top, right, top + room[1]))
-        self.text((left + 12, bottom - 17), lines[0], 17, FAINT)
+        for number, line in enumerate(reversed(lines)):
+            self.text((left + 12, bottom - 17 - _CAPTION * number), line, 17, FAINT)
 
     def _letters(self, edges: Iterable[str], box: tuple[int, int, int, int]) -> None:
         left, top, right, bottom = box
@@ -147,9 +149,27 @@ class Canvas:
 
 
 def wrapped(text: str, width: int, size: int) -> list[str]:
-    """Return text in lines that fit a width in pixels."""
-    letters = max(8, int(width / (font(size).getlength("n") * 0.98)))
-    return textwrap.wrap(plain_text(text), letters) or [""]
+    """Return text in lines that fit a width in pixels, each as long as it can be."""
+    lines, line = [], ""
+    for word in plain_text(text).split():
+        for piece in _pieces(word, width, size):
+            longer = f"{line} {piece}" if line else piece
+            if line and font(size).getlength(longer) > width:
+                lines.append(line)
+                longer = piece
+            line = longer
+    return [*lines, line]
+
+
+def _pieces(word: str, width: int, size: int) -> Iterator[str]:
+    """Yield a word in parts that fit a width: a UID may be longer than a line."""
+    piece = ""
+    for letter in word:
+        if piece and font(size).getlength(piece + letter) > width:
+            yield piece
+            piece = ""
+        piece += letter
+    yield piece
 
 
 def picture(scene: Scene, room: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[float, float]]:

@@ -7,7 +7,7 @@ draft report, and says on top that nobody verified it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from pacs_ai.encoding import Encoding
 from pacs_ai.encoding.canvas import AMBER, BLACK, FAINT, RED, TEXT, WHITE, Canvas, wrapped
+from pacs_ai.encoding.document import done_without, no_finding
 from pacs_ai.encoding.equipment import (
     MODEL_NAME,
     NOT_VERIFIED,
@@ -35,6 +36,7 @@ from pacs_ai.encoding.scenes import (
     Scene,
     colour_of,
     instances_shown,
+    left_out,
     marks_of,
     masks_of,
     results_of,
@@ -131,7 +133,8 @@ def render(work: Encoding) -> NDArray[np.uint8]:
     """
     with one_job():
         rows = scenes(work)
-    left, right = _columns(work)
+    drawn = {frame.tag for row in rows for scene in row for frame in scene.frames}
+    left, right = _columns(work, drawn)
     banners = _banners(work)
     text = max(_height(left), _height(right)) + 2 * _MARGIN
     height = len(banners) * _BANNER + len(rows) * (_ROW + _MARGIN) + text + 44
@@ -186,8 +189,9 @@ def _draw_row(canvas: Canvas, row: tuple[Scene, ...], top: int) -> None:
         canvas.scene(scene, (split + _MARGIN, start, right, start + each))
 
 
-def _columns(work: Encoding) -> tuple[list[_Line], list[_Line]]:
-    left = [*_legend(work), *_findings(work), *_measurements(work)]
+def _columns(work: Encoding, drawn: Set[str]) -> tuple[list[_Line], list[_Line]]:
+    """Return the text; ``drawn`` holds the tags of the boxes that are on a picture."""
+    left = [*_missing(work), *_legend(work), *_findings(work, drawn), *_measurements(work)]
     right = [_Line("Models", heading=True)]
     for entry in work.entries:
         right += _outcome(entry)
@@ -197,6 +201,13 @@ def _columns(work: Encoding) -> tuple[list[_Line], list[_Line]]:
         right.append(_Line("Notes", heading=True))
         right += [_Line(note) for note in dict.fromkeys(notes)]
     return _wrap(left), _wrap(right)
+
+
+def _missing(work: Encoding) -> Iterator[_Line]:
+    count = left_out(work)
+    if count:
+        were = "picture was analysed and is" if count == 1 else "pictures were analysed and are"
+        yield _Line(f"{count} more {were} not shown", AMBER)
 
 
 def _legend(work: Encoding) -> Iterator[_Line]:
@@ -230,7 +241,7 @@ def _measured(work: Encoding) -> list[Measurement]:
     ]
 
 
-def _findings(work: Encoding) -> Iterator[_Line]:
+def _findings(work: Encoding, drawn: Set[str]) -> Iterator[_Line]:
     """Yield what was found as concept, assertion and side: never the draft's own sentences."""
     tags = iter(marks_of(work))
     yield _Line("Findings", heading=True)
@@ -243,7 +254,7 @@ def _findings(work: Encoding) -> Iterator[_Line]:
             if finding.assertion in (Assertion.PRESENT, Assertion.UNCERTAIN):
                 numbers = [next(tags).tag for _ in finding.boxes]
                 flagged = True
-                yield _flag(finding, numbers)
+                yield _flag(finding, numbers, drawn)
             else:
                 others.setdefault(finding.assertion, []).append(_named(finding))
     for assertion, names in others.items():
@@ -251,7 +262,7 @@ def _findings(work: Encoding) -> Iterator[_Line]:
     for entry in work.entries:
         if isinstance(entry.outcome, NothingFound):
             flagged = True
-            yield _Line(f"No finding flagged by {entry.model.label}; not a normal result")
+            yield _Line(no_finding(entry))
     if not flagged:
         looked = "None flagged" if others else "No model looked for findings"
         yield _Line(f"{looked}; not a normal result")
@@ -261,15 +272,24 @@ def _named(finding: Finding) -> str:
     return f"{finding.label}, {finding.side}" if finding.side else finding.label
 
 
-def _flag(finding: Finding, numbers: list[str]) -> _Line:
-    words = [f"{_capital(finding.assertion.value)}: {_named(finding)}"]
-    boxes = f"(box {', '.join(numbers)})" if numbers else "(not localised)"
-    words.append(boxes)
+def _flag(finding: Finding, numbers: list[str], drawn: Set[str]) -> _Line:
+    words = [f"{_capital(finding.assertion.value)}: {_named(finding)}", _where(numbers, drawn)]
     if finding.label in CONTRADICTIONS.values():
         words = [f"{_capital(_named(finding))}: {finding.sentence} (certainty {finding.score:.0%})"]
     elif finding.score is not None:
         words.append(f"certainty {finding.score:.0%} as the model gives it")
     return _Line(" ".join(words), swatch=colour_of(finding.label))
+
+
+def _where(numbers: list[str], drawn: Set[str]) -> str:
+    """Return which boxes to look at; none that is on no picture of the page."""
+    if not numbers:
+        return "(not localised)"
+    seen = [number for number in numbers if number in drawn]
+    said = [f"box {', '.join(seen)}"] if seen else []
+    if len(seen) < len(numbers):
+        said.append(f"{'also ' * bool(seen)}localised on a picture that is not shown")
+    return f"({'; '.join(said)})"
 
 
 def _measurements(work: Encoding) -> Iterator[_Line]:
@@ -300,7 +320,7 @@ def _came_to(entry: JobResults) -> str:
     if isinstance(outcome, Failed):
         return f"failed. {outcome.reason}"
     if isinstance(outcome, NothingFound):
-        return "done, no finding flagged; not a normal result"
+        return done_without(entry)
     counts: dict[str, int] = {}
     for result in outcome.results:
         kind = _WORDS[type(result)]

@@ -66,7 +66,7 @@ def lines(entry: JobResults, narrative: Narrative) -> tuple[str, ...]:
         remark = f" [{sentence.remark}]" if sentence.remark else ""
         said.append(f"{DRAFT}: {sentence.text}{remark}")
     if isinstance(entry.outcome, NothingFound):
-        said.append(f"{DRAFT}: {no_finding(entry.model)}")
+        said.append(f"{DRAFT}: {no_finding(entry)}")
     return tuple(said)
 
 

@@ -313,13 +313,25 @@ class _Content:
                 graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
                 graphic_data=region.coordinates(),
                 source_image=hd.sr.SourceImageForRegion(
-                    str(region.source.SOPClassUID), str(region.source.SOPInstanceUID)
+                    str(region.source.SOPClassUID),
+                    str(region.source.SOPInstanceUID),
+                    self._frames(str(region.source.SOPInstanceUID)),
                 ),
             ),
             algorithm_id=algorithm(self.entry.model, self.entry),
             **content,
         )
         return group
+
+    def _frames(self, uid: str) -> list[int] | None:
+        """Return which frames of a multi-frame image were looked at; None for all (PS3.3 10.3)."""
+        header = self.work.study.instance(uid).header
+        if int(header.get("NumberOfFrames") or 1) == 1:
+            return None
+        frame = self.entry.parameters.get("frame")
+        if isinstance(frame, int):
+            return [frame]
+        return list(self.entry.parameters.get("frames", ())) or None
 
     def _comment(self) -> None:
         """Put what a reader must know into the last group, where all that is general stands."""
@@ -329,7 +341,7 @@ class _Content:
         words += identity_of(self.work.study.instances[0]).notes
         words += [o.sentence for o in self._of(Finding) if o.label in CONTRADICTIONS.values()]
         if self._flagged_nothing():
-            words.insert(0, no_finding(self.entry.model))
+            words.insert(0, no_finding(self.entry))
         for text in words:
             self.groups[-1][0].ContentSequence.append(text_item(text))
 

@@ -1,8 +1,9 @@
 """Which pictures stand on a results page: source images as displayed, with masks, boxes and sides.
 
-A radiograph is shown upright; a volume as axial, coronal and sagittal planes through its largest
-mask, each at its true proportions. Letters on the edges say which way the patient lies, from the
-header's own elements; where the header does not say it, there are none and the caption says so.
+An image is shown turned as its model saw it, a frontal or lateral one upright; a volume as axial,
+coronal and sagittal planes through its largest mask, each at its true proportions. Letters on the
+edges say which way the patient lies, from the header's own elements; where the header does not say
+it, there are none and the caption says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pacs_ai.results import (
     Segmentation,
 )
 from pacs_ai.settings import Window
-from pacs_ai.study import Instance
+from pacs_ai.study import Instance, projection_plane
 from pacs_ai.terms import term
 
 Colour = tuple[int, int, int]
@@ -41,8 +42,10 @@ Colour = tuple[int, int, int]
 WINDOW = Window(width=1500, level=-160)
 """Window of CT planes on a page: lungs, mediastinum and bone in one picture (HU)."""
 
-_LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
-_FRONTAL_VIEWS = frozenset({"PA", "AP"})
+MOST = 12
+"""Most single images on a page: with as many it is 3700 rows high before its text."""
+
+_IN_A_ROW = 3
 _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "H": "F", "F": "H"}
 _DIRECTIONS = ("L", "R"), ("P", "A"), ("H", "F")
 """Letters of the rising and falling patient axes x, y, z (LPS; PS3.3 C.7.6.1.1.1)."""
@@ -98,11 +101,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A box with its finding, as the page numbers it."""
+    """A box with its finding, as the page numbers it; ``frame`` is that of a multi-frame Instance."""
 
     tag: str
     box: Box
     label: str
+    frame: int | None = None
 
 
 def results_of(entry: JobResults) -> tuple[Any, ...]:
@@ -121,31 +125,35 @@ def marks_of(work: Encoding) -> tuple[Mark, ...]:
     """Return every box of a finding that is present or uncertain, numbered over the page."""
     marks: list[Mark] = []
     for entry in work.entries:
+        frame = _frame_shown(work, entry)
         for finding in results_of(entry):
             if isinstance(finding, Finding) and finding.assertion in (
                 Assertion.PRESENT,
                 Assertion.UNCERTAIN,
             ):
                 for box in finding.boxes:
-                    marks.append(Mark(str(len(marks) + 1), box, finding.label))
+                    marks.append(Mark(str(len(marks) + 1), box, finding.label, frame))
     return tuple(marks)
 
 
 def scenes(work: Encoding) -> tuple[tuple[Scene, ...], ...]:
     """Return the pictures of a page, in rows; the first of a row is the large one."""
-    rows = []
-    shown = _projections(work)
-    if shown:
-        rows.append(tuple(_projection(work, instance, frame) for instance, frame in shown[:3]))
+    shown = [_projection(work, *place) for place in _projections(work)[:MOST]]
+    rows = [tuple(shown[first : first + _IN_A_ROW]) for first in range(0, len(shown), _IN_A_ROW)]
     for masks in _volumes(work):
         rows.append(_planes(work, masks))
     return tuple(rows)
 
 
+def left_out(work: Encoding) -> int:
+    """Return how many single images were analysed and have no picture on the page."""
+    return max(0, len(_projections(work)) - MOST)
+
+
 def instances_shown(work: Encoding) -> tuple[Instance, ...]:
     """Return the source Instances that a page is made of."""
     volumes = (uid for masks in _volumes(work) for uid in masks[0].sources)
-    flat = dict.fromkeys(instance.SOPInstanceUID for instance, _ in _projections(work)[:3])
+    flat = dict.fromkeys(instance.SOPInstanceUID for instance, _ in _projections(work)[:MOST])
     return tuple(work.study.instance(uid) for uid in (*flat, *volumes))
 
 
@@ -166,7 +174,8 @@ def _projections(work: Encoding) -> list[tuple[Instance, int | None]]:
             for uid in entry.sources:
                 weight.setdefault((uid, frame), 0)
     for mark in marks_of(work):
-        weight[mark.box.source, None] = weight.get((mark.box.source, None), 0) + 2
+        place = (mark.box.source, mark.frame)
+        weight[place] = weight.get(place, 0) + 2
     # A slice is a picture of its own where it was analysed alone.
     flat = [
         place
@@ -211,17 +220,23 @@ def _volumes(work: Encoding) -> list[list[Segmentation]]:
 
 
 def _view(work: Encoding, instance: Instance) -> View:
-    """Return what an image is known to show: from its header, or from the rule that chose it."""
-    stated = str(instance.header.get("ViewPosition", "") or "").upper()
-    if stated in _LATERAL_VIEWS:
-        return View.LATERAL
-    if stated in _FRONTAL_VIEWS:
-        return View.FRONTAL
+    """Return what an image was taken for, so that it stands as its model saw it.
+
+    The Job's role decides, never ViewPosition: a rule finds the view in other elements as well, in a
+    site's own words or in the pixels, and no element of the header says what it found. Only a Job
+    with a frontal image has a ``view``, and its lateral one comes after it.
+    """
+    kinds = set()
     for entry in work.entries:
-        known = str(entry.parameters.get("view", "")).upper() in _FRONTAL_VIEWS
-        if known and entry.sources and entry.sources[0] == instance.SOPInstanceUID:
-            return View.FRONTAL
-    return View.ANY
+        if instance.SOPInstanceUID not in entry.sources:
+            continue
+        if "view" in entry.parameters:
+            first = entry.sources[0] == instance.SOPInstanceUID
+            return View.FRONTAL if first else View.LATERAL
+        kinds.add(entry.kind)
+    # An embedding is of an image that is turned by its PatientOrientation alone.
+    plane = projection_plane(instance.header) if kinds == {"insight"} else ""
+    return View(plane) if plane in (View.FRONTAL, View.LATERAL) else View.ANY
 
 
 def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
@@ -246,7 +261,11 @@ def _projection(work: Encoding, instance: Instance, frame: int | None) -> Scene:
         for mask in masks_of(work)
         if (plane := _plane_on(mask, uid, frame)) is not None
     )
-    frames = tuple(_frame(mark, shown.turn) for mark in marks_of(work) if mark.box.source == uid)
+    frames = tuple(
+        _frame(mark, shown.turn)
+        for mark in marks_of(work)
+        if (mark.box.source, mark.frame) == (uid, frame)
+    )
     return Scene(shown.pixels, shown.aspect, masks, frames, edges, caption)
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import math
+import sys
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,6 +22,7 @@ DEPTH_LIMIT = 32
 LENGTH_LIMIT = 1_000_000
 
 _DTYPES = ("uint8",)
+_LARGEST = sys.float_info.max
 
 
 def parse(text: str | bytes, *, what: str) -> Any:
@@ -35,11 +37,11 @@ def parse(text: str | bytes, *, what: str) -> Any:
     Raises
     ------
     InferenceError
-        When it is not JSON, holds NaN or Infinity, is nested deeper than :data:`DEPTH_LIMIT` or has
-        an array longer than :data:`LENGTH_LIMIT`.
+        When it is not JSON, holds NaN, Infinity or a number that no float holds, is nested deeper than
+        :data:`DEPTH_LIMIT` or has an array longer than :data:`LENGTH_LIMIT`.
     """
     try:
-        value = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        value = json.loads(text, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise InferenceError(f"{what} is not the JSON it should be") from error
     _check_bounds(value, what)
@@ -133,7 +135,7 @@ def numbers(value: Any, *, length: int, what: str) -> list[float]:
     if not isinstance(value, list) or len(value) != length:
         raise InferenceError(f"{what} is not a list of {length} numbers")
     for one in value:
-        if isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) <= _LARGEST:
             raise InferenceError(f"{what} holds something that is not a finite number")
     return [float(one) for one in value]
 
@@ -151,6 +153,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError("a number too large")
     return value
+
+
+def _whole(text: str) -> int:
+    # One without a fraction has no limit in Python, and then fails wherever it is calculated with.
+    _finite(text)
+    return int(text)
 
 
 def _check_bounds(value: Any, what: str) -> None:

@@ -121,20 +121,30 @@ def _sentence(item: Any, frontal: DisplayImage) -> Sentence:
 
 
 def _box(value: Any, frontal: DisplayImage) -> Box:
-    """Bring a box from the model's centre crop to stored columns and rows (§6.5)."""
+    """Bring a box from the model's centre crop to stored columns and rows (§6.5).
+
+    What of it lies in the padding around the image is cut off; one that lies there wholly is refused.
+    """
     x1, y1, x2, y2 = answer.numbers(value, length=4, what="a box")
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
-        raise InferenceError("a box of the draft is not within the image, or has no area")
+        raise _outside()
     turn, cut = frontal.turn, frontal.turn.cut
     a, b = (turn.undo_point(*_displayed(x, y, frontal)) for x, y in ((x1, y1), (x2, y2)))
     (x_low, x_high), (y_low, y_high) = (sorted(pair) for pair in zip(a, b, strict=True))
-    return Box(
+    box = Box(
         source=frontal.source,
         left=max(x_low, float(cut.left)),
         top=max(y_low, float(cut.top)),
         right=min(x_high, float(turn.columns - cut.right)),
         bottom=min(y_high, float(turn.rows - cut.bottom)),
     )
+    if not (box.left < box.right and box.top < box.bottom):
+        raise _outside()
+    return box
+
+
+def _outside() -> InferenceError:
+    return InferenceError("a box of the draft is not within the image, or has no area")
 
 
 def _displayed(x: float, y: float, frontal: DisplayImage) -> tuple[float, float]:

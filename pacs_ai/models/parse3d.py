@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,17 @@ _ENVELOPE = 16 * 1024
 
 _THRESHOLD = 127.5
 _Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One mask for each prompt, of shape (slices, Rows, Columns).
+
+    ``doubtful`` says that no value is above 1: a mask, or a probability out of 255 that finds nothing.
+    """
+
+    masks: Iterator[_Mask]
+    doubtful: bool = False
 
 
 def infer(job: Job, endpoint: Endpoint, seats: Seats = alone) -> Outcome:
@@ -61,17 +73,28 @@ def _segment(job: Job, endpoint: Endpoint) -> Outcome:
     prompts, _ = asked(job, endpoint, modality=volume.modality)
     voxel = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000  # ml
     found: dict[str, Segmentation] = {}
+    doubtful: list[str] = []
     for window, members in by_window(prompts, endpoint):
         drawn = grey(volume, window or EMBEDDING_WINDOW)
         encoded = base64_text(to_nifti(volume, drawn.planes(), most=_room(endpoint)))
         for call in calls(members, most=MOST):
-            masks = _ask(endpoint, volume, encoded, [one.words for one in call])
-            for one, mask in zip(call, masks, strict=True):
+            given = _ask(endpoint, volume, encoded, [one.words for one in call])
+            for one, mask in zip(call, given.masks, strict=True):
                 if mask.any() and mask.sum() * voxel >= one.least:
+                    doubtful += [one.label] if given.doubtful else []
                     found[one.words] = Segmentation(
                         one.label, mask, volume.order, one.words, volume.frames
                     )
-    return outcome(volume, prompts, found)
+    made = outcome(volume, prompts, found)
+    return replace(made, notes=(*made.notes, *_reading(doubtful)))
+
+
+def _reading(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on answers that could have been meant in another way."""
+    if not labels:
+        return ()
+    said = "Read as a mask, not as a probability out of 255, because no value is above 1"
+    return (f"{said}: {', '.join(labels)}",)
 
 
 def _room(endpoint: Endpoint) -> int:
@@ -79,16 +102,15 @@ def _room(endpoint: Endpoint) -> int:
     return max(0, endpoint.maximum_request - _ENVELOPE) * 3 // 4
 
 
-def _ask(endpoint: Endpoint, volume: Volume, encoded: str, texts: Sequence[str]) -> Iterator[_Mask]:
-    """Make one call; yield one mask for each prompt, shape (slices, Rows, Columns)."""
+def _ask(endpoint: Endpoint, volume: Volume, encoded: str, texts: Sequence[str]) -> _Answer:
+    """Make one call."""
     record = score(endpoint, ("image", "text"), [(encoded, " & ".join(texts))])[0]
     if "nifti_file" in record:
         labels = _label_map(record, volume)
-        yield from _from_labels(labels, count=len(texts))
-    elif "image_features" in record:
-        yield from _from_probabilities(record, volume, count=len(texts))
-    else:
-        raise InferenceError(f"{endpoint.name} answered neither nifti_file nor image_features")
+        return _of_one(labels) if len(texts) == 1 else _from_labels(labels, count=len(texts))
+    if "image_features" in record:
+        return _Answer(_from_probabilities(record, volume, count=len(texts)))
+    raise InferenceError(f"{endpoint.name} answered neither nifti_file nor image_features")
 
 
 def _label_map(record: Mapping[str, Any], volume: Volume) -> NDArray[Any]:
@@ -102,19 +124,39 @@ def _label_map(record: Mapping[str, Any], volume: Volume) -> NDArray[Any]:
         raise InferenceError(str(error)) from error
 
 
-def _from_labels(labels: NDArray[Any], *, count: int) -> Iterator[_Mask]:
-    """Tell a label map (1 is the first prompt) from the probability of a single prompt."""
-    low, high = float(labels.min()), float(labels.max())
+def _from_labels(labels: NDArray[Any], *, count: int) -> _Answer:
+    """Read a label map: 1 is the first prompt."""
     whole = np.issubdtype(labels.dtype, np.integer) or bool((labels == np.rint(labels)).all())
-    if whole and low >= 0 and high <= count:
-        for number in range(1, count + 1):
-            yield labels == number
-    elif count == 1 and low >= 0 and high <= 255:
-        yield labels > (0.5 if high <= 1 else _THRESHOLD)
-    else:
+    if not whole or labels.min() < 0 or labels.max() > count:
+        raise _beyond(labels, count)
+    return _Answer(labels == number for number in range(1, count + 1))
+
+
+def _of_one(labels: NDArray[Any]) -> _Answer:
+    """Read the answer to a single prompt: a label map, or its probability (model-contracts §5.3).
+
+    One value beside 0 is no probability, which falls off at the edges, and a label only where it is 1.
+    """
+    low, high = float(labels.min()), float(labels.max())
+    if low < 0 or high > 255:
+        raise _beyond(labels, 1)
+    if high not in (0, 1, 255) and all(((one == 0) | (one == high)).all() for one in labels):
         raise InferenceError(
-            f"the label map that came back has values from {low:g} to {high:g} for {count} prompts"
+            f"the answer to one prompt has no value but 0 and {high:g}, and is neither a label map nor a "
+            "probability: have the server number prompts from 1"
         )
+    return _Answer(
+        iter([labels > (0.5 if high <= 1 else _THRESHOLD)]),
+        doubtful=0 < high <= 1,
+    )
+
+
+def _beyond(labels: NDArray[Any], count: int) -> InferenceError:
+    low, high = float(labels.min()), float(labels.max())
+    prompts = "1 prompt" if count == 1 else f"{count} prompts"
+    return InferenceError(
+        f"the label map that came back has values from {low:g} to {high:g} for {prompts}"
+    )
 
 
 def _from_probabilities(

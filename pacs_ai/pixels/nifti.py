@@ -27,6 +27,16 @@ _OFFSET = 0.1
 """Share of a voxel by which the grid that comes back may be off (headers hold 32-bit floats)."""
 _LEVEL = 4
 _HEADER_ROOM = 1024 * 1024
+_NOT_NIFTI = (
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    ArithmeticError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+"""What nibabel and NumPy raise of bytes that are no file, or one that is cut off or damaged."""
 
 
 def to_nifti(volume: Volume, planes: Iterable[NDArray[np.uint8]], *, most: int) -> bytes:
@@ -91,39 +101,60 @@ def from_nifti(data: bytes, volume: Volume) -> NDArray[Any]:
     PixelError
         When the bytes are no NIfTI-1 file, or its grid is not the Volume's.
     """
-    image = _read(data, volume)
-    values, affine = np.asanyarray(image.dataobj), image.affine
-    stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
-    del image  # and with it the file's bytes: a long CT's are as many as its voxels
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3 or not np.issubdtype(values.dtype, np.number):
-        raise PixelError("the NIfTI file that came back is not a volume of numbers")
-    whole = np.issubdtype(values.dtype, np.integer)
-    if np.iscomplexobj(values) or not (whole or np.isfinite(values).all()):
-        raise PixelError("the NIfTI file that came back has values that are not finite numbers")
     sent = volume.shape[::-1]
-    if stated:
-        values = _on_grid(values, affine, _LPS_TO_RAS @ volume.affine, sent)
+    # Values that a scale makes infinite are refused below, and so are steps that are.
+    with np.errstate(all="ignore"):
+        values, theirs = _read(data, sent)
+        whole = np.issubdtype(values.dtype, np.integer)
+        if not (whole or np.isfinite(values).all()):
+            raise PixelError("the NIfTI file that came back has values that are not finite numbers")
+        if theirs is not None:
+            values = _on_grid(values, theirs, _LPS_TO_RAS @ volume.affine, sent)
     if values.shape != sent:
         raise _other_grid()
     return np.ascontiguousarray(values.transpose(2, 1, 0))
 
 
-def _read(data: bytes, volume: Volume) -> Any:
-    # A label map has at most eight bytes a voxel; more than that is not an answer to this Volume.
-    limit = math.prod(volume.shape) * 8 + _HEADER_ROOM
+def _read(data: bytes, sent: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """Return the values of a file on as many voxels as were sent, and its affine if it states one.
+
+    A header is small and may claim any size: no voxel is read before the size is known to be right.
+    """
     try:
-        if data[:2] == b"\x1f\x8b":
-            unpacking = zlib.decompressobj(wbits=31)
-            data = unpacking.decompress(data, limit)
-            if not unpacking.eof:
-                raise PixelError("the NIfTI file that came back is cut off or far too large")
-        return _Nifti1Image.from_bytes(data)
-    except (zlib.error, nibabel.filebasedimages.ImageFileError, ValueError, OSError) as error:
-        raise PixelError("what came back is not a NIfTI-1 file") from error
+        image = _Nifti1Image.from_bytes(_unpacked(data, sent))
+        _check_claims(image.header, sent)
+        values = np.asanyarray(image.dataobj)
+        stated = int(image.header["sform_code"]) or int(image.header["qform_code"])
+        return values.reshape(values.shape[:3]), image.affine if stated else None
     except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
         raise PixelError("the NIfTI file that came back has a broken header") from error
+    except _NOT_NIFTI as error:
+        raise PixelError("what came back is not a NIfTI-1 file") from error
+
+
+def _unpacked(data: bytes, sent: tuple[int, ...]) -> bytes:
+    if data[:2] != b"\x1f\x8b":
+        return data
+    # A label map has at most eight bytes a voxel; more than that is not an answer to this Volume.
+    unpacking = zlib.decompressobj(wbits=31)
+    plain = unpacking.decompress(data, math.prod(sent) * 8 + _HEADER_ROOM)
+    if not unpacking.eof:
+        raise PixelError("the NIfTI file that came back is cut off or far too large")
+    return plain
+
+
+def _check_claims(header: Any, sent: tuple[int, ...]) -> None:
+    """Refuse a header that claims other values than one number for each voxel that was sent."""
+    dtype = header.get_data_dtype()
+    shape = [int(size) for size in header.get_data_shape()]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    real = np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)
+    if len(shape) != 3 or not real:
+        raise PixelError("the NIfTI file that came back is not a volume of numbers")
+    # In which order the axes are is for the affine to say.
+    if sorted(shape) != sorted(sent):
+        raise _other_grid()
 
 
 def _on_grid(
@@ -137,8 +168,8 @@ def _on_grid(
         raise _other_grid()
     across = np.linalg.inv(ours) @ theirs
     steps = np.rint(across[:3, :3])
-    # Over the whole volume a step may be off by a share of a voxel only.
-    if np.abs(across[:3, :3] - steps).max() * max(values.shape) > _OFFSET:
+    # Over the whole volume a step may be off by a share of a voxel only; NaN is off as well.
+    if not np.abs(across[:3, :3] - steps).max() * max(values.shape) <= _OFFSET:
         raise _other_grid()
     if not (np.abs(steps).sum(axis=0) == 1).all() or not (np.abs(steps).sum(axis=1) == 1).all():
         raise _other_grid()
@@ -149,7 +180,7 @@ def _on_grid(
     for axis in range(3):
         backwards = steps[axis, axes[axis]] < 0
         start = shape[axis] - 1 if backwards else 0
-        if abs(across[axis, 3] - start) > _OFFSET:
+        if not abs(across[axis, 3] - start) <= _OFFSET:
             raise _other_grid()
         if backwards:
             turned = np.flip(turned, axis)

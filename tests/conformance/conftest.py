@@ -117,6 +117,7 @@ def works(folder: Path) -> dict[str, Encoding]:
     made["volume gap"] = turned(folder / "gap", make.AXIAL, SpacingBetweenSlices="0")
     made["volume enhanced"] = enhanced_echo(folder / "enhanced", TURNED["oblique"])
     made["cine"] = cine()
+    made["frame"] = frame()
     for name in PLACES:
         made[f"frames {name}"] = in_places(folder / name, name)
     made["slide"] = tissue(folder / "slide")
@@ -193,6 +194,20 @@ def cine() -> Encoding:
         array[4:30, 100:180, 200:260] = generator.random((26, 80, 60)) > 0.3
         masks.append(Segmentation(label, array, uids, label, numbers, Axis.FRAMES))
     entry = make.entry(*masks, sources=[source.SOPInstanceUID], parameters={"frame": "all"})
+    return make.encoding(make.study([source]), entry)
+
+
+def frame() -> Encoding:
+    """Return findings on one frame of an ultrasound cine."""
+    source = read_instance(DATA / "us/us-34frame-ybr422-jpeg.dcm", digest="0" * 64)
+    uid = source.SOPInstanceUID
+    said = "BodyPartExamined is KNEE, and the pixels are like heart, not like knee"
+    against = "body part contradicts header"
+    results = (
+        Finding("mass", Assertion.PRESENT, (uid,), (Box(uid, 100, 120, 180, 200),)),
+        Finding(against, Assertion.PRESENT, (uid,), score=0.95, sentence=said),
+    )
+    entry = make.entry(*results, sources=[uid], parameters={"frame": 17})
     return make.encoding(make.study([source]), entry)
 
 

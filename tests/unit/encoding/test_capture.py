@@ -11,9 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from pacs_ai.encoding import ENCODERS, Encoding
-from pacs_ai.encoding.canvas import Canvas, picture, plain_text
+from pacs_ai.encoding.canvas import Canvas, font, picture, plain_text, wrapped
 from pacs_ai.encoding.capture import WIDTH, render
-from pacs_ai.encoding.scenes import Scene, scenes
+from pacs_ai.encoding.scenes import MOST, Scene, scenes
+from pacs_ai.models.inputs import projection
+from pacs_ai.models.pictures import pictures_of
 from pacs_ai.results import (
     Assertion,
     Box,
@@ -25,10 +27,11 @@ from pacs_ai.results import (
     Narrative,
     NothingFound,
     NotSuitable,
+    Result,
     Segmentation,
     Sentence,
 )
-from pacs_ai.study import Instance, read_instance
+from pacs_ai.study import Instance, Job, read_instance
 from tests.unit.encoding import sources as make
 from tests.unit.pixels.made import SHARED
 
@@ -58,6 +61,11 @@ def film_work(film: Instance, *entries: JobResults, **changes: Any) -> Encoding:
 
 def mask(film: Instance, array: NDArray[np.bool_], label: str = "left lung") -> Segmentation:
     return Segmentation(label, array, (film.SOPInstanceUID,), "p")
+
+
+def as_frontal(film: Instance, *results: Result, view: str = "PA") -> JobResults:
+    """Return what a model said of an image that its rule took as frontal."""
+    return make.entry(*results, sources=[film.SOPInstanceUID], parameters={"view": view})
 
 
 def test_the_page_says_first_that_nobody_verified_it(tmp_path: Path, said: list[str]) -> None:
@@ -145,6 +153,21 @@ def test_nothing_found_is_not_a_normal_result(tmp_path: Path, said: list[str]) -
     assert dataset.BurnedInAnnotation == "YES"
 
 
+def test_beside_an_uncertain_finding_nothing_is_flagged_as_present(
+    tmp_path: Path, said: list[str]
+) -> None:
+    film = make.radiograph(tmp_path)
+    uid = film.SOPInstanceUID
+    unsure = Finding("lung nodule", Assertion.UNCERTAIN, (uid,), (Box(uid, 4, 5, 12, 20),))
+    entry = make.entry(model=make.REPORTER, outcome=NothingFound((unsure,)), sources=[uid])
+    render(film_work(film, entry))
+    assert "Uncertain: lung nodule (box 1)" in said
+    assert "No finding flagged as present by CXRReportGen 7; not a normal result" in said
+    came_to = "done, no finding flagged as present; not a normal result"
+    assert f"CXRReportGen 7 (Microsoft): {came_to}" in said
+    assert not any("flagged by" in one or "flagged;" in one for one in said)
+
+
 def test_silence_of_a_segmenter_is_not_silence_about_findings(
     tmp_path: Path, said: list[str]
 ) -> None:
@@ -208,7 +231,8 @@ def test_a_radiograph_is_shown_upright_however_it_is_stored(tmp_path: Path, how:
         float(rows.max() + 1),
     )
     finding = Finding("lung opacity", Assertion.PRESENT, (film.SOPInstanceUID,), (box,))
-    work = film_work(film, make.entry(mask(film, np.ascontiguousarray(stored_mask)), finding))
+    results = (mask(film, np.ascontiguousarray(stored_mask)), finding)
+    work = film_work(film, as_frontal(film, *results))
     ((scene,),) = scenes(work)
     assert scene.edges == ("R", "L", "H", "F")
     assert (scene.masks[0][0] == array).all()
@@ -216,6 +240,60 @@ def test_a_radiograph_is_shown_upright_however_it_is_stored(tmp_path: Path, how:
     assert (frame.left, frame.top, frame.right, frame.bottom) == (20, 5, 28, 9)
     expected = np.rint(np.clip((upright - 2047.5 + 0.5) / 4095 + 0.5, 0, 1) * 255)
     assert np.abs(scene.pixels - expected).max() <= 1
+
+
+def shown_to_the_model(kind: str, **inputs: Instance) -> NDArray[np.uint8]:
+    roles = {role: (one,) for role, one in inputs.items()}
+    return projection(Job("r", "e", kind, roles, {}), *inputs).pixels
+
+
+@pytest.mark.parametrize("position", ["", "THORAX", "PA"])
+@pytest.mark.parametrize("how", ["RF", "LH", "FL", "FR"])
+def test_a_frontal_image_is_shown_as_the_model_saw_it_wherever_its_rule_found_the_view(
+    tmp_path: Path, how: str, position: str
+) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=list(how), ViewPosition=position or None)
+    finding = Finding("lung opacity", Assertion.PRESENT, (film.SOPInstanceUID,))
+    ((scene,),) = scenes(film_work(film, as_frontal(film, finding, view=position)))
+    assert (scene.pixels == shown_to_the_model("cxrreport", frontal=film)).all()
+    assert scene.edges == ("R", "L", "H", "F")
+    assert scene.caption.startswith("Frontal")
+
+
+def test_a_lateral_image_is_shown_as_the_model_saw_it_wherever_its_rule_found_the_view(
+    tmp_path: Path,
+) -> None:
+    frontal = make.radiograph(tmp_path, ViewPosition=None)
+    lateral = make.radiograph(
+        tmp_path, number=2, ViewPosition="SEITLICH", PatientOrientation=["F", "A"]
+    )
+    uids = [frontal.SOPInstanceUID, lateral.SOPInstanceUID]
+    finding = Finding("lung opacity", Assertion.PRESENT, (uids[0],))
+    entry = make.entry(finding, kind="cxrreport", sources=uids, parameters={"view": ""})
+    ((first, second),) = scenes(make.encoding(make.study([frontal, lateral]), entry))
+    assert (first.pixels == shown_to_the_model("cxrreport", frontal=frontal)).all()
+    assert (second.pixels == shown_to_the_model("cxrreport", lateral=lateral)).all()
+    assert second.caption == "Lateral (SEITLICH)"
+
+
+def test_an_image_that_no_rule_took_as_frontal_is_shown_as_the_model_saw_it(tmp_path: Path) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["R", "F"])
+    one = mask(film, make.square((60, 50)))
+    ((scene,),) = scenes(film_work(film, make.entry(one, sources=[film.SOPInstanceUID])))
+    assert (scene.pixels == shown_to_the_model("parse2d", image=film)).all()
+    assert scene.edges == ("L", "R", "H", "F")
+
+
+def test_an_image_that_was_only_embedded_is_shown_as_it_was_embedded(tmp_path: Path) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["R", "F"], ViewPosition=None)
+    uid = film.SOPInstanceUID
+    against = Finding("body part contradicts header", Assertion.PRESENT, (uid,), sentence="x")
+    entry = make.entry(
+        Embedding(np.ones(2, np.float32), uid, "r"), against, kind="insight", sources=[uid]
+    )
+    ((scene,),) = scenes(film_work(film, entry))
+    (embedded,) = pictures_of(Job("r", "e", "insight", {"image": (film,)}, {}), None).pixels
+    assert (scene.pixels == embedded).all()
 
 
 def test_without_patient_orientation_there_are_no_letters(tmp_path: Path) -> None:
@@ -333,11 +411,12 @@ def test_planes_go_through_the_widest_part_at_true_proportions(tmp_path: Path) -
 
 def test_a_source_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     film = make.radiograph(tmp_path, PatientOrientation=["A", "F"])
-    ((scene,),) = scenes(film_work(film, make.entry(mask(film, make.square((60, 50))))))
+    work = film_work(film, as_frontal(film, mask(film, make.square((60, 50)))))
+    ((scene,),) = scenes(work)
     assert scene.pixels.size == 0
     assert "cannot be shown" in scene.caption
     assert "PatientOrientation" in scene.caption
-    assert render(film_work(film, make.entry(mask(film, make.square((60, 50)))))).shape[1] == WIDTH
+    assert render(work).shape[1] == WIDTH
 
 
 def test_text_is_folded_to_letters_that_the_font_has() -> None:
@@ -373,3 +452,111 @@ def test_each_frame_that_was_looked_at_is_a_picture_with_its_own_mask() -> None:
         ("As stored, frame 17 of 34", 1),
     ]
     assert not np.array_equal(shown[0].pixels, shown[1].pixels)
+
+
+# What is not on a picture is not spoken of as if it were.
+
+
+def many(folder: Path, count: int) -> Encoding:
+    """Return work on as many radiographs, each with a nodule in a box of its own."""
+    films = [make.radiograph(folder, number=number + 1) for number in range(count)]
+    entries = []
+    for film in films:
+        box = Box(film.SOPInstanceUID, 10, 20, 30, 40)
+        nodule = Finding("lung nodule", Assertion.PRESENT, (film.SOPInstanceUID,), (box,))
+        entries.append(as_frontal(film, nodule))
+    return make.encoding(make.study(films), *entries)
+
+
+def tags(work: Encoding) -> list[str]:
+    return [frame.tag for row in scenes(work) for scene in row for frame in scene.frames]
+
+
+def test_pictures_beyond_three_stand_in_further_rows(tmp_path: Path, said: list[str]) -> None:
+    work = many(tmp_path, 5)
+    assert [len(row) for row in scenes(work)] == [3, 2]
+    (dataset,) = ENCODERS["capture"](work)
+    assert tags(work) == ["1", "2", "3", "4", "5"]
+    assert {f"Present: lung nodule (box {tag})" for tag in tags(work)} <= set(said)
+    assert not any("not shown" in one for one in said)
+    assert len(dataset.SourceImageSequence) == 5
+
+
+def test_pictures_that_a_page_has_no_room_for_are_counted_and_no_box_on_them_is_named(
+    tmp_path: Path, said: list[str]
+) -> None:
+    work = many(tmp_path, MOST + 2)
+    (dataset,) = ENCODERS["capture"](work)
+    assert len(tags(work)) == MOST
+    assert "2 more pictures were analysed and are not shown" in said
+    named = {f"Present: lung nodule (box {tag})" for tag in tags(work)}
+    assert {one for one in said if "(box" in one} == named
+    unseen = "Present: lung nodule (localised on a picture that is not shown)"
+    assert said.count(unseen) == 2
+    assert len(dataset.SourceImageSequence) == MOST
+
+
+def test_a_box_on_a_picture_that_cannot_be_shown_is_not_named(
+    tmp_path: Path, said: list[str]
+) -> None:
+    film = make.radiograph(tmp_path, PatientOrientation=["A", "F"])
+    uid = film.SOPInstanceUID
+    nodule = Finding("lung nodule", Assertion.PRESENT, (uid,), (Box(uid, 10, 20, 30, 40),))
+    render(film_work(film, as_frontal(film, nodule)))
+    assert "Present: lung nodule (localised on a picture that is not shown)" in said
+
+
+def test_a_box_lies_on_the_frame_that_was_looked_at() -> None:
+    cine = read_instance(SHARED / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    uid = cine.SOPInstanceUID
+    nodule = Finding("lung nodule", Assertion.PRESENT, (uid,), (Box(uid, 100, 200, 300, 400),))
+    entry = make.entry(nodule, sources=[uid], parameters={"frame": 3})
+    ((scene,),) = scenes(make.encoding(make.study([cine]), entry))
+    assert [frame.tag for frame in scene.frames] == ["1"]
+    assert "frame 3 of 34" in scene.caption
+
+
+def test_the_caption_of_a_small_picture_is_whole(said: list[str]) -> None:
+    caption = "As stored (LEFT DECUBITUS W), frame 17 of 34; sides are not stated in the header"
+    grey = np.full((60, 50), 100, np.uint8)
+    scene = Scene(grey, 1.0, (), (), ("", "", "", ""), caption)
+    canvas = Canvas(300, 300)
+    canvas.scene(scene, (0, 0, 300, 300))
+    assert " ".join(reversed(said)) == caption
+    shown = (canvas.pixels == 100).all(axis=2).any(axis=1).nonzero()[0]
+    assert shown.max() < 300 - 24 * len(said)  # no line lies on the picture
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HEART SIZE AND MEDIASTINUM MUST NOT BE JUDGED WITHOUT AN UPRIGHT IMAGE. " * 3,
+        "W" * 300,
+        "series 1.2.826.0.1.3680043." + "8" * 90 + " is not one grid",
+        "iiii llll " * 60,
+    ],
+)
+@pytest.mark.parametrize(("width", "size"), [(752, 20), (200, 17)])
+def test_no_line_is_wider_than_its_room_and_no_letter_is_lost(
+    text: str, width: int, size: int
+) -> None:
+    lines = wrapped(text, width, size)
+    assert max(font(size).getlength(line) for line in lines) <= width
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_note_in_capitals_ends_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[float] = []
+    text = Canvas.text
+
+    def noting(self: Canvas, where: tuple[int, int], words: str, size: int, *rest: Any) -> None:
+        ends.append(where[0] + font(size).getlength(plain_text(words)))
+        text(self, where, words, size, *rest)
+
+    monkeypatch.setattr(Canvas, "text", noting)
+    film = make.radiograph(tmp_path)
+    entry = make.entry(mask(film, make.square((60, 50))), parameters={"notes": ["WARM AWAY " * 40]})
+    render(film_work(film, entry))
+    assert max(ends) <= WIDTH

@@ -10,7 +10,14 @@ import pytest
 from pydicom.dataset import Dataset
 
 from pacs_ai.encoding import ENCODERS
-from pacs_ai.results import Narrative, NothingFound, Outcome, Sentence
+from pacs_ai.results import (
+    Assertion,
+    Finding,
+    Narrative,
+    NothingFound,
+    Outcome,
+    Sentence,
+)
 from pacs_ai.study import Instance
 from tests.unit.encoding import sources as make
 
@@ -84,6 +91,18 @@ def test_it_has_findings_and_an_impression_that_draws_none(film: Instance) -> No
 def test_nothing_found_is_not_a_normal_result(film: Instance) -> None:
     said = sections(draft(film, Sentence("No effusion."), found=False))["59776-5"]
     assert any("No finding flagged by" in one and "not a normal result" in one for one in said)
+
+
+def test_beside_an_uncertain_finding_nothing_is_flagged_as_present(film: Instance) -> None:
+    uid = film.SOPInstanceUID
+    unsure = Finding("lung nodule", Assertion.UNCERTAIN, (uid,), sentence="Possible nodule.")
+    text = Narrative((Sentence("Possible nodule."),), (uid,))
+    outcome = NothingFound((text, unsure))
+    entry = make.entry(kind="cxrreport", model=make.REPORTER, sources=[uid], outcome=outcome)
+    (dataset,) = ENCODERS["narrative"](make.encoding(make.study([film]), entry))
+    assert sections(dataset)["59776-5"][-1] == (
+        "AI draft, not verified: No finding flagged as present by CXRReportGen 7; not a normal result"
+    )
 
 
 def test_nobody_verified_it_and_a_device_wrote_it(film: Instance) -> None:

@@ -22,8 +22,9 @@ from pacs_ai.results import (
     Result,
     Segmentation,
 )
-from pacs_ai.study import Instance
+from pacs_ai.study import Instance, read_instance
 from tests.unit.encoding import sources as make
+from tests.unit.pixels.made import SHARED
 
 PRESENT, ABSENT, UNDETERMINED = "52101004", "272519000", "373068000"
 
@@ -176,6 +177,13 @@ def test_nothing_found_is_not_a_normal_result(film: Instance) -> None:
     assert values(groups(dataset)[0], "CODE")["36118008"] == ABSENT
 
 
+def test_beside_an_uncertain_finding_nothing_is_flagged_as_present(film: Instance) -> None:
+    unsure = finding(film, "lung nodule", Assertion.UNCERTAIN)
+    said = texts(report(film, outcome=NothingFound((unsure,))))
+    assert "No finding flagged as present by CXRReportGen 7; not a normal result" in said
+    assert not any("finding flagged by" in one for one in said)
+
+
 def test_a_measurement_has_unit_method_and_region(film: Instance) -> None:
     ratio = Measurement(
         "cardiothoracic ratio", 0.5555555, "1", (film.SOPInstanceUID,), "heart over thorax"
@@ -315,3 +323,46 @@ def test_a_mask_alone_on_a_radiograph_makes_no_report(film: Instance) -> None:
     mask = Segmentation("heart", make.square((60, 50)), (film.SOPInstanceUID,), "p")
     entry = make.entry(mask, sources=[film.SOPInstanceUID])
     assert ENCODERS["report"](make.encoding(make.study([film]), entry)) == ()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "frames"),
+    [
+        ({"frame": 3}, 3),
+        ({"frame": "all"}, None),
+        ({"frames": [4, 5, 6]}, [4, 5, 6]),
+        ({}, None),
+    ],
+    ids=["one", "all", "of a volume", "unsaid"],
+)
+def test_a_region_names_the_frame_that_was_looked_at(
+    parameters: dict[str, object], frames: object
+) -> None:
+    cine = read_instance(SHARED / "us/us-34frame-ybr422-jpeg.dcm", digest="d")
+    uid = cine.SOPInstanceUID
+    results = [
+        finding(cine, "mass", Assertion.PRESENT),
+        finding(cine, "lung nodule", Assertion.UNCERTAIN, boxes=(Box(uid, 7, 11, 8, 12),)),
+        finding(cine, "pneumothorax", Assertion.ABSENT),
+        Measurement("cardiothoracic ratio", 0.5, "1", (uid,), "heart over thorax"),
+    ]
+    regions = images_of_regions(report(cine, *results, **parameters))
+    assert len(regions) == 4
+    assert {one.ReferencedSOPInstanceUID for one in regions} == {uid}
+    assert [one.get("ReferencedFrameNumber") for one in regions] == [frames] * 4
+
+
+def test_a_region_on_a_single_image_names_no_frame(film: Instance) -> None:
+    dataset = report(film, finding(film, "mass", Assertion.PRESENT), frame=1)
+    (image,) = images_of_regions(dataset)
+    assert "ReferencedFrameNumber" not in image
+
+
+def images_of_regions(dataset: Dataset) -> list[Dataset]:
+    """Return what the regions of a report refer to, in their order."""
+    return [
+        child.ReferencedSOPSequence[0]
+        for one in walk(dataset)
+        if one.get("ValueType") == "SCOORD"
+        for child in one.ContentSequence
+    ]

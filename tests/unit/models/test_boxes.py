@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pacs_ai.errors import InferenceError
 from pacs_ai.models import cxrreport
 from pacs_ai.results import Done, Finding
 from tests.unit.models.fake_endpoint import Answer, Asked, endpoint
@@ -126,6 +127,42 @@ def test_a_box_ends_where_the_border_was_cut(tmp_path: Path) -> None:
     (box,) = finding.boxes
     # 161 rows of the image; of its columns as many were kept as make a square of stored pixels.
     assert (box.left, box.top, box.right, box.bottom) == (34, 8, 195, 169)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "padding"),
+    [
+        (["0.2", "0.1"], [[0.0, 0.1, 0.2, 0.9], [0.8, 0.1, 1.0, 0.9]]),
+        (["0.1", "0.3"], [[0.1, 0.0, 0.9, 0.2], [0.1, 0.8, 0.9, 1.0]]),
+    ],
+    ids=["high", "wide"],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_box_that_lies_in_the_padding_alone_is_refused(
+    tmp_path: Path, spacing: list[str], padding: list[list[float]], which: int
+) -> None:
+    drawn = [["Lung opacity.", [[0.4, 0.4, 0.6, 0.6], padding[which]]]]
+    frontal = image(tmp_path, marked(), ImagerPixelSpacing=spacing, **EXACT)
+    answered = Answer([{"output": json.dumps(drawn)}])
+    with (
+        endpoint(answered) as fake,
+        pytest.raises(InferenceError, match="not within the image"),
+    ):
+        cxrreport.infer(job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport"))
+
+
+def test_a_box_ends_where_the_image_does_and_not_in_the_padding(tmp_path: Path) -> None:
+    drawn = [["Lung opacity.", [[0.0, 0.25, 0.5, 1.0]]]]
+    frontal = image(tmp_path, marked(), ImagerPixelSpacing=["0.2", "0.1"], **EXACT)
+    with endpoint(Answer([{"output": json.dumps(drawn)}])) as fake:
+        outcome = cxrreport.infer(
+            job("cxrreport", {"frontal": (frontal,)}), fake.settings("cxrreport")
+        )
+    assert isinstance(outcome, Done)
+    (finding,) = (one for one in outcome.results if isinstance(one, Finding))
+    (box,) = finding.boxes
+    assert (box.left, box.bottom) == (0, ROWS)
+    assert (box.right, box.top) == (COLUMNS / 2, ROWS / 4)
 
 
 def test_a_header_s_rounding_does_not_change_what_is_sent(tmp_path: Path) -> None:

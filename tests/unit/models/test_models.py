@@ -394,6 +394,94 @@ def test_single_prompt_with_a_probability_is_thresholded(tmp_path: Path) -> None
     np.testing.assert_array_equal(liver.mask, CT == 1524)  # 240 is above 127.5, 120 is not
 
 
+DOUBTFUL = "Read as a mask, not as a probability out of 255, because no value is above 1: liver"
+
+
+def answered_with(values: NDArray[Any]) -> Any:
+    """Answer a label map of these values: of what is soft, of what is dense; the rest is 0."""
+
+    def answer(asked: Asked) -> Any:
+        sent, labels = boxes(asked)
+        data = gzip.compress(nibabel.Nifti1Image(values[labels], sent.affine).to_bytes())
+        return [{"nifti_file": json.dumps({"data": base64.b64encode(data).decode()})}]
+
+    return answer
+
+
+def of_one_prompt(folder: Path, values: NDArray[Any]) -> Any:
+    with endpoint(answered_with(values)) as fake:
+        return parse3d.infer(
+            job(
+                "parse3d",
+                {"volume": tuple(slices(folder, CT, spacing=LARGE))},
+                prompts=["liver"],
+            ),
+            fake.settings("parse3d"),
+        )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.uint8([0, 1, 1]), np.float32([0, 1, 1]), np.float32([0.1, 0.9, 0.6])],
+    ids=["whole", "float", "fraction"],
+)
+def test_a_single_prompt_s_answer_without_a_value_above_1_says_how_it_was_read(
+    tmp_path: Path, values: NDArray[Any]
+) -> None:
+    outcome = of_one_prompt(tmp_path, values)
+    assert isinstance(outcome, Done)
+    (liver,) = (one for one in outcome.results if isinstance(one, Segmentation))
+    np.testing.assert_array_equal(liver.mask, CT > 0)
+    assert outcome.notes == (DOUBTFUL,)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.uint8([0, 255, 255]), np.uint8([3, 250, 140]), np.float32([0.5, 254.5, 128])],
+    ids=["255 alone", "whole", "float"],
+)
+def test_a_single_prompt_s_probability_out_of_255_needs_no_note(
+    tmp_path: Path, values: NDArray[Any]
+) -> None:
+    outcome = of_one_prompt(tmp_path, values)
+    assert isinstance(outcome, Done)
+    (liver,) = (one for one in outcome.results if isinstance(one, Segmentation))
+    np.testing.assert_array_equal(liver.mask, CT > 0)
+    assert outcome.notes == ()
+
+
+@pytest.mark.parametrize("value", [2, 5, 127, 200, 254])
+def test_a_single_prompt_s_answer_of_one_value_that_is_neither_label_nor_probability_is_refused(
+    tmp_path: Path, value: int
+) -> None:
+    with pytest.raises(
+        InferenceError, match=rf"no value but 0 and {value},.*number prompts from 1"
+    ):
+        of_one_prompt(tmp_path, np.uint8([0, value, value]))
+
+
+@pytest.mark.parametrize("values", [np.int16([0, -1, 1]), np.int16([0, 255, 256])])
+def test_a_single_prompt_s_answer_beyond_a_probability_is_refused(
+    tmp_path: Path, values: NDArray[Any]
+) -> None:
+    with pytest.raises(InferenceError, match=r"for 1 prompt$"):
+        of_one_prompt(tmp_path, values)
+
+
+def test_several_prompts_answers_are_a_label_map_without_doubt(tmp_path: Path) -> None:
+    with endpoint(label_map) as fake:
+        outcome = parse3d.infer(
+            job(
+                "parse3d",
+                {"volume": tuple(slices(tmp_path, CT, spacing=LARGE))},
+                prompts=["liver", "left kidney"],
+            ),
+            fake.settings("parse3d"),
+        )
+    assert isinstance(outcome, Done)
+    assert outcome.notes == ()
+
+
 def test_label_beyond_the_prompts_is_refused(tmp_path: Path) -> None:
     def three(asked: Asked) -> Any:
         sent, labels = boxes(asked)
