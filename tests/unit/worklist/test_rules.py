@@ -118,6 +118,12 @@ def test_nothing_found_is_never_called_normal() -> None:
     assert reason == "No finding flagged by Report 2.1; not a normal result"
 
 
+def test_what_is_uncertain_was_not_flagged_as_present() -> None:
+    (doubt,) = _finding(Assertion.UNCERTAIN).results
+    said = _listed("{state: nothing_found}", NothingFound((doubt,)), state="nothing_found")
+    assert said == "No finding flagged as present by Report 2.1; not a normal result"
+
+
 def test_a_state_says_why() -> None:
     when = "{state: [not_suitable, failed]}"
     reason = _listed(when, NotSuitable("no frontal image"), state="not_suitable")
