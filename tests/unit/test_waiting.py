@@ -15,7 +15,7 @@ from tests.unit.test_gateway import Driver, driver, radiographs
 
 __all__ = ["driver", "radiographs"]
 
-FEW, MANY = 5, 120
+FEW, MANY = 8, 120
 MOST_GROWTH = 48 * 1024
 """Half a kilobyte for each Study that waits would be more."""
 
@@ -41,6 +41,12 @@ def peaks(gateway: Gateway) -> dict[str, int]:
     return found
 
 
+def least(gateway: Gateway) -> dict[str, int]:
+    """Return the least of two peaks: whatever else the process does meanwhile is measured with them."""
+    first, second = peaks(gateway), peaks(gateway)
+    return {queue: min(first[queue], second[queue]) for queue in first}
+
+
 def test_a_step_takes_no_more_memory_when_many_studies_wait(
     driver: Callable[..., Driver], radiographs: Sequence[pydicom.Dataset]
 ) -> None:
@@ -48,12 +54,12 @@ def test_a_step_takes_no_more_memory_when_many_studies_wait(
     made = (small(radiographs[0], number) for number in count(1))
     one.receive(*islice(made, FEW + 1))
     peaks(one.gateway)  # what is made once and kept
-    few = peaks(one.gateway)
+    few = least(one.gateway)
     one.receive(*islice(made, MANY))
     for queue in (work.ASSEMBLE, work.ROUTE):
         for _ in range(MANY // 2):
             assert one.gateway.carry_out(queue)
-    many = peaks(one.gateway)
+    many = least(one.gateway)
     assert {queue: many[queue] - few[queue] > MOST_GROWTH for queue in few} == dict.fromkeys(
         few, False
     )

@@ -27,7 +27,7 @@ from tests.unit.models.fake_endpoint import Answer, Asked, endpoint
 from tests.unit.models.test_slicewise import CT, bright, job
 from tests.unit.pixels.made import slices
 
-MANY = np.concatenate([CT] * 6)
+MANY = np.concatenate([CT] * 3)
 
 
 @dataclass
