@@ -19,13 +19,12 @@ demo: $(VENV)/.run
 # Many tests wait, for a peer or a time-out: half as many workers again as processors.
 WORKERS = $(shell expr $$(nproc) \* 3 / 2)
 
-# In the order of the folders: files with few and long tests come first, and fill up with short ones.
 test: $(VENV)/.test peers
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/codespell pacs_ai worker listener docs README.md CHANGELOG.md
-	$(VENV)/bin/pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 # pytest's own log keeps every record with its traceback and all that lies behind it: a gigabyte here.
 soak: $(VENV)/.test
