@@ -5,6 +5,7 @@ Each function runs inside ``attempt.commit()`` of :mod:`pacs_ai.gateway` and doe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from pacs_ai.ledger.clock import now
 from pacs_ai.ledger.deliveries import ObjectRow
 from pacs_ai.ledger.rows import Kind
 from pacs_ai.ledger.studies import JobRow, Version
+from pacs_ai.ledger.workitems import WorkitemRow
 from pacs_ai.prototypes import prototypes_of
 from pacs_ai.records import Gathered, Listing
 from pacs_ai.results import (
@@ -406,51 +408,37 @@ def listed(commit: Commit, study: str, listing: Listing, looks: int) -> None:
         commit.said = "another look at the Study ended meanwhile"
         work.add_worklist(connection, study)
         return
-    standing = [
-        _Standing(uid, label, audience, workitem.from_json(data_set))
-        for uid, label, audience, data_set in workitems.of_study(connection, study)
-    ]
-    waiting = {one.label: one for one in standing if not workitem.is_final(one.data_set)}
+    ended: Counter[str] = Counter()
+    waiting: dict[str, tuple[WorkitemRow, Dataset]] = {}
+    for row in workitems.of_study(connection, study):
+        kept = workitem.from_json(row.data_set)
+        if workitem.is_final(kept):
+            ended[row.label] += 1
+        else:
+            waiting[row.label] = row, kept
     asked = {order.decision.label: order for order in listing.orders}
     for label, order in asked.items():
-        uid, data_set, kept = order.uid, order.data_set, waiting.get(label)
-        if kept is not None:
-            uid = kept.uid
+        uid, data_set = order.uid, order.data_set
+        if label in waiting:
+            row, kept = waiting[label]
+            uid = row.uid
             data_set = workitem.renew(
-                kept.data_set, data_set, asked=order.decision.priority, when=listing.when
+                kept, data_set, asked=order.decision.priority, when=listing.when
             )
-        elif ended := sum(one.label == label for one in standing):
-            uid = derived_uid("workitem again", uid, str(ended))
+        elif ended[label]:
+            uid = derived_uid("workitem again", uid, str(ended[label]))
         data_set.SOPInstanceUID = uid
-        _put(connection, study, _Standing(uid, label, str(order.decision.audience), data_set))
-    for kept in waiting.values():
-        if kept.label in asked:
+        audience = str(order.decision.audience)
+        workitems.put(
+            connection, study, WorkitemRow(uid, label, audience, workitem.to_json(data_set))
+        )
+    for label, (row, kept) in waiting.items():
+        if label in asked:
             continue
         data_set = workitem.keep_up(
-            kept.data_set, header=listing.header, inputs=listing.inputs, when=listing.when
+            kept, header=listing.header, inputs=listing.inputs, when=listing.when
         )
         if listing.settled:
             data_set = workitem.outlive(data_set, when=listing.when)
-        _put(connection, study, replace(kept, data_set=data_set))
+        workitems.put(connection, study, replace(row, data_set=workitem.to_json(data_set)))
     commit.said = ", ".join(asked) or None
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """A Workitem of the ledger."""
-
-    uid: str
-    label: str
-    audience: str
-    data_set: Dataset
-
-
-def _put(connection: Connection, study: str, one: _Standing) -> None:
-    workitems.put(
-        connection,
-        one.uid,
-        study=study,
-        label=one.label,
-        audience=one.audience,
-        data_set=workitem.to_json(one.data_set),
-    )

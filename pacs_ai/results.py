@@ -383,6 +383,15 @@ class JobResults:
         ran = self.outcome.notes if isinstance(self.outcome, Done | NothingFound) else ()
         return (*(str(one) for one in self.parameters.get("notes", ())), *ran)
 
+    @property
+    def nothing_flagged(self) -> str:
+        """How to say that nothing was flagged: where something is uncertain, only not as present."""
+        found = self.outcome.results if isinstance(self.outcome, Done | NothingFound) else ()
+        uncertain = any(
+            isinstance(one, Finding) and one.assertion is Assertion.UNCERTAIN for one in found
+        )
+        return "no finding flagged as present" if uncertain else "no finding flagged"
+
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Segmentation, Finding, Measurement, Narrative, Embedding)

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypedDict
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from pydicom.uid import UID
 
@@ -19,7 +18,14 @@ from pacs_ai.cli.roles import ping_broker
 from pacs_ai.delivery import asker, wanted
 from pacs_ai.encoding import ENCODERS, TRANSFER_SYNTAX_UID
 from pacs_ai.errors import ConfigError, Fault, PacsAiError, TransientError
-from pacs_ai.http import CertificateError, UnreachableError, exchange, handshake, session
+from pacs_ai.http import (
+    CertificateError,
+    Response,
+    UnreachableError,
+    exchange,
+    handshake,
+    session,
+)
 from pacs_ai.ledger.soundness import CLOCK_TOLERANCE
 from pacs_ai.models.endpoint import REFERENCE_HEADER
 from pacs_ai.peers.contexts import refused
@@ -29,11 +35,6 @@ from pacs_ai.uids import derived_uid
 
 _DEADLINE = timedelta(seconds=5)
 _BODY_LIMIT = 1024 * 1024
-
-
-class _Limits(TypedDict):
-    deadline: timedelta
-    body_limit: int
 
 
 def broker(settings: Settings) -> Iterator[Fault]:
@@ -76,22 +77,25 @@ def endpoints(settings: Settings) -> Iterator[Fault]:
 
 def _takes_key(endpoint: Endpoint) -> bool:
     """Tell whether who answers for a reference model is one and knows its key; the model is asked nothing."""
-    limits: _Limits = {"deadline": _DEADLINE, "body_limit": _BODY_LIMIT}
-    address = urlsplit(endpoint.url)
-    with session() as asking:
-        try:
-            key = endpoint.key.read() if endpoint.key is not None else ""
-            health = exchange(asking, "GET", f"{address.scheme}://{address.netloc}/", **limits)
-        except PacsAiError:
-            return False
-        if REFERENCE_HEADER not in health.headers:
-            return False  # no stranger is shown the key
-        headers = {"Authorization": f"Bearer {key}"}
-        try:
-            answer = exchange(asking, "POST", endpoint.url, headers=headers, data=b"", **limits)
-        except PacsAiError:
-            return True  # it is at work
+    try:
+        key = endpoint.key.read() if endpoint.key is not None else ""
+        health = _ask("GET", urljoin(endpoint.url, "/"))
+    except PacsAiError:
+        return False
+    if REFERENCE_HEADER not in health.headers:
+        return False  # no stranger is shown the key
+    try:
+        answer = _ask("POST", endpoint.url, Authorization=f"Bearer {key}")
+    except PacsAiError:
+        return True  # it is at work
     return answer.status != HTTPStatus.UNAUTHORIZED
+
+
+def _ask(method: str, url: str, **headers: str) -> Response:
+    with session() as asking:
+        return exchange(
+            asking, method, url, deadline=_DEADLINE, body_limit=_BODY_LIMIT, headers=headers
+        )
 
 
 def _tls(where: str, host: str, port: int) -> Iterator[Fault]:
@@ -207,19 +211,10 @@ def clocks(settings: Settings) -> Iterator[Fault]:
 
 def _difference(url: str) -> timedelta | None:
     """Return how far a server's clock is ahead of ours; None when it does not say."""
-    address = urlsplit(url)
-    with session() as asking:
-        try:
-            answer = exchange(
-                asking,
-                "GET",
-                f"{address.scheme}://{address.netloc}/",
-                deadline=_DEADLINE,
-                body_limit=_BODY_LIMIT,
-            )
-            stated = parsedate_to_datetime(answer.headers["Date"])
-        except (PacsAiError, KeyError, ValueError):
-            return None  # whether it answers as it should is asked elsewhere
+    try:
+        stated = parsedate_to_datetime(_ask("GET", urljoin(url, "/")).headers["Date"])
+    except (PacsAiError, KeyError, ValueError):
+        return None  # whether it answers as it should is asked elsewhere
     if stated.tzinfo is None:
         stated = stated.replace(tzinfo=UTC)
     return stated - datetime.now(UTC)

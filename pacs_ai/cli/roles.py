@@ -93,7 +93,7 @@ def listener_process(settings: Settings, number: int) -> None:
     run(gateway, share, ready=_ready("listener"))
 
 
-def refuse_taken(places: Mapping[str, tuple[str, int]]) -> None:
+def refuse_taken(wanted: Mapping[str, tuple[str, int]]) -> None:
     """Refuse to begin where a role could not listen.
 
     The port that listener processes share would let in every program of this user: another gateway would get
@@ -101,7 +101,7 @@ def refuse_taken(places: Mapping[str, tuple[str, int]]) -> None:
 
     Parameters
     ----------
-    places : mapping of str to (str, int)
+    wanted : mapping of str to (str, int)
         Host and port, by what is to listen there.
 
     Raises
@@ -111,10 +111,10 @@ def refuse_taken(places: Mapping[str, tuple[str, int]]) -> None:
     """
     taken = [
         f"{one} and {other} are both at {place[0]}:{place[1]}"
-        for (one, place), (other, same) in combinations(places.items(), 2)
+        for (one, place), (other, same) in combinations(wanted.items(), 2)
         if place == same
     ]
-    for name, (host, port) in places.items():
+    for name, (host, port) in wanted.items():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             socket.create_server((host, port), family=family).close()

@@ -19,7 +19,7 @@ from pacs_ai.ledger.views import Views
 from pacs_ai.processes import listening
 from pacs_ai.settings import Settings
 
-_UID_COLUMNS = 32
+_UID_COLUMNS, _LONGEST_UID = 32, 64
 _NO_STUDY = "no such Study is held: check its UID or Accession Number, and the peer's send log"
 _SAY_WHICH = (
     "Instances of this Study contradict each other, so that nothing of it can start: find out at the sender "
@@ -106,13 +106,11 @@ def release_study(settings: Settings, study: str, take: str | None) -> int:
     """Let a Study's held and failed work start again; 1 when nothing of it is held."""
     ledger = found_ledger(settings)
     try:
-        if not Views(ledger.database).find(study=study, accession_number=None):
+        views = Views(ledger.database)
+        if not views.find(study=study, accession_number=None):
             typer.echo(_NO_STUDY, err=True)
             return 1
-        contradicting = any(
-            one["state"] == "conflict" for one in Views(ledger.database).instances(study)
-        )
-        if contradicting and take is None:
+        if take is None and any(one["state"] == "conflict" for one in views.instances(study)):
             typer.echo(_SAY_WHICH, err=True)
             return 1
         patience = {
@@ -140,8 +138,8 @@ def _print_overview(report: dict[str, Any]) -> None:
         why = _REFUSALS.get(status, "")
         typer.echo(f"refused: {one['number']} with {status} ({why}), the last at {one['last']}")
     # A UID that is cut is no UID; where nobody watches it stands on one line, to be searched for.
-    narrow = None if sys.stdout.isatty() else 64
-    uid = Column("Study", overflow="fold", min_width=narrow or _UID_COLUMNS)
+    width = _UID_COLUMNS if sys.stdout.isatty() else _LONGEST_UID
+    uid = Column("Study", overflow="fold", min_width=width)
     at = Column("last Instance (UTC)", overflow="fold")
     table = Table(uid, "from", at, "Instances", "state", "why")
     for study in report["studies"]:

@@ -25,7 +25,7 @@ from pacs_ai.encoding.equipment import (
     plain,
 )
 from pacs_ai.encoding.identity import Identity, identity_of, valid
-from pacs_ai.results import Assertion, Finding, JobResults, ModelIdentity, NothingFound
+from pacs_ai.results import JobResults, ModelIdentity
 from pacs_ai.study import MANUFACTURER
 from pacs_ai.terms import PRIVATE_SCHEME, Code
 
@@ -52,21 +52,12 @@ _CONTEXT = hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 def no_finding(entry: JobResults) -> str:
     """Return the sentence that stands wherever a model flagged nothing."""
-    return f"No finding {_flagged(entry)} by {entry.model.label}; not a normal result"
+    return f"{entry.nothing_flagged.capitalize()} by {entry.model.label}; not a normal result"
 
 
 def done_without(entry: JobResults) -> str:
     """Return the same as what a model's run came to."""
-    return f"done, no finding {_flagged(entry)}; not a normal result"
-
-
-def _flagged(entry: JobResults) -> str:
-    """Say of what is uncertain only that it was not flagged as present: it stands beside this."""
-    found = entry.outcome.results if isinstance(entry.outcome, NothingFound) else ()
-    uncertain = any(
-        isinstance(one, Finding) and one.assertion is Assertion.UNCERTAIN for one in found
-    )
-    return "flagged as present" if uncertain else "flagged"
+    return f"done, {entry.nothing_flagged}; not a normal result"
 
 
 def observation_context(stamp: Stamp) -> hd.sr.ObservationContext:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
 
 from pacs_ai.errors import EncodingError
 from pacs_ai.ledger import tables
@@ -159,51 +159,38 @@ def add_delivery(
 
 def pending(connection: Connection, study: str, destination: str) -> list[ObjectRow]:
     """Return a Study's current SOP Instances that a destination must still get."""
-    table, link = tables.objects, tables.deliveries
-    rows = connection.execute(
-        select(table)
-        .join(link, link.c.sop_instance_uid == table.c.sop_instance_uid)
-        .where(
-            table.c.study_instance_uid == study,
-            table.c.superseded_at.is_(None),
-            link.c.destination == destination,
-            link.c.state == "pending",
-        )
-        .order_by(table.c.made_at, table.c.sop_instance_uid)
-    )
-    return [_object(row) for row in rows]
+    return [one for one, at in _current(connection, study, "pending") if at == destination]
 
 
 def refused(connection: Connection, study: str, destination: str) -> int:
     """Return how many of a Study's current SOP Instances a destination refused for good."""
-    table, made = tables.deliveries, tables.objects
-    query = (
-        select(func.count())
-        .select_from(table.join(made, made.c.sop_instance_uid == table.c.sop_instance_uid))
-        .where(
-            made.c.study_instance_uid == study,
-            made.c.superseded_at.is_(None),
-            table.c.destination == destination,
-            table.c.state == "refused",
-        )
-    )
-    return connection.scalar(query) or 0
+    return sum(at == destination for _, at in _current(connection, study, "refused"))
 
 
-def unfinished(connection: Connection, study: str) -> list[str]:
+def unfinished(connection: Connection, study: str) -> set[str]:
     """Return the destinations that have not got all of a Study's current SOP Instances, or refused some."""
-    table, made = tables.deliveries, tables.objects
-    query = (
-        select(table.c.destination)
-        .distinct()
-        .join(made, made.c.sop_instance_uid == table.c.sop_instance_uid)
+    return {at for _, at in _current(connection, study, "pending", "refused")}
+
+
+def stored(connection: Connection, study: str) -> list[tuple[ObjectRow, str]]:
+    """Return a Study's current SOP Instances that destinations have, each with the destination's name."""
+    return _current(connection, study, "stored")
+
+
+def _current(connection: Connection, study: str, *states: str) -> list[tuple[ObjectRow, str]]:
+    """Return a Study's current SOP Instances whose delivery is in a state, and where it goes."""
+    table, link = tables.objects, tables.deliveries
+    rows = connection.execute(
+        select(table, link.c.destination)
+        .join(link, link.c.sop_instance_uid == table.c.sop_instance_uid)
         .where(
-            made.c.study_instance_uid == study,
-            made.c.superseded_at.is_(None),
-            table.c.state.in_(["pending", "refused"]),
+            table.c.study_instance_uid == study,
+            table.c.superseded_at.is_(None),
+            link.c.state.in_(states),
         )
+        .order_by(table.c.made_at, table.c.sop_instance_uid, link.c.destination)
     )
-    return [*connection.scalars(query)]
+    return [(_object(row), row.destination) for row in rows]
 
 
 def try_refused_again(connection: Connection, study: str) -> None:
@@ -217,22 +204,6 @@ def try_refused_again(connection: Connection, study: str) -> None:
         .where(table.c.state == "refused", table.c.sop_instance_uid.in_(current))
         .values(state="pending")
     )
-
-
-def stored(connection: Connection, study: str) -> list[tuple[ObjectRow, str]]:
-    """Return a Study's current SOP Instances that destinations have, each with the destination's name."""
-    table, link = tables.objects, tables.deliveries
-    rows = connection.execute(
-        select(table, link.c.destination)
-        .join(link, link.c.sop_instance_uid == table.c.sop_instance_uid)
-        .where(
-            table.c.study_instance_uid == study,
-            table.c.superseded_at.is_(None),
-            link.c.state == "stored",
-        )
-        .order_by(table.c.made_at, table.c.sop_instance_uid, link.c.destination)
-    )
-    return [(_object(row), row.destination) for row in rows]
 
 
 def withhold(connection: Connection, sop_instance_uid: str, destination: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -10,43 +11,40 @@ from pacs_ai.ledger import tables
 from pacs_ai.ledger.clock import now
 
 
-def of_study(connection: Connection, study: str) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Return UID, label, audience and data set of each of a Study's Workitems, oldest first."""
+@dataclass(frozen=True, slots=True)
+class WorkitemRow:
+    """A row of ``workitems``; ``data_set`` is DICOM JSON."""
+
+    uid: str
+    label: str
+    audience: str
+    data_set: dict[str, Any]
+
+
+def of_study(connection: Connection, study: str) -> list[WorkitemRow]:
+    """Return a Study's Workitems, oldest first."""
     table = tables.workitems
     rows = connection.execute(
         select(table.c.uid, table.c.label, table.c.audience, table.c.data_set)
         .where(table.c.study_instance_uid == study)
         .order_by(table.c.created_at)
     )
-    return [(row.uid, row.label, row.audience, row.data_set) for row in rows]
+    return [WorkitemRow(row.uid, row.label, row.audience, row.data_set) for row in rows]
 
 
-def put(
-    connection: Connection,
-    uid: str,
-    *,
-    study: str,
-    label: str,
-    audience: str,
-    data_set: dict[str, Any],
-) -> None:
-    """Add a Workitem, or replace the data set of the one that has this UID."""
+def put(connection: Connection, study: str, row: WorkitemRow) -> None:
+    """Add a Workitem, or replace audience and data set of the one that has this UID."""
     table = tables.workitems
     at = now()
-    changed = connection.execute(
-        update(table)
-        .where(table.c.uid == uid)
-        .values(audience=audience, data_set=data_set, updated_at=at)
-    )
+    said = {"audience": row.audience, "data_set": row.data_set, "updated_at": at}
+    changed = connection.execute(update(table).where(table.c.uid == row.uid).values(**said))
     if not changed.rowcount:
         connection.execute(
             insert(table).values(
-                uid=uid,
+                uid=row.uid,
                 study_instance_uid=study,
-                label=label,
-                audience=audience,
-                data_set=data_set,
+                label=row.label,
                 created_at=at,
-                updated_at=at,
+                **said,
             )
         )

@@ -144,7 +144,7 @@ class OnState:
             return ""
         if facts.state == "nothing_found":
             models = _joined(
-                f"No finding {_flagged(one)} by {one.model.label}" for one in facts.entries
+                f"{one.nothing_flagged.capitalize()} by {one.model.label}" for one in facts.entries
             )
             return f"{models or 'No finding flagged'}; not a normal result"
         reasons = _joined(
@@ -232,13 +232,6 @@ def _reason(rule: WorklistRule, facts: Facts) -> str:
 
 def _results(entry: JobResults) -> tuple[Any, ...]:
     return entry.outcome.results if isinstance(entry.outcome, Done | NothingFound) else ()
-
-
-def _flagged(entry: JobResults) -> str:
-    doubted = any(
-        isinstance(one, Finding) and one.assertion is Assertion.UNCERTAIN for one in _results(entry)
-    )
-    return "flagged as present" if doubted else "flagged"
 
 
 def _joined(sentences: Any) -> str:

@@ -421,33 +421,24 @@ def of_one_prompt(folder: Path, values: NDArray[Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [np.uint8([0, 1, 1]), np.float32([0, 1, 1]), np.float32([0.1, 0.9, 0.6])],
-    ids=["whole", "float", "fraction"],
+    ("values", "notes"),
+    [
+        pytest.param(np.uint8([0, 1, 1]), (DOUBTFUL,), id="whole, none above 1"),
+        pytest.param(np.float32([0, 1, 1]), (DOUBTFUL,), id="float, none above 1"),
+        pytest.param(np.float32([0.1, 0.9, 0.6]), (DOUBTFUL,), id="fraction"),
+        pytest.param(np.uint8([0, 255, 255]), (), id="255 alone"),
+        pytest.param(np.uint8([3, 250, 140]), (), id="whole"),
+        pytest.param(np.float32([0.5, 254.5, 128]), (), id="float"),
+    ],
 )
-def test_a_single_prompt_s_answer_without_a_value_above_1_says_how_it_was_read(
-    tmp_path: Path, values: NDArray[Any]
+def test_a_single_prompt_s_answer_says_how_it_was_read_where_no_value_is_above_1(
+    tmp_path: Path, values: NDArray[Any], notes: tuple[str, ...]
 ) -> None:
     outcome = of_one_prompt(tmp_path, values)
     assert isinstance(outcome, Done)
     (liver,) = (one for one in outcome.results if isinstance(one, Segmentation))
     np.testing.assert_array_equal(liver.mask, CT > 0)
-    assert outcome.notes == (DOUBTFUL,)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [np.uint8([0, 255, 255]), np.uint8([3, 250, 140]), np.float32([0.5, 254.5, 128])],
-    ids=["255 alone", "whole", "float"],
-)
-def test_a_single_prompt_s_probability_out_of_255_needs_no_note(
-    tmp_path: Path, values: NDArray[Any]
-) -> None:
-    outcome = of_one_prompt(tmp_path, values)
-    assert isinstance(outcome, Done)
-    (liver,) = (one for one in outcome.results if isinstance(one, Segmentation))
-    np.testing.assert_array_equal(liver.mask, CT > 0)
-    assert outcome.notes == ()
+    assert outcome.notes == notes
 
 
 @pytest.mark.parametrize("value", [2, 5, 127, 200, 254])
